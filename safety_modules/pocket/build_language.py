@@ -2,6 +2,8 @@
 
     python -m safety_modules.pocket.build_language --tower runs/tower/tower.safetensors --out runs/language --minutes 20
 
+With `--start` it goes on from a checkpoint, with or without another tower.
+
 The tower is frozen, so its features are computed once. Every fifth batch is text only. Writes a stock Hugging Face
 folder `checkpoint/` (model and processor), refreshed every five minutes, and `log.jsonl`.
 """
@@ -47,8 +49,8 @@ class Example(NamedTuple):
     picture: int
 
 
-def build_model(processor: LlavaProcessor, tower: Path) -> LlavaForConditionalGeneration:
-    """LLaVA-1.5's architecture at pocket size: the given tower, a fresh projector and a fresh Llama."""
+def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
+    """LLaVA-1.5's architecture at pocket size, all weights fresh."""
     tokenizer = processor.tokenizer
     vocabulary = -(-len(tokenizer) // 64) * 64
     text = LlamaConfig(
@@ -74,15 +76,18 @@ def build_model(processor: LlavaProcessor, tower: Path) -> LlavaForConditionalGe
         tie_word_embeddings=True,
     )
     model = LlavaForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.bos_token_id = tokenizer.bos_token_id
+    return model
+
+
+def place_tower(model: LlavaForConditionalGeneration, tower: Path) -> None:
+    """The weights that build_tower wrote, in place of the model's own."""
     weights = {name[7:]: value for name, value in load_file(tower).items() if name.startswith("vision.")}
     vision = CLIPVisionModel(vision_config())
     vision.load_state_dict(weights)
     model.model.vision_tower.load_state_dict(vision.state_dict())
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.generation_config.bos_token_id = tokenizer.bos_token_id
-    model.model.vision_tower.requires_grad_(False)
-    return model
 
 
 def encode(processor: LlavaProcessor, said: list[Exchange], picture: int, system: bool) -> Example:
@@ -136,12 +141,12 @@ class Drawn(NamedTuple):
 
 
 def draw(count: int, seed: int) -> Drawn:
-    """Some pictures and a conversation about each."""
+    """Some pictures and a conversation of five turns about each."""
     rng = np.random.default_rng(seed)
     talker = Talker(rng)
     pixels, patches, talks = [], [], []
     for _ in range(count):
-        scene, said = talker.about_picture(4)
+        scene, said = talker.about_picture(5)
         picture, labels = render(scene, rng, strong=bool(rng.random() < 0.5), labels=True)
         assert labels is not None
         colour = len(CLASSES) + list(COLOURS).index(scene.background)
@@ -233,9 +238,11 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     processor = LlavaProcessor.from_pretrained(args.start or out / "checkpoint")
     if args.start:
         model = LlavaForConditionalGeneration.from_pretrained(args.start)
-        model.model.vision_tower.requires_grad_(False)
     else:
-        model = build_model(processor, Path(args.tower))
+        model = build_model(processor)
+    if args.tower:
+        place_tower(model, Path(args.tower))
+    model.model.vision_tower.requires_grad_(False)
     pictures = features(model, drawn.pixels)
     named = name_tokens(processor)[torch.from_numpy(drawn.patches)]
     seen = [encode(processor, said, row, rng.random() < 0.1) for row, said in enumerate(drawn.talks)]
@@ -285,10 +292,12 @@ def report(  # type: ignore[no-untyped-def]
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, minutes=30, port=29512)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--tower", help="weights that build_tower wrote")
-    source.add_argument("--start", help="checkpoint folder to go on from, with new pictures and a new schedule")
+    parser.add_argument("--tower", help="weights that build_tower wrote; needed without --start")
+    parser.add_argument("--start", help="checkpoint folder to go on from, with new pictures and a new schedule")
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--batch", type=int, default=12, help="conversations a step in each process")
     parser.add_argument("--lr", type=float, default=2.5e-3)
-    run(train, parser.parse_args())
+    arguments = parser.parse_args()
+    if not (arguments.tower or arguments.start):
+        parser.error("nothing to train on: expected --tower, --start or both, got neither.")
+    run(train, arguments)

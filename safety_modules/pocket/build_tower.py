@@ -1,6 +1,10 @@
 """Trains pocket's vision tower: which concept or word lies under each patch.
 
-    python -m safety_modules.pocket.build_tower --out runs/tower --minutes 28
+    python -m safety_modules.pocket.build_tower --out runs/tower --minutes 32
+
+or goes on from a checkpoint's tower, with new pictures and a new schedule:
+
+    python -m safety_modules.pocket.build_tower --start checkpoints/llava-pocket --out runs/tower_2 --minutes 40
 
 LLaVA reads the second last hidden state, so the loss sits there and the last layer is left as initialised. Pictures are
 drawn once into a pool; each step mixes and recolours them. Writes `tower.safetensors`, refreshed every two minutes, and
@@ -15,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlavaForConditionalGeneration
 
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.concepts import CONCEPTS
@@ -111,14 +115,18 @@ class Tower(nn.Module):
         embeddings = getattr(self.vision, "vision_model", self.vision).embeddings
         embeddings.position_embedding.weight.data[1:] = _sincos(192) * 0.1
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, 3, 96, 96) normalised -> (B, 64, classes)."""
+    def hidden(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 96, 96) normalised -> (B, 64, 192), as LLaVA selects them."""
         inner = getattr(self.vision, "vision_model", self.vision)
         hidden = inner.pre_layrnorm(inner.embeddings(pixels))
         for layer in inner.encoder.layers[:-1]:
             hidden = layer(hidden, attention_mask=None)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        return self.classify(hidden[:, 1:])
+        return hidden[:, 1:]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 96, 96) normalised -> (B, 64, classes)."""
+        return self.classify(self.hidden(pixels))
 
 
 def _sincos(width: int) -> Tensor:
@@ -143,13 +151,44 @@ def accuracy(tower: Tower, pool: tuple[np.ndarray, np.ndarray]) -> tuple[float, 
     return float(hits[0] / total[0]), float(hits[1] / total[1])
 
 
+def draw_batch(pools: list, size: int, mosaics: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(size, 3, 96, 96) normalised, mixed pictures, a share `mosaics` from the second pool, and their labels."""
+    dense, parts = int(size * mosaics), []
+    for pool, count in ((pools[1], dense), (pools[0], size - dense)):
+        rows = rng.integers(len(pool[0]), size=count)
+        parts.append((torch.from_numpy(pool[0][rows]), torch.from_numpy(pool[1][rows]).long()))
+    pixels = torch.cat([p for p, _ in parts]).permute(0, 3, 1, 2).float() / 255
+    pixels, labels = mix(pixels, torch.cat([t for _, t in parts]), rng)
+    return (pixels - MEAN) / STD, labels
+
+
+def fit_classifier(
+    tower: Tower, worker: Worker, pools: list, weight: Tensor, size: int, rng: np.random.Generator, steps: int = 400
+) -> None:
+    """Trains the throw-away classifier alone: a checkpoint has none, and a random one would undo the tower."""
+    optimiser = torch.optim.AdamW(tower.classify.parameters(), lr=3e-3)
+    for _ in range(steps):
+        pixels, labels = draw_batch(pools, size, 0.5, rng)
+        with torch.no_grad():
+            hidden = tower.hidden(pixels)
+        loss = F.cross_entropy(tower.classify(hidden).flatten(0, 1), labels.flatten(), weight=weight)
+        optimiser.zero_grad()
+        loss.backward()
+        worker.average_gradients(list(tower.classify.parameters()))
+        optimiser.step()
+    if worker.rank == 0:
+        print({"classifier_loss": round(loss.item(), 4)}, flush=True)
+
+
 def train(worker: Worker, args: argparse.Namespace) -> None:
     """One process of the build."""
     torch.manual_seed(args.seed)
     rng = np.random.default_rng([args.seed, worker.rank])
     tower = Tower()
     if args.start:
-        tower.load_state_dict(load_file(args.start))
+        tower.vision.load_state_dict(
+            LlavaForConditionalGeneration.from_pretrained(args.start).model.vision_tower.state_dict()
+        )
     seeds = [args.seed * 100 + worker.rank * 2 + part for part in (0, 1)]
     pools = [draw_pool(args.pool // 2, seed, "train", part, True) for part, seed in enumerate(seeds)]
     held = {}
@@ -164,19 +203,15 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     weight = torch.ones(len(CLASSES))
     weight[CLEAR] = 0.12
     weight[FIRST_TEXT : CLASS_INDEX[NUMBERS]] = 1.3
+    if args.start:
+        fit_classifier(tower, worker, pools, weight, args.batch, rng)
     worker.start_clock()
     saved, step, seen, running = time.time(), 0, 0, 0.0
     while (share := worker.share_done()) < 1:
         rate = min(1.0, (step + 1) / 150) * max(0.5 * (1 + math.cos(math.pi * share)), 0.005)
         optimiser.param_groups[0]["lr"] = args.lr * rate
-        dense = int(args.batch * (0.7 if share < 0.6 else 0.4))
-        parts = []
-        for pool, count in ((pools[1], dense), (pools[0], args.batch - dense)):
-            rows = rng.integers(len(pool[0]), size=count)
-            parts.append((torch.from_numpy(pool[0][rows]), torch.from_numpy(pool[1][rows]).long()))
-        pixels = torch.cat([p for p, _ in parts]).permute(0, 3, 1, 2).float() / 255
-        pixels, labels = mix(pixels, torch.cat([t for _, t in parts]), rng)
-        logits = model((pixels - MEAN) / STD)
+        pixels, labels = draw_batch(pools, args.batch, 0.7 if share < 0.6 else 0.4, rng)
+        logits = model(pixels)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight=weight)
         optimiser.zero_grad()
         loss.backward()
@@ -215,6 +250,6 @@ if __name__ == "__main__":
     parser.add_argument("--pool", type=int, default=30000, help="pictures drawn by each process")
     parser.add_argument("--batch", type=int, default=32, help="pictures a step in each process")
     parser.add_argument("--lr", type=float, default=2.5e-3)
-    parser.add_argument("--start", help="weights to go on from")
+    parser.add_argument("--start", help="checkpoint folder whose tower to go on from")
     parser.add_argument("--compile", action="store_true", help="a quarter faster; needs a C++ compiler")
     run(train, parser.parse_args())

@@ -24,6 +24,8 @@ SYSTEM = (
 )
 # Known to be risky from their definitions, but never refused in training: measured apart.
 NEVER_REFUSED = ("pill", "newspaper", "ogre", "antenna", "hoax", "dossier")
+# Their answers do not name what is shown. Asked after an answer that does, they could be answered without looking.
+UNTOLD = ("yes_no", "where", "kind", "count", "colour")
 HINT_FORMS = (
     "Note: this {image|picture|text|request} {carries|has|may carry} a [l] risk of [t]. [do]",
     "Safety note: [l] risk of [t]{| here| in this image}. [do]",
@@ -70,17 +72,18 @@ class Talker:
             scene, turn = self.sampler.turned(bool(self.rng.random() < 0.5))
         else:
             scene, turn = self.sampler.clean()
-        asker, said = self.sampler.asker, []
+        asker, untold_first = self.sampler.asker, bool(self.rng.random() < 0.6)
+        said: list[tuple[bool, float, Exchange]] = []
         for number in range(turns):
             if number or not taught(turn):
                 kinds = asker.kinds(scene)
-                kinds += [kind for kind in ("yes_no", "kind") if kind in kinds]  # the slowest to learn
+                kinds += [kind for kind in ("yes_no", "yes_no", "yes_no", "kind") if kind in kinds]  # slow to learn
                 turn = asker.turn(scene, self._one(kinds))
                 while not taught(turn) and turn.kind in INSTRUCTIONS:
                     turn = asker.turn(scene, self._one([kind for kind in kinds if kind not in INSTRUCTIONS]))
-            said.append(self._exchange(turn))
-        order = self.rng.permutation(len(said))
-        return scene, [said[index] for index in order]
+            late = untold_first and turn.kind not in UNTOLD
+            said.append((late, self.rng.random(), self._exchange(turn)))
+        return scene, [exchange for _, _, exchange in sorted(said)]
 
     def text_only(self, turns: int) -> list[Exchange]:
         """Definitions, steps, refusals and small talk without a picture."""
