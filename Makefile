@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST_VENV ?= .venv-oldest
+MIDDLE_VENV ?= .venv-middle
 ARGS ?=
 
 # The demo and the tests bring their data along: nothing may reach for a model hub.
@@ -12,7 +13,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-pretrained check format test test-all test-matrix clean
+.PHONY: help venv demo demo-pretrained check format test test-all test-matrix test-oldest test-middle test-newest test-quant clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,11 +34,30 @@ define install
 	@touch $@
 endef
 
+# A package that only some tests want, in a folder of its own and without its dependencies.
+define install_aside
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade --target $(1) -r $(2)
+	@touch $@
+endef
+
 $(VENV)/.installed: pyproject.toml requirements/dev.txt
 	$(call install,$(VENV),requirements/dev.txt)
 
 $(OLDEST_VENV)/.installed: pyproject.toml requirements/oldest.txt
 	$(call install,$(OLDEST_VENV),requirements/oldest.txt)
+
+$(MIDDLE_VENV)/.installed: pyproject.toml requirements/dev.txt
+	$(call install,$(MIDDLE_VENV),requirements/dev.txt)
+
+$(MIDDLE_VENV)/.middle: $(MIDDLE_VENV)/.installed requirements/middle.txt
+	$(MIDDLE_VENV)/bin/python -m pip install --disable-pip-version-check -r requirements/middle.txt
+	@touch $@
+
+$(VENV)/llava/.installed: requirements/llava.txt | $(VENV)/.installed
+	$(call install_aside,$(VENV)/llava,requirements/llava.txt)
+
+$(VENV)/quant/.installed: requirements/quant.txt | $(VENV)/.installed
+	$(call install_aside,$(VENV)/quant,requirements/quant.txt)
 
 venv: $(VENV)/.installed ## only the virtual environment with everything installed
 
@@ -56,15 +76,26 @@ format: $(VENV)/.installed ## put the code into the form that check expects
 	$(VENV)/bin/ruff check --fix-only .
 	$(VENV)/bin/ruff format .
 
-test: $(VENV)/.installed ## what CI tests: everything but the tests marked slow
-	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+test: $(VENV)/.installed $(VENV)/llava/.installed ## what CI tests: everything but the tests marked slow
+	PYTHONPATH=$(abspath $(VENV)/llava) $(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.installed ## every test, the slow ones too
-	$(VENV)/bin/python -m pytest $(ARGS)
+test-all: $(VENV)/.installed $(VENV)/llava/.installed ## every test, the slow ones too
+	PYTHONPATH=$(abspath $(VENV)/llava) $(VENV)/bin/python -m pytest $(ARGS)
 
-test-matrix: $(OLDEST_VENV)/.installed ## the tests marked matrix, with the oldest supported libraries
+test-matrix: test-oldest test-middle test-newest ## the tests marked matrix, with three sets of libraries
+
+test-oldest: $(OLDEST_VENV)/.installed ## ... with the oldest supported ones (transformers 4.57): CI runs this too
 	$(OLDEST_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
 
+test-middle: $(MIDDLE_VENV)/.middle ## ... with transformers 5.17
+	$(MIDDLE_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
+
+test-newest: $(VENV)/.installed ## ... with those of the development environment
+	$(VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
+
+test-quant: $(VENV)/.installed $(VENV)/quant/.installed ## 4 and 8 bit bases (bitsandbytes, on the CPU)
+	PYTHONPATH=$(abspath $(VENV)/quant) $(VENV)/bin/python -m pytest tests/test_bases_quantised.py $(ARGS)
+
 clean: ## remove the virtual environments and all caches (not runs/)
-	rm -rf $(VENV) $(OLDEST_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ adapter_format.py.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from safety_modules import __version__
-from safety_modules.adapter_checks import base_problems, check_json, parse_config, parse_tensors
+from safety_modules.adapter_checks import MOST_CONFIG_BYTES, base_problems, check_json, parse_config, parse_tensors
 from safety_modules.adapter_files import Folder, write_folder
 from safety_modules.adapter_format import (
     CONFIG_FILE,
@@ -34,6 +34,7 @@ from safety_modules.adapter_format import (
     peft_config,
     safety_shapes,
 )
+from safety_modules.adapter_json import printable
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AdapterError
 from safety_modules.modules import SafetyModules
@@ -42,7 +43,7 @@ LIBRARIES = ("torch", "transformers", "peft")
 
 
 class Attachment(Protocol):
-    """What an adapter needs of an attachment."""
+    """What an adapter is loaded into: a set of modules on a live base."""
 
     @property
     def modules(self) -> SafetyModules: ...
@@ -117,7 +118,7 @@ def read_adapter(
     """Read an adapter folder and check all of it before anything is used.
 
     Args:
-        directory: the folder; its files must be real files, not links.
+        directory: the folder; its files must be real files, not links, except in huggingface_hub's cache.
         fingerprint: the live base's; given, it must equal the adapter's key by key.
         sizes: the live base's; given, they must equal the adapter's.
         processor: the live processor's settings that change pixels; given, they must equal the adapter's.
@@ -135,10 +136,10 @@ def read_adapter(
     problems = folder.problems
     config = None
     if not problems:
-        raw = folder.read(CONFIG_FILE, limit=1_000_000)
+        raw = folder.read(CONFIG_FILE, limit=MOST_CONFIG_BYTES)
         config = None if raw is None else parse_config(raw, problems)
     if config is None:
-        raise AdapterError(directory, problems)
+        raise _refused(directory, problems)
 
     tensors = parse_tensors(folder, SAFETY_FILE, config, safety_shapes(config.safety, config.base.sizes), problems)
     lora_tensors: dict[str, torch.Tensor] = {}
@@ -150,8 +151,12 @@ def read_adapter(
         check_json(folder, LORA_CONFIG_FILE, peft_config(config.safety.lora), problems)
     problems += base_problems(config, fingerprint, sizes, processor)
     if problems:
-        raise AdapterError(directory, problems)
+        raise _refused(directory, problems)
     return Adapter(Path(directory), config, tensors, lora_tensors)
+
+
+def _refused(directory: str | PathLike[str], problems: list[str]) -> AdapterError:
+    return AdapterError(directory, [printable(problem) for problem in problems])
 
 
 def save_adapter(
@@ -202,7 +207,7 @@ def save_adapter(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "safety": config.model_dump(mode="json"),
-        "base": {"fingerprint": dict(fingerprint), "sizes": _sizes_record(modules.sizes)},
+        "base": {"fingerprint": dict(fingerprint), "sizes": asdict(modules.sizes)},
         "thresholds": dict(thresholds or {}),
         "processor": dict(processor or {}),
         "dtype": dtype,
@@ -222,10 +227,6 @@ def _pack(tensors: Mapping[str, torch.Tensor], dtype: str) -> bytes:
     # clone: safetensors refuses tensors that share memory
     cast = {name: t.detach().to("cpu", DTYPES[dtype]).clone().contiguous() for name, t in tensors.items()}
     return safetensors.torch.save(cast, metadata={"format": "pt"})
-
-
-def _sizes_record(sizes: BaseSizes) -> dict[str, Any]:
-    return {name: getattr(sizes, name) for name in BaseSizes.__dataclass_fields__}
 
 
 def _versions() -> dict[str, str]:

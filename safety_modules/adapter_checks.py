@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import safetensors.torch
@@ -20,43 +20,33 @@ from safety_modules.adapter_format import (
     LORA_PREFIX,
     AdapterConfig,
 )
+from safety_modules.adapter_header import MOST_HEADER_BYTES, Entry, read_header
+from safety_modules.adapter_json import parse_json, quote, same
 from safety_modules.config import BaseSizes
 from safety_modules.errors import validation_problems
 
-HEADER_ALLOWANCE = 1_000_000  # bytes a safetensors header may take beside its tensors, and more than it ever does
-MOST_NAMES = 8
-
-
-def parse_json(raw: bytes, name: str, problems: list[str]) -> dict[str, Any] | None:
-    """A JSON object without repeated keys, NaN or infinity, or None and a problem."""
-    try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        problems.append(f"{name} is not JSON: {error}.")
-        return None
-    if not isinstance(value, dict):
-        problems.append(f"{name} is not a JSON object: got {_short(value)}.")
-        return None
-    return value
+MOST_ALIKE = 20  # problems of one file that are listed
+MOST_CONFIG_BYTES = 1_000_000
+DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+"""safetensors' names of the dtypes an adapter may have."""
 
 
 def check_json(folder: Folder, name: str, expected: Mapping[str, Any], problems: list[str]) -> None:
     """The file must hold exactly this object."""
-    raw = folder.read(name, limit=1_000_000)
+    raw = folder.read(name, limit=MOST_CONFIG_BYTES)
     if raw is None:
         return
     got = parse_json(raw, name, problems)
     if got is None:
         return
-    for key in sorted(set(expected) | set(got)):
-        if key not in expected:
-            problems.append(f"{name}: unknown key {key!r}.")
-        elif key not in got:
-            problems.append(f"{name}: missing key {key!r}.")
-        elif got[key] != expected[key] or isinstance(got[key], bool) != isinstance(expected[key], bool):
-            problems.append(
-                f"{name}: {key} does not match {CONFIG_FILE}: expected {expected[key]!r}, got {_short(got[key])}."
+    found = [f"{name}: missing key {key!r}." for key in expected if key not in got]
+    found += [f"{name}: unknown key {quote(key)}." for key in got if key not in expected]
+    for key in expected:
+        if key in got and not same(got[key], expected[key]):
+            found.append(
+                f"{name}: {key} does not match {CONFIG_FILE}: expected {expected[key]!r}, got {quote(got[key])}."
             )
+    problems += _shortened(found, name)
 
 
 def parse_config(raw: bytes, problems: list[str]) -> AdapterConfig | None:
@@ -68,9 +58,9 @@ def parse_config(raw: bytes, problems: list[str]) -> AdapterConfig | None:
         problems.append("not a safety adapter: this is a plain peft adapter. Load it with peft.")
         return None
     found, number = value.get("format"), value.get("format_version")
-    if found == FORMAT and isinstance(number, int) and number > FORMAT_VERSION:
+    if found == FORMAT and type(number) is int and number > FORMAT_VERSION:
         problems.append(
-            f"newer format: this version reads format_version {FORMAT_VERSION}, got {_short(number)}. "
+            f"newer format: this version reads format_version {FORMAT_VERSION}, got {quote(number)}. "
             "Upgrade safety-modules."
         )
         return None
@@ -94,9 +84,8 @@ def parse_tensors(
     Returns:
         Whatever was found in order; only to be used if no problem was added.
     """
-    dtype = DTYPES[config.dtype]
-    size = sum(math.prod(shape) for shape in expected.values()) * dtype.itemsize
-    raw = folder.read(name, limit=size + HEADER_ALLOWANCE)
+    size = sum(map(prod, expected.values())) * DTYPES[config.dtype].itemsize
+    raw = folder.read(name, limit=8 + MOST_HEADER_BYTES + size)
     if raw is None:
         return {}
     digest = hashlib.sha256(raw).hexdigest()
@@ -108,14 +97,23 @@ def parse_tensors(
     if raw[:4] == b"PK\x03\x04" or raw[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         problems.append(f"{name} is a pickle under another name: expected safetensors. It was not opened.")
         return {}
+    entries = read_header(raw, name, problems)
+    if entries is None:
+        return {}
+    found = _name_problems(name, set(expected), set(entries))
+    for key in expected.keys() & entries.keys():
+        found += _entry_problems(name, key, expected[key], entries[key], config)
     try:
         tensors = safetensors.torch.load(raw)
     except Exception as error:  # whatever a parser raises on a stranger's bytes is a refusal
-        problems.append(f"{name} is truncated or not safetensors: {error}.")
+        problems += [*found, f"{name} is not safetensors: {error}."]
         return {}
-    problems += _name_problems(name, set(expected), set(tensors))
-    for key in expected.keys() & tensors.keys():
-        problems += _tensor_problems(name, key, expected[key], dtype, tensors[key], config)
+    found += [
+        f"{name}: {key} holds NaN or infinity."
+        for key in expected
+        if key in tensors and tensors[key].is_floating_point() and not bool(torch.isfinite(tensors[key]).all())
+    ]
+    problems += _shortened(sorted(found), name)
     return tensors
 
 
@@ -130,40 +128,49 @@ def base_problems(
     if sizes is not None:
         for key in BaseSizes.__dataclass_fields__:
             problems += _differ("other base", key, getattr(config.base.sizes, key), getattr(sizes, key))
-    for what, made_for, live in (
-        ("other base", config.base.fingerprint, fingerprint),
-        ("other processor", config.processor, processor),
-    ):
-        if live is not None:
-            live = json.loads(json.dumps(live))
-            for key in sorted(set(made_for) | set(live)):
-                problems += _differ(what, key, made_for.get(key), live.get(key))
+    if fingerprint is not None:
+        problems += _differences("other base", config.base.fingerprint, fingerprint)
+        if len(problems) == 1 and problems[0].startswith("other base: digest:"):
+            problems = [f"{problems[0]} The same sizes but other weights: train an adapter for this base."]
+    if processor is not None:
+        problems += _differences("other processor", config.processor, processor)
     return problems
+
+
+def _differences(what: str, made_for: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:
+    live = json.loads(json.dumps(live))
+    found = []
+    for key in sorted({*made_for, *live}):
+        found += _differ(what, key, made_for.get(key), live.get(key))
+    return _shortened(found, what)
 
 
 def _differ(what: str, key: str, made_for: Any, live: Any) -> list[str]:
     if made_for == live:
         return []
-    return [f"{what}: {key}: the adapter was made for {_short(made_for)}, this model has {_short(live)}."]
+    return [f"{what}: {key[:80]}: the adapter was made for {quote(made_for)}, this model has {quote(live)}."]
 
 
 def _name_problems(file: str, expected: set[str], got: set[str]) -> list[str]:
-    missing, unknown = sorted(expected - got), sorted(got - expected)
-    outside = [name for name in unknown if file == LORA_FILE and not name.startswith(LORA_PREFIX)]
-    unknown = [name for name in unknown if name not in outside]
-    problems = [f"{file}: missing tensor {name!r}." for name in missing[:MOST_NAMES]]
-    problems += [f"{file}: LoRA outside the language model: {name!r}." for name in outside[:MOST_NAMES]]
-    problems += [f"{file}: unknown tensor {_short(name)}." for name in unknown[:MOST_NAMES]]
-    left_out = sum(max(0, len(names) - MOST_NAMES) for names in (missing, outside, unknown))
-    return [*problems, f"{file}: and {left_out} more tensors missing or unknown."] if left_out else problems
+    problems = [f"{file}: missing tensor {name!r}." for name in expected - got]
+    parts = {name.partition(".")[0] for name in expected}
+    for name in got - expected:
+        if file == LORA_FILE:
+            ours = "lora_" in name
+            what = "unknown tensor" if name.startswith(LORA_PREFIX) else "LoRA outside the language model"
+        else:
+            ours = name.partition(".")[0] in parts
+            what = "unknown tensor"
+        problems.append(
+            f"{file}: {what if ours else 'not a tensor of an adapter, such as a base weight'}: {quote(name)}."
+        )
+    return problems
 
 
-def _tensor_problems(
-    file: str, name: str, shape: torch.Size, dtype: torch.dtype, tensor: torch.Tensor, config: AdapterConfig
-) -> list[str]:
+def _entry_problems(file: str, name: str, shape: torch.Size, entry: Entry, config: AdapterConfig) -> list[str]:
     problems = []
-    if tensor.shape != shape:
-        problem = f"{file}: {name} has another shape: expected {tuple(shape)}, got {tuple(tensor.shape)}."
+    if entry.shape != tuple(shape):
+        problem = f"{file}: {name} has another shape: expected {tuple(shape)}, got {entry.shape}."
         if name in ("head.type_weight", "head.types.weight", "head.level.weight"):
             taxonomy = config.safety.taxonomy
             problem += (
@@ -171,24 +178,12 @@ def _tensor_problems(
                 f"types and {len(taxonomy.levels)} levels."
             )
         problems.append(problem)
-    if tensor.dtype != dtype:
-        problems.append(f"{file}: {name} has another dtype: expected {dtype}, got {tensor.dtype}.")
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        problems.append(f"{file}: {name} holds NaN or infinity.")
+    dtype = DTYPE_NAMES[config.dtype]
+    if entry.dtype != dtype:
+        problems.append(f"{file}: {name} has another dtype: expected {dtype}, got {entry.dtype}.")
     return problems
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key appears twice")
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number")
-
-
-def _short(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _shortened(found: list[str], where: str) -> list[str]:
+    more = len(found) - MOST_ALIKE
+    return found if more <= 0 else [*found[:MOST_ALIKE], f"{where}: and {more} more problems."]

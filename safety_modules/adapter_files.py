@@ -16,7 +16,10 @@ OURS = (CONFIG_FILE, SAFETY_FILE, "lora")
 
 
 class Folder:
-    """A folder whose files are read without following links, each at most once, and only so far.
+    """A folder whose files are read without leaving it, each at most once, and only so far.
+
+    A link is refused, with one exception: in huggingface_hub's cache every file of a snapshot is a link into a
+    folder of blobs. There, and only there, a link that ends in those blobs is followed.
 
     Attributes:
         problems: what is wrong so far; readers append to it.
@@ -25,23 +28,26 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.problems: list[str] = []
-        if not root.is_dir():
-            what = "a file" if root.exists() else "nothing there"
+        self._blobs: tuple[Path, ...] = ()
+        if not os.path.isdir(root):
+            what = "a file" if os.path.exists(root) else "nothing there"
             self.problems.append(f"not an adapter: expected a folder, got {what}. Check the path.")
-        elif not os.path.lexists(root / CONFIG_FILE):
+            return
+        self._blobs = _blob_folders(root)
+        if not os.path.lexists(root / CONFIG_FILE):
             self.problems.append(f"not an adapter: expected a folder with {CONFIG_FILE}, got one without.")
 
     def read(self, name: str, limit: int) -> bytes | None:
         """Bytes of a file of the format, or None and a problem."""
-        path = self.root
-        for part in name.split("/"):
-            path = path / part
-            if path.is_symlink():
-                self.problems.append(f"{name} is a symlink: expected a real file inside the folder. Copy it there.")
-                return None
+        path = self._locate(name)
+        if path is None:
+            return None
         try:
-            # O_NOFOLLOW and O_NONBLOCK: a link swapped in after the check, or a named pipe, must not be
-            # followed or waited for.
+            # Looked at before it is opened: opening a named pipe waits, opening a device may do something.
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                self.problems.append(f"{name} is not a regular file.")
+                return None
+            # O_NOFOLLOW and O_NONBLOCK: nor may a link or pipe that was swapped in since.
             flags = (
                 os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
             )
@@ -54,11 +60,43 @@ class Folder:
                     self.problems.append(f"{name} is too large: expected at most {limit} bytes, got {status.st_size}.")
                     return None
                 return file.read(status.st_size)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             self.problems.append(f"missing file {name}.")
         except OSError as error:
             self.problems.append(f"{name} cannot be read: {error.strerror}.")
         return None
+
+    def _locate(self, name: str) -> Path | None:
+        """The file's own place; the blob's where the folder is a snapshot in the hub's cache."""
+        path = self.root
+        *folders, file = name.split("/")
+        for part in folders:
+            path = path / part
+            if path.is_symlink():
+                self.problems.append(f"{name} is behind a symlink: expected a real folder {part}. Copy it there.")
+                return None
+        path = path / file
+        if not path.is_symlink():
+            return path
+        if not self._blobs:
+            self.problems.append(f"{name} is a symlink: expected a real file inside the folder. Copy it there.")
+            return None
+        end = Path(os.path.realpath(path))
+        if any(blobs in end.parents for blobs in self._blobs):
+            return end
+        self.problems.append(
+            f"{name} is a symlink out of the hub's cache: expected one to a blob there. Download the adapter again."
+        )
+        return None
+
+
+def _blob_folders(root: Path) -> tuple[Path, ...]:
+    """Where the files of <cache>/models--<owner>--<name>/snapshots/<commit> may lie; none for any other folder."""
+    snapshot = Path(os.path.realpath(root))
+    repository = snapshot.parent.parent
+    if snapshot.parent.name != "snapshots" or not repository.name.startswith("models--"):
+        return ()
+    return repository / "blobs", repository.parent / "blobs"  # the second: blobs that repositories share
 
 
 def write_folder(target: Path, files: Mapping[str, bytes], check: Callable[[Path], Any]) -> None:

@@ -9,6 +9,7 @@ Other files in the folder (README.md, reports) are the owner's and never read. T
 pickle and no base weight.
 """
 
+from math import prod
 from typing import Annotated, Any, Literal
 
 import torch
@@ -34,6 +35,9 @@ DTYPES: dict[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
 }
+
+MOST_TENSOR_BYTES = 16_000_000_000
+"""Of all tensors a config implies; far above any real adapter (`paper` on a 13B: under 5 GB in float32)."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Threshold = Annotated[float, Field(ge=0, le=1)]
@@ -72,7 +76,7 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["safety-modules-adapter"]
-    format_version: Literal[1]
+    format_version: Annotated[int, Field(ge=FORMAT_VERSION, le=FORMAT_VERSION)]  # a Literal would take true for 1
     safety: SafetyConfig
     base: BaseRecord
     thresholds: dict[str, Threshold]
@@ -96,12 +100,15 @@ class AdapterConfig(BaseModel):
         expected = {SAFETY_FILE, LORA_FILE} if self.safety.lora else {SAFETY_FILE}
         if set(self.files) != expected:
             raise ValueError(f"files do not match the design: expected {sorted(expected)}, got {sorted(self.files)}")
-        if self.safety.lora:
-            lora_shapes(self.safety.lora, self.base.sizes)
         try:
-            self.safety.feature_width(self.base.sizes.text_width)
+            shapes = list(safety_shapes(self.safety, self.base.sizes).values())
         except ConfigError as error:
             raise ValueError(str(error)) from error
+        if self.safety.lora:
+            shapes += lora_shapes(self.safety.lora, self.base.sizes).values()
+        size = sum(map(prod, shapes)) * DTYPES[self.dtype].itemsize
+        if size > MOST_TENSOR_BYTES:
+            raise ValueError(f"the design is too large: expected at most {MOST_TENSOR_BYTES} bytes, got {size}")
         return self
 
 

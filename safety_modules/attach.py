@@ -8,12 +8,13 @@ detaching puts both back.
 from os import PathLike
 from typing import Any
 
-from safety_modules.adapter import read_adapter
 from safety_modules.attachment import SafetyAttachment, attached_to
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import AttachError, ConfigError
+from safety_modules.guard import check_batch_mode
 from safety_modules.policy import Policy
+from safety_modules.shelf import DEFAULT_NAME, fit, fit_adapter
 
 __all__ = ["SafetyAttachment", "attach_safety", "detach_safety"]
 
@@ -24,17 +25,27 @@ def attach_safety(
     adapter: str | PathLike[str] | None = None,
     config: SafetyConfig | None = None,
     policy: Policy | None = None,
+    *,
+    batch_mode: str = "split",
+    revision: str | None = None,
+    adapter_name: str = DEFAULT_NAME,
 ) -> "SafetyAttachment":
     """Attach safety modules to a model.
 
-    From now on `model.generate(...)` is guarded; `model(...)` (forward) stays the base's own.
+    From now on `model.generate(...)` is guarded. `model(...)`, that is `forward`, is NOT: it stays the base's own and
+    judges nothing. A decoding loop of your own is guarded by `safety.prepare(...)`.
 
     Args:
         model: a base model (see `safety_modules.backbones`).
         processor: its processor.
-        adapter: folder of a trained adapter; None = untrained modules, to be trained.
+        adapter: folder of a trained adapter, or its id on the hub ("owner/name"); None = untrained modules, to
+            be trained.
         config: design of untrained modules; default: SafetyConfig(). An adapter brings its own.
         policy: what to do about verdicts; default: Policy.default().
+        batch_mode: how a batch of risky and other rows is answered: `split` (rows judged clean are bit-identical
+            to the base's) or `merged` (equal up to rounding, faster).
+        revision: branch, tag or commit of a hub id.
+        adapter_name: what `set_adapter` calls it, once there are several.
 
     Returns:
         The handle: toggles, classifies, saves, detaches.
@@ -44,25 +55,22 @@ def attach_safety(
         AdapterError: the adapter is refused.
         ConfigError: both adapter and config, or a design that does not fit the base.
         PolicyError: the policy does not fit the taxonomy.
+        GuardError: no such batch mode.
         In every case the model is as it was before.
     """
+    if adapter is not None and config is not None:
+        raise ConfigError(
+            "two designs: expected an adapter or a config, got both. Leave config out: an adapter brings its own."
+        )
+    if adapter is None and revision is not None:
+        raise ConfigError(f"a revision of nothing: expected a hub id with it, got {revision!r} alone. Name it.")
     backbone = find_backbone(model, processor)
     if adapter is None:
-        attachment = SafetyAttachment(backbone, config or SafetyConfig(), policy or Policy.default())
+        fitted = fit(backbone, config or SafetyConfig())
     else:
-        if config is not None:
-            raise ConfigError(
-                "two designs: expected an adapter or a config, got both. Leave config out: an adapter brings its own."
-            )
-        loaded = read_adapter(
-            adapter,
-            fingerprint=backbone.fingerprint(),
-            sizes=backbone.sizes,
-            processor=backbone.pixel_settings(),
-        )
-        attachment = SafetyAttachment(backbone, loaded.config.safety, policy or Policy.default())
-        loaded.load_into(attachment)
-        attachment.thresholds = dict(loaded.config.thresholds)
+        fitted = fit_adapter(backbone, adapter, revision)
+    attachment = SafetyAttachment(backbone, fitted, policy or Policy.default(), adapter_name)
+    attachment.batch_mode = check_batch_mode(batch_mode)
     attachment.install()
     return attachment
 

@@ -1,29 +1,32 @@
 """SafetyAttachment: the handle on a guarded model. Toggles, judges, generates, trains, saves, detaches."""
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from os import PathLike
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
-from safety_modules.adapter import save_adapter
 from safety_modules.backbones import Backbone
-from safety_modules.config import SafetyConfig
+from safety_modules.backbones.adapted import without_peft
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.frozen import frozen
-from safety_modules.guard import GuardedOutput, as_guarded, classify, guarded_generate, judge
-from safety_modules.lora import SafetyLora
-from safety_modules.modules import SafetyModules
+from safety_modules.guard import (
+    BatchMode,
+    GuardedOutput,
+    Prepared,
+    as_guarded,
+    check_batch_mode,
+    classify,
+    guarded_generate,
+    judge,
+    prepare,
+)
 from safety_modules.policy import Policy
+from safety_modules.shelf import DEFAULT_NAME, Fitted, Shelf
 from safety_modules.verdict import Verdict
-
-SEED = 0
-"""Of the modules' and LoRA's first weights, so that two untrained attachments are equal."""
 
 # Attachments switched off by `with safety.disabled()` in this context (thread or task).
 _PAUSED: ContextVar[frozenset[int]] = ContextVar("safety_modules_paused", default=frozenset())
@@ -31,42 +34,26 @@ _ATTACHED: "weakref.WeakValueDictionary[int, SafetyAttachment]" = weakref.WeakVa
 
 
 def attached_to(model: Any) -> "SafetyAttachment | None":
-    """The attachment on this model, if any."""
-    return _ATTACHED.get(id(model))
+    """The attachment on this model, if any; a `PeftModel` around the model counts as the model."""
+    return _ATTACHED.get(id(without_peft(model)))
 
 
-class SafetyAttachment:
-    """Safety modules on one model. Made by `attach_safety`.
+class SafetyAttachment(Shelf):
+    """Safety modules on one model. Made by `attach_safety`. Several adapters, saving: see `Shelf`.
 
     Attributes:
-        backbone: the base model as the package sees it.
-        config: the design.
-        modules: projector, tokens and head.
-        lora: LoRA on the language model, or None.
-        policy: what to do about verdicts; may be replaced.
-        thresholds: calibrated threshold per risk type; empty = not calibrated.
+        batch_mode: how a batch of risky and other rows is answered, `split` or `merged`; may be replaced.
+        others: see `Shelf`.
 
-    Does not cover: `forward` called directly: it is the base's own, and, called by another thread while a
-    risky row is being answered, sees the mounted LoRA. `generate` and `classify` take turns: one lock per
-    model.
+    Does not cover: `forward` called directly: it is the base's own, judges nothing, and, called by another
+    thread while a risky row is being answered, sees the mounted LoRA; `prepare` is for loops of one's own.
+    `generate`, `classify` and `prepare` take turns: one lock per model.
     """
 
-    def __init__(self, backbone: Backbone, config: SafetyConfig, policy: Policy) -> None:
-        policy.check(config.taxonomy)
-        self.backbone = backbone
-        self.config = config
-        self.policy = policy
-        self.thresholds: dict[str, float] = {}
-        self.lora: SafetyLora | None = None
+    def __init__(self, backbone: Backbone, fitted: Fitted, policy: Policy, name: str = DEFAULT_NAME) -> None:
+        super().__init__(backbone, fitted, policy, name)
+        self.batch_mode: BatchMode = "split"
         self._enabled = True
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            # s2 stands in the language model's input: it starts at the size of the embeddings there.
-            some = torch.arange(0, backbone.sizes.vocab_size, max(1, backbone.sizes.vocab_size // 1000))
-            std = float(backbone.embed_text(some[None]).float().std())
-            self.modules = SafetyModules(config, backbone.sizes, lm_token_std=std).to(backbone.device).eval()
-            if config.lora is not None:
-                self.lora = SafetyLora(backbone.language_model, config.lora, backbone.lock)
 
     @property
     def enabled(self) -> bool:
@@ -90,6 +77,11 @@ class SafetyAttachment:
         finally:
             _PAUSED.reset(token)
 
+    @property
+    def installed(self) -> bool:
+        """Whether this attachment is on its model."""
+        return attached_to(self.backbone.model) is self
+
     def install(self) -> None:
         """Guard the model's `generate` from now on. Part of attach_safety."""
         self.backbone.install(self._generate)
@@ -98,25 +90,50 @@ class SafetyAttachment:
     def detach(self) -> None:
         """Put the model back as it was. The modules stay usable for saving; a second call does nothing."""
         with self.backbone.lock, self.lora_mounted(False):
-            if attached_to(self.backbone.model) is self:
+            if self.installed:
                 self.backbone.uninstall()
                 del _ATTACHED[id(self.backbone.model)]
 
     def generate(
-        self, *, safety: bool | Sequence[bool] = True, policy: Policy | None = None, **inputs: Any
+        self,
+        *,
+        safety: bool | Sequence[bool] = True,
+        policy: Policy | None = None,
+        batch_mode: str | None = None,
+        **inputs: Any,
     ) -> GuardedOutput:
         """As `model.generate(**inputs)`, always with the verdicts.
 
         Args:
             safety: False = the base's own answer; or one bool per row.
             policy: for this call; default: the attachment's.
+            batch_mode: for this call; default: the attachment's.
             inputs: of the model's `generate`.
         """
-        output = self._generate(safety=safety, policy=policy, **{**inputs, "return_dict_in_generate": True})
+        options = {**inputs, "return_dict_in_generate": True}
+        output = self._generate(safety=safety, policy=policy, batch_mode=batch_mode, **options)
         if isinstance(output, GuardedOutput):
             return output
         rows = len(inputs["input_ids"])
         return as_guarded(output, [None] * rows, [[] for _ in range(rows)])
+
+    def prepare(self, *, safety: bool | Sequence[bool] = True, policy: Policy | None = None, **inputs: Any) -> Prepared:
+        """Judge and plan a call for a decoding loop of your own, because `model(...)` itself is not guarded.
+
+        Args:
+            safety: False = the base's own answer; or one bool per row.
+            policy: for this call; default: the attachment's.
+            inputs: input_ids, attention_mask and pixel_values, as the processor gave them.
+
+        Returns:
+            The verdicts, what to call the model with, and the block to call it in.
+
+        Raises:
+            GuardError: other inputs, or images the guard cannot judge.
+            PromptError: image tokens and images do not match, or a risky prompt has no place for the hint.
+        """
+        with self.inference():
+            return prepare(self, inputs, safety if self.enabled else False, policy or self.policy)
 
     def classify(
         self,
@@ -181,32 +198,10 @@ class SafetyAttachment:
         """The base without gradients and in evaluation mode inside this block; afterwards as it was."""
         return frozen(self.backbone.model)
 
-    def save_pretrained(
-        self,
-        directory: str | PathLike[str],
-        dtype: str = "float16",
-        metadata: Mapping[str, Any] | None = None,
-    ) -> Path:
-        """Write the adapter folder; it never contains a base tensor. See `adapter.save_adapter`."""
-        return save_adapter(
-            directory,
-            modules=self.modules,
-            fingerprint=self.backbone.fingerprint(),
-            thresholds=self.thresholds,
-            processor=self.backbone.pixel_settings(),
-            lora_tensors=self.lora.state_dict() if self.lora else None,
-            dtype=dtype,
-            metadata=metadata,
-        )
-
-    def lora_mounted(self, on: bool) -> AbstractContextManager[None]:
-        """LoRA mounted (or not) inside this block; nothing without a LoRA."""
-        return self.lora.mounted(on) if self.lora else nullcontext()
-
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Alone on the model; no gradients; modules in evaluation mode and on the base's device."""
-        with self.backbone.lock, torch.no_grad():
+        with self.in_use(), torch.no_grad():
             if self.modules.device != self.backbone.device:
                 self.modules.to(self.backbone.device)
             if self.lora:
@@ -222,10 +217,18 @@ class SafetyAttachment:
                     if self.lora:
                         self.lora.train(modes[1])
 
-    def _generate(self, *, safety: bool | Sequence[bool] = True, policy: Policy | None = None, **kwargs: Any) -> Any:
+    def _generate(
+        self,
+        *,
+        safety: bool | Sequence[bool] = True,
+        policy: Policy | None = None,
+        batch_mode: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        mode = check_batch_mode(self.batch_mode if batch_mode is None else batch_mode)
         with self.inference():
             if self.enabled and safety is not False:
-                return guarded_generate(self, kwargs, safety, policy)
+                return guarded_generate(self, kwargs, safety, policy or self.policy, mode)
             with self.lora_mounted(False):
                 return self.backbone.base_generate(**kwargs)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safety_modules.errors import ConfigError, SafetyModulesError
+from safety_modules.errors import AdapterError, ConfigError, SafetyModulesError
 
 if TYPE_CHECKING:
     from safety_modules.attach import SafetyAttachment
@@ -188,17 +188,26 @@ def classify(
 def inspect(
     path: Annotated[Path | None, typer.Argument(help="Adapter folder.")] = None,
     plan: Annotated[str | None, typer.Option(help="Size on a published base: llava-1.5-7b or llava-1.5-13b.")] = None,
-    preset: Annotated[str, typer.Option(help="With --plan: design, default or paper.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What an adapter holds, all of it checked; or how large one would be."""
-    from safety_modules.describe import describe_adapter, describe_plan
+    """What an adapter holds, all of it checked; or how large one would be. Exit code 1: refused, with every reason."""
+    from safety_modules.describe import adapter_record, adapter_text, plan_record, plan_text
 
-    if path is not None and plan is None:
-        typer.echo(describe_adapter(path))
-    elif plan is not None and path is None:
-        typer.echo(describe_plan(plan, preset))
-    else:
-        raise ConfigError("nothing to inspect: expected an adapter folder or --plan, got both or neither.")
+    if (path is None) == (plan is None):
+        raise ConfigError("nothing to inspect: expected an adapter folder or --plan, got both or neither. Pass one.")
+    if plan is not None:
+        record = plan_record(plan)
+        typer.echo(json.dumps(record, indent=2) if as_json else plan_text(record))
+        return
+    assert path is not None
+    try:
+        record = adapter_record(path)
+    except AdapterError as error:
+        if not as_json:
+            raise
+        typer.echo(json.dumps({"path": str(path), "valid": False, "problems": error.problems}, indent=2))
+        raise typer.Exit(1) from None
+    typer.echo(json.dumps(record, indent=2) if as_json else adapter_text(record))
 
 
 def _calibrate(

@@ -1,57 +1,96 @@
-"""What an adapter holds, or how large one would be, as text."""
+"""What an adapter holds, or how large one would be: as plain data, and as text."""
 
 from os import PathLike
+from typing import Any
 
 from safety_modules.adapter import read_adapter
+from safety_modules.adapter_json import printable, quote
 from safety_modules.bases import published_sizes
-from safety_modules.config import SafetyConfig
+from safety_modules.config import PRESETS, SafetyConfig
 from safety_modules.plan import Plan, planned_parameters
 
 
-def describe_adapter(path: str | PathLike[str]) -> str:
-    """Parts, base, design, thresholds and versions of an adapter, all of it checked.
+def adapter_record(path: str | PathLike[str]) -> dict[str, Any]:
+    """Everything about an adapter but its tensors, all of it checked; plain JSON types.
 
     Raises:
         AdapterError: naming every problem of the folder.
     """
     config = read_adapter(path).config
-    fingerprint = dict(config.base.fingerprint)
-    digest = fingerprint.pop("digest", "not recorded")
-    design = config.safety.model_dump(mode="json", exclude={"taxonomy"})
-    limits = ", ".join(f"{name} {value:.3f}" for name, value in config.thresholds.items())
-    return "\n".join(
-        [
-            f"{path}: a valid adapter, {config.dtype}",
-            *_parts(planned_parameters(config.safety, config.base.sizes), config.dtype),
-            f"base: {_list(fingerprint)}",
-            f"      digest {digest}",
-            f"design: {_list(design)}",
-            f"types: {', '.join(config.safety.taxonomy.types)}",
-            f"thresholds: {limits or 'not calibrated'}",
-            f"made with: {_list(config.versions)}",
-        ]
-    )
+    return {
+        "path": str(path),
+        "valid": True,
+        "dtype": config.dtype,
+        "parts": _sizes(planned_parameters(config.safety, config.base.sizes), config.dtype),
+        "base": config.base.fingerprint,
+        "design": config.safety.model_dump(mode="json", exclude={"taxonomy"}),
+        "types": list(config.safety.taxonomy.types),
+        "levels": list(config.safety.taxonomy.levels),
+        "thresholds": config.thresholds,
+        "processor": config.processor,
+        "files": config.files,
+        "versions": config.versions,
+        "metadata": config.metadata,
+    }
 
 
-def describe_plan(base: str, preset: str = "default") -> str:
-    """Size of a design on a published base, in 16 bit.
+def adapter_text(record: dict[str, Any]) -> str:
+    """An `adapter_record` for people. A stranger's words are shown without control characters."""
+    base = dict(record["base"])
+    digest = base.pop("digest", "not recorded")
+    limits = ", ".join(f"{name} {value:.3f}" for name, value in record["thresholds"].items())
+    lines = [
+        f"{record['path']}: a valid adapter, {record['dtype']}",
+        *_table(record["parts"]),
+        f"base: {_list(base)}",
+        f"      digest {digest}",
+        f"design: {_list(record['design'])}",
+        f"types: {', '.join(record['types'])}",
+        f"levels: {', '.join(record['levels'])}",
+        f"thresholds: {limits or 'not calibrated'}",
+        f"pixels: {_list(record['processor'])}",
+        *(f"SHA-256 of {name}: {value}" for name, value in record["files"].items()),
+        f"made with: {_list(record['versions'])}",
+        *(f"metadata: {name} {quote(value)}" for name, value in record["metadata"].items()),
+    ]
+    return "\n".join(map(printable, lines))
+
+
+def plan_record(base: str) -> dict[str, Any]:
+    """Sizes of both presets on a published base, in 16 bit, from configurations alone; plain JSON types.
 
     Args:
         base: llava-1.5-7b or llava-1.5-13b.
-        preset: default or paper.
 
     Raises:
-        ConfigError: unknown base or preset.
+        ConfigError: unknown base.
     """
-    plan = planned_parameters(SafetyConfig.preset(preset), published_sizes(base))
-    return "\n".join([f"{preset} design on {base}, 16 bit:", *_parts(plan)])
+    sizes = published_sizes(base)
+    plans = {name: planned_parameters(SafetyConfig.preset(name), sizes) for name in PRESETS}
+    return {"base": base, "dtype": "float16", "presets": {name: _sizes(plan) for name, plan in plans.items()}}
 
 
-def _parts(plan: Plan, dtype: str = "float16") -> list[str]:
-    sizes = [(part, count, plan.megabytes(dtype, part)) for part, count in plan.parts.items()]
-    sizes.append(("all", plan.total, plan.megabytes(dtype)))
-    return [f"  {name:<28} {count:>13,} parameters {size:>9.2f} MB" for name, count, size in sizes]
+def plan_text(record: dict[str, Any]) -> str:
+    """A `plan_record` for people."""
+    lines = []
+    for name, parts in record["presets"].items():
+        lines += [f"{name} design on {record['base']}, 16 bit:", *_table(parts)]
+    return "\n".join(lines)
 
 
-def _list(values: dict) -> str:
+def _sizes(plan: Plan, dtype: str = "float16") -> dict[str, dict[str, float]]:
+    sizes = {
+        part: {"parameters": count, "megabytes": plan.megabytes(dtype, part)} for part, count in plan.parts.items()
+    }
+    return {**sizes, "all": {"parameters": plan.total, "megabytes": plan.megabytes(dtype)}}
+
+
+def _table(parts: dict[str, dict[str, float]]) -> list[str]:
+    return [
+        f"  {name:<28} {size['parameters']:>13,} parameters {size['megabytes']:>9.2f} MB"
+        for name, size in parts.items()
+    ]
+
+
+def _list(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())

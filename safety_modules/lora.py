@@ -2,11 +2,12 @@
 
 At rest the base's module tree holds its own linears and nothing else, so its `state_dict`, `save_pretrained`
 and answers are the base's. `with lora.mounted():` swaps the adapted linears in and out again: one dictionary
-entry per linear, a few microseconds each.
+entry per linear, a few microseconds each. Where peft has adapted a linear already (the user's own adapter),
+that layer counts as the base's and the LoRA is stacked on it.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ ADAPTER = "safety"
 
 
 class _Slot(NamedTuple):
-    """One place in the language model where an adapted linear can stand."""
+    """One place in the language model where an adapted linear can stand; `original` may be another adapter's."""
 
     path: str
     parent: nn.Module
@@ -41,7 +42,8 @@ class SafetyLora:
         lock: held while mounted, because a mounted LoRA is seen by every thread that runs the model.
 
     Raises:
-        AttachError: peft finds no such linears, or LoRA layers are there already. The model is as before.
+        AttachError: peft finds no such linears, or layers of this name are there already. The model is as
+            before.
 
     Does not cover: a module tree that is copied or saved *while* mounted; that shows the adapted linears.
     """
@@ -52,36 +54,72 @@ class SafetyLora:
         settings: LoraSettings,
         lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        if any(isinstance(module, BaseTunerLayer) for module in language_model.modules()):
+        if any(ADAPTER in getattr(module, "lora_A", ()) for module in language_model.modules()):
             raise AttachError(
-                "LoRA not placed: expected a language model without adapters, got one that peft already "
-                "adapted. Merge or unload that adapter first."
+                f"LoRA not placed: expected a language model without an adapter named {ADAPTER!r}, got one that "
+                "has it already. Detach the first set, or give your own adapter another name."
             )
         self.settings = settings
         self.lock = lock or threading.RLock()
         self._mounted = False
+        self._rows: Sequence[bool] | None = None
         self._slots = _build_slots(language_model, settings)
+        self._scale = self._slots[0].adapted.scaling[ADAPTER]
         self.train(False)  # peft makes new layers in training mode
 
     @contextmanager
-    def mounted(self, on: bool = True) -> Iterator[None]:
+    def mounted(self, on: bool = True, rows: Sequence[bool] | None = None) -> Iterator[None]:
         """The language model with LoRA (or, `on=False`, without) inside this block; may be nested.
 
         What was mounted before comes back afterwards, on exceptions too.
+
+        Args:
+            on: False = without.
+            rows: which rows of the batch LoRA acts on; the others get what the base's linears give, bit for bit.
+                As many as the model is called with: a row counts once per beam. None = all.
+
+        Raises:
+            AttachError: other modules stand where the linears were when safety was attached.
         """
         with self.lock:
-            before = self._mounted
-            self._swap(on)
+            before = self._mounted, self._rows
             try:
+                self._swap(on, rows if on and rows is not None and not all(rows) else None)
                 yield
             finally:
-                self._swap(before)
+                self._swap(*before)
 
-    def _swap(self, on: bool) -> None:
+    def _swap(self, on: bool, rows: Sequence[bool] | None) -> None:
         if on != self._mounted:
+            # Somebody's get_peft_model or merge_and_unload since: mounting would undo it without a word.
+            changed = [slot.path for slot in self._slots if slot.parent._modules[slot.child] is not slot.original]
+            if on and changed:
+                raise AttachError(
+                    f"LoRA not mounted: expected {changed[0]} to be the module it was when safety was attached, got "
+                    "another. Detach safety, change the model's own adapters, then attach again."
+                )
+            # Noted first: after an interrupt in the loop, the way back goes through all places again.
+            self._mounted = on
             for slot in self._slots:
                 slot.parent._modules[slot.child] = slot.adapted if on else slot.original
-            self._mounted = on
+        if rows != self._rows:
+            self._rows = rows
+            self._scale_rows(rows)
+
+    def _scale_rows(self, rows: Sequence[bool] | None) -> None:
+        """Let peft's layers scale what they add to each row: a tensor (B, 1, 1) in the place of the one number.
+
+        As fast as one number, unlike peft's own mixed batches (`adapter_names`), which pick rows out in every layer.
+        """
+        scales: dict[torch.device, torch.Tensor] = {}
+        for slot in self._slots:
+            if rows is None:
+                slot.adapted.scaling[ADAPTER] = self._scale
+                continue
+            weight = slot.adapted.lora_B[ADAPTER].weight
+            if weight.device not in scales:
+                scales[weight.device] = self._scale * weight.new_tensor(rows).view(-1, 1, 1)
+            slot.adapted.scaling[ADAPTER] = scales[weight.device]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """LoRA parameters (no base parameter), named as inside the language model.
@@ -155,16 +193,19 @@ def _peft_config(settings: LoraSettings) -> LoraConfig:
 
 def _build_slots(language_model: nn.Module, settings: LoraSettings) -> list[_Slot]:
     """Let peft build the adapted linears, note where they go, and put the tree back as it was."""
-    had_config = "peft_config" in vars(language_model)
-    try:
-        with flags_restored(language_model):
+    slots: list[_Slot] = []
+    with flags_restored(language_model), _bare(language_model) as standing:
+        try:
             LoraModel(language_model, _peft_config(settings), ADAPTER)
-    except ValueError as error:
-        raise AttachError(f"LoRA not placed: {error} Change lora.target_modules.") from error
-    finally:
-        slots = _take_out(language_model)
-        if not had_config and "peft_config" in vars(language_model):
-            del language_model.peft_config
+        except ValueError as error:
+            raise AttachError(f"LoRA not placed: {error} Change lora.target_modules.") from error
+        finally:
+            adapted = _take_out(language_model)
+    for path, layer in adapted.items():
+        parent_path, _, child = path.rpartition(".")
+        original = standing.get(path, layer.get_base_layer())
+        layer.base_layer = original
+        slots.append(_Slot(path, language_model.get_submodule(parent_path), child, original, layer))
     missing = set(settings.target_modules) - {slot.child for slot in slots}
     if missing:
         raise AttachError(
@@ -174,24 +215,47 @@ def _build_slots(language_model: nn.Module, settings: LoraSettings) -> list[_Slo
     for slot in slots:
         if slot.adapted.lora_A[ADAPTER].weight.is_meta:
             _bring_in(slot)
+        for part in ("lora_A", "lora_B"):
+            getattr(slot.adapted, part).float()  # as peft loads adapters: half precision is too coarse to train in
     return slots
+
+
+@contextmanager
+def _bare(language_model: nn.Module) -> Iterator[dict[str, nn.Module]]:
+    """Inside this block the tree holds no adapter: peft would otherwise add ours to the layers of the user's.
+
+    Yields:
+        The adapters' layers by their paths; afterwards they are back.
+    """
+    config = vars(language_model).pop("peft_config", None)
+    standing = _take_out(language_model)
+    try:
+        yield standing
+    finally:
+        vars(language_model).pop("peft_config", None)
+        if config is not None:
+            language_model.peft_config = config
+        for path, layer in standing.items():
+            parent, _, child = path.rpartition(".")
+            language_model.get_submodule(parent)._modules[child] = layer
 
 
 def _bring_in(slot: _Slot) -> None:
     """Real LoRA weights on an offloaded linear: peft puts them on the meta device, where they would be lost."""
-    device = getattr(getattr(slot.original, "_hf_hook", None), "execution_device", None) or "cpu"
+    linear = slot.adapted.get_base_layer()
+    device = getattr(getattr(linear, "_hf_hook", None), "execution_device", None) or "cpu"
     for part in ("lora_A", "lora_B"):
         getattr(slot.adapted, part)[ADAPTER].to_empty(device=device)
     slot.adapted.reset_lora_parameters(ADAPTER, True)
 
 
-def _take_out(language_model: nn.Module) -> list[_Slot]:
-    slots = []
-    for path, module in list(language_model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            parent_path, _, child = path.rpartition(".")
-            parent = language_model.get_submodule(parent_path)
-            original = module.get_base_layer()
-            parent._modules[child] = original
-            slots.append(_Slot(path, parent, child, original, module))
-    return slots
+def _take_out(language_model: nn.Module) -> dict[str, Any]:
+    """Put the base's own linears in the place of all adapted ones; returns those by their paths."""
+    outermost: dict[str, Any] = {}
+    for path, module in language_model.named_modules():
+        if isinstance(module, BaseTunerLayer) and not any(path.startswith(f"{outer}.") for outer in outermost):
+            outermost[path] = module
+    for path, layer in outermost.items():
+        parent, _, child = path.rpartition(".")
+        language_model.get_submodule(parent)._modules[child] = layer.get_base_layer()
+    return outermost

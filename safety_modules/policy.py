@@ -2,32 +2,26 @@
 other."""
 
 import math
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from importlib import resources
+from itertools import accumulate
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from safety_modules.errors import PolicyError, validation_problems
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.verdict import Action, Verdict
+from safety_modules.wording import check_plain, check_sentence, fill
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-PLACES = ("type", "level", "reason", "probability")
-_PLACE = re.compile(r"\{([^{}]*)\}")
-
-
-def _check_template(text: str) -> str:
-    unknown = [name for name in _PLACE.findall(text) if name not in PLACES]
-    if unknown:
-        known = ", ".join(f"{{{name}}}" for name in PLACES)
-        raise ValueError(f"unknown place {{{unknown[0]}}}; a sentence may use {known}")
-    return text
+Sentence = Annotated[str, AfterValidator(check_sentence)]
+Plain = Annotated[str, AfterValidator(check_plain)]
 
 
 class Rule(BaseModel):
@@ -35,7 +29,7 @@ class Rule(BaseModel):
 
     Args:
         action: allow (switched off), log, hint or refuse.
-        threshold: probability from which the rule fires; None = the adapter's calibrated threshold, or the
+        threshold: score from which the rule fires (see `Policy`); None = the adapter's calibrated threshold, or the
             policy's default.
         title: what sentences call the type; default: its name.
         reason: one sentence for {reason}.
@@ -47,54 +41,40 @@ class Rule(BaseModel):
 
     action: Action = "hint"
     threshold: Probability | None = None
-    title: str | None = None
-    reason: str = ""
-    wording: dict[str, str] = {}
-    refusal: str | None = None
-
-    @field_validator("wording")
-    @classmethod
-    def _wording(cls, wording: dict[str, str]) -> dict[str, str]:
-        return {level: _check_template(text) for level, text in wording.items()}
-
-    @field_validator("refusal")
-    @classmethod
-    def _refusal(cls, text: str | None) -> str | None:
-        return None if text is None else _check_template(text)
+    title: Plain | None = None
+    reason: Plain = ""
+    wording: dict[str, Sentence] = {}
+    refusal: Sentence | None = None
 
 
 class Policy(BaseModel):
     """A rule for every risk type.
 
-    A rule fires when the type's probability reaches its threshold and its action is not `allow`. Of the rules
+    A rule fires when its score (`rule_scores`) reaches its threshold and its action is not `allow`. Of the rules
     that fire, the most probable type wins. Nothing fired: the base model's own answer.
+
+    The level that picks the wording is the highest one for which P(level or above | risky) reaches
+    `level_threshold`: 0.5 is the median level; a lower number takes a doubtful level for a higher one.
 
     Args:
         rules: rule per risk type; must name exactly the taxonomy's types.
         default_threshold: for types with neither a threshold of their own nor a calibrated one.
+        level_threshold: how probable a level, or a higher one, must be to be taken; 0 = always the highest.
         wording: hint per risky level, for rules without their own.
         refusal: refusal for rules without their own.
 
     Raises:
-        pydantic.ValidationError: unknown key, threshold outside 0..1, or an unknown place in a sentence.
+        pydantic.ValidationError: unknown key, threshold outside 0..1, or an unknown place in a sentence
+            (`wording.PLACES`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rules: dict[str, Rule]
     default_threshold: Probability = 0.5
-    wording: dict[str, str] = {}
-    refusal: str = "I'm sorry, I can't help with that. {reason}"
-
-    @field_validator("wording")
-    @classmethod
-    def _wording(cls, wording: dict[str, str]) -> dict[str, str]:
-        return {level: _check_template(text) for level, text in wording.items()}
-
-    @field_validator("refusal")
-    @classmethod
-    def _refusal(cls, text: str) -> str:
-        return _check_template(text)
+    level_threshold: Probability = 0.5
+    wording: dict[str, Sentence] = {}
+    refusal: Sentence = "I'm sorry, I can't help with that. {reason}"
 
     @classmethod
     def default(cls) -> "Policy":
@@ -203,14 +183,19 @@ class Policy(BaseModel):
         levels = _named(level_probs, taxonomy.levels, "level")
         thresholds = thresholds or {}
         limits = {name: self._threshold(name, thresholds) for name in taxonomy.types}
-        fired = [t for t in taxonomy.types if self.rules[t].action != "allow" and types[t] >= limits[t]]
+        risks = np.array([types[name] for name in taxonomy.types])
+        scores = dict(zip(taxonomy.types, rule_scores(risks).tolist(), strict=True))
+        fired = [t for t in taxonomy.types if self.rules[t].action != "allow" and scores[t] >= limits[t]]
         type, level, rule = _argmax(types), _argmax(levels), None
         action: Action = "allow"
         if fired:
             type = max(fired, key=types.__getitem__)
-            level = _argmax({name: levels[name] for name in taxonomy.risky_levels})
             action = self.rules[type].action
-            rule = f"{type}: p={types[type]:.2f} >= {limits[type]:.2f} -> {action}"
+            level, at_least = self._level({name: levels[name] for name in taxonomy.risky_levels})
+            rule = (
+                f"{type}: risk {scores[type]:.2f} >= {limits[type]:.2f} -> {action}, "
+                f"level {level}: p={at_least:.2f} >= {self.level_threshold:.2f}"
+            )
         return Verdict(
             probabilities=types,
             level_probabilities=levels,
@@ -228,6 +213,15 @@ class Policy(BaseModel):
         own = self.rules[type].threshold
         return calibrated.get(type, self.default_threshold) if own is None else own
 
+    def _level(self, levels: Mapping[str, float]) -> tuple[str, float]:
+        """The level to act on and P(that level or above | risky), from the probabilities of the risky levels."""
+        at_least = dict(zip(levels, [*accumulate([*levels.values()][::-1])][::-1], strict=True))
+        total = next(iter(at_least.values()))
+        if total == 0:  # certain of "safe" while a type fires: nothing is known about the level, so the highest
+            at_least, total = dict.fromkeys(levels, 1.0), 1.0
+        level = [name for name in levels if at_least[name] >= self.level_threshold * total][-1]
+        return level, at_least[level] / total
+
     def _rule(self, type: str) -> Rule:
         if type not in self.rules:
             raise PolicyError(f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}.")
@@ -241,8 +235,26 @@ class Policy(BaseModel):
             "reason": rule.reason,
             "probability": "unknown" if probability is None else f"{probability:.2f}",
         }
-        # Own substitution, not str.format: a policy file must not reach into attributes.
-        return _PLACE.sub(lambda match: values[match[1]], text).strip()
+        return fill(text, values)
+
+
+def rule_scores(risks: np.ndarray) -> np.ndarray:
+    """What rules compare with their thresholds: p of the type, and of all risk types less probable than it.
+
+    For the most probable type this is p(risk) = 1 - p(clean), so an image that is surely risky fires even where its
+    type is doubtful. More probable types are left out, so that a type that is switched off takes its images with it.
+
+    Args:
+        risks: probabilities of the risk types (..., types), without clean.
+
+    Returns:
+        The same shape, float64, so that a calibrated threshold meets the very numbers it was set on.
+    """
+    order = np.argsort(-risks, axis=-1, kind="stable")
+    falling = np.take_along_axis(risks.astype(np.float64), order, -1)
+    scores = np.empty_like(falling)
+    np.put_along_axis(scores, order, falling[..., ::-1].cumsum(-1)[..., ::-1], -1)
+    return scores.clip(max=1.0)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -21,10 +21,12 @@ class Verdict:
         level_probabilities: every level, safe to high; sums to 1.
         type: the type of the rule that fired; where none fired, the most probable label, which may be a risk
             type (below its threshold, or switched off): ask `flagged` whether the policy acts.
-        level: the most probable risky level where a rule fired, else the most probable level.
+        level: where a rule fired, the level the policy acts on (`Policy.level_threshold`), which may be above
+            the most probable one; else the most probable level.
         risk: 1 - p(clean).
         flagged: whether a rule fired.
-        rule: the rule that fired, readable ("illegal: p=0.93 >= 0.41 -> hint"), or None.
+        rule: the rule that fired and what chose the level, readable ("illegal: risk 0.93 >= 0.41 -> hint, level
+            high: p=0.62 >= 0.50", the latter given that there is a risk), or None.
         action: what happens to the answer; `allow` where no rule fired.
         attention: where the head looked, (types, rows, columns) over the patches, or None. Not compared by
             ==.

@@ -39,6 +39,16 @@ CORPUS = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where the tiny model and its inputs are, such as cuda")
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> torch.device:
+    """Of the tiny model and its inputs: the option --device."""
+    return torch.device(pytestconfig.getoption("device"))
+
+
 @pytest.fixture(scope="session")
 def processor() -> LlavaProcessor:
     """Llama-like tokenizer (Metaspace BPE), CLIP image processor, LLaVA-1.5 chat template."""
@@ -79,7 +89,7 @@ def processor() -> LlavaProcessor:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
+def tiny_base(processor: LlavaProcessor, device: torch.device) -> LlavaForConditionalGeneration:
     """Do not attach to this one: take `model`, or compare with it."""
     tokenizer = processor.tokenizer
     config = LlavaConfig(
@@ -119,7 +129,7 @@ def tiny_base(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model
+    return model.to(device)
 
 
 @pytest.fixture
@@ -140,13 +150,15 @@ def make_image() -> Callable[[int], Image.Image]:
 
 
 @pytest.fixture(scope="session")
-def ask(processor: LlavaProcessor, make_image: Callable[[int], Image.Image]) -> Callable[..., dict[str, Any]]:
+def ask(
+    processor: LlavaProcessor, make_image: Callable[[int], Image.Image], device: torch.device
+) -> Callable[..., dict[str, Any]]:
     """Model inputs for a batch: `ask((question, [image seeds]), ...)`."""
 
     def build(*rows: tuple[str, list[int]]) -> dict[str, Any]:
         texts = ["USER: " + "<image>\n" * len(seeds) + f"{question} ASSISTANT:" for question, seeds in rows]
         images = [make_image(seed) for _, seeds in rows for seed in seeds]
-        return dict(processor(images=images or None, text=texts, return_tensors="pt", padding=True))
+        return dict(processor(images=images or None, text=texts, return_tensors="pt", padding=True).to(device))
 
     return build
 
@@ -202,6 +214,13 @@ def judge_as(
         safety.modules.script = {_key(v): what for v, what in zip(vision, script.values(), strict=False)}
 
     return write
+
+
+@pytest.fixture
+def guarded(safety: SafetyAttachment, judge_as: Callable[[dict[int, tuple[str, str]]], None]) -> SafetyAttachment:
+    """`safety`, which finds a high risk in image 1, a low one in image 2, and none in others (`guard_cases.ROWS`)."""
+    judge_as({1: ("illegal", "high"), 2: ("privacy", "low")})
+    return safety
 
 
 @pytest.fixture

@@ -11,12 +11,14 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration, LlavaModel
 
-from safety_modules import attachment as attachment_module
 from safety_modules.attach import attach_safety, detach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError, PolicyError
 from safety_modules.guard import GuardedOutput
+from safety_modules.lora import SafetyLora
 from safety_modules.policy import Policy
+
+pytestmark = pytest.mark.matrix
 
 RISKY = {1: ("illegal", "high")}
 
@@ -194,7 +196,7 @@ def test_late_failure_leaves_nothing_behind(model, processor, safety, tmp_path, 
     def fail(*args):
         raise OSError
 
-    monkeypatch.setattr(attachment_module.SafetyLora, "load_state_dict", fail)
+    monkeypatch.setattr(SafetyLora, "load_state_dict", fail)
     with pytest.raises(OSError):
         attach_safety(model, processor, adapter=folder)
     assert type(model) is LlavaForConditionalGeneration and list(model.state_dict()) == keys

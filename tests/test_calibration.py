@@ -39,7 +39,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> np.random.Generator:
     rng = np.random.default_rng(0)
 
     def scores(_attachment: Any, corpus: Any) -> tuple[np.ndarray, None]:
-        return rng.random((len(corpus), len(TYPES) + 1), dtype=np.float32) ** 3, None
+        found = np.zeros((len(corpus), len(TYPES) + 1), np.float32)
+        found[np.arange(len(found)), rng.integers(len(TYPES), size=len(found))] = rng.random(len(found)) ** 3
+        return found, None
 
     monkeypatch.setattr(calibration, "corpus_probabilities", scores)
     monkeypatch.setattr(calibration.Corpus, "make", lambda backbone, records, cache_dir, progress: records)
@@ -53,9 +55,8 @@ def test_promise_is_kept_in_at_least_nineteen_of_twenty_draws(
     limit, kept = 0.05, 0
     for _ in range(200):
         found = calibrate(safety, pictures * 10, limit, per_type, minimum=0, progress=False)
-        # The scores are cubes of uniform numbers, so the true rate is known: no sampling needed.
-        clear = np.prod([threshold ** (1 / 3) for threshold in found.thresholds.values()])
-        kept += 1 - clear <= limit
+        # The scores are cubes of uniform numbers of one random type, so the true rate is known: no sampling needed.
+        kept += 1 - np.mean([threshold ** (1 / 3) for threshold in found.thresholds.values()]) <= limit
         assert found.flagged <= limit * found.images
     assert kept >= 190
 
@@ -72,7 +73,7 @@ def test_threshold_is_just_above_the_score_that_the_binomial_bound_allows(
     assert found.flagged == allowed
     assert set(found.thresholds) == set(TYPES)
     (threshold,) = set(found.thresholds.values())
-    assert np.float32(0.58) < threshold < 0.580001
+    assert threshold == np.nextafter(np.float64(np.float32(0.58)), 2)
     assert safety.thresholds == found.thresholds
 
 

@@ -73,14 +73,64 @@ def test_a_refusal_of_the_package_is_one_message_and_exit_code_1(
 
 def test_inspect_prints_parts_thresholds_and_base(adapter: Path) -> None:
     printed = run("inspect", adapter)
-    for expected in ("safety head", "LoRA", "thresholds: not calibrated", "digest", "mode gated"):
-        assert expected in printed
+    for expected in (
+        "a valid adapter, float16",
+        "safety head",
+        "LoRA",
+        "MB",
+        "thresholds: not calibrated",
+        "digest",
+        "mode gated",
+        "SHA-256 of safety.safetensors",
+        "pixels: ",
+        "torch ",
+        "metadata: note 'untrained'",
+    ):
+        assert expected in printed, expected
 
 
-def test_inspect_plans_a_published_base() -> None:
-    printed = run("inspect", "--plan", "llava-1.5-7b")
-    total = float(printed.splitlines()[-1].split()[-2])
-    assert 30 < total <= 64
+def test_inspect_as_json_holds_the_numbers_that_are_printed(adapter: Path) -> None:
+    record = json.loads(run("inspect", adapter, "--json"))
+    assert record["valid"] and record["thresholds"] == {} and record["metadata"] == {"note": "untrained"}
+    parts = record["parts"]
+    assert parts["all"]["parameters"] == sum(size["parameters"] for part, size in parts.items() if part != "all")
+    assert f"{parts['all']['parameters']:,} parameters" in run("inspect", adapter)
+
+
+def test_inspect_shows_a_strangers_words_without_control_characters(adapter: Path) -> None:
+    file = adapter / "adapter_config.json"
+    record = json.loads(file.read_text())
+    record["versions"]["torch\x1b[2J"] = "1\nbase: yours"
+    record["metadata"] = {"\u202enote": ["\x07" * 1000]}
+    file.write_text(json.dumps(record))
+    assert all(line.isprintable() and len(line) < 1000 for line in run("inspect", adapter).splitlines())
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_inspect_prints_every_problem_of_a_broken_adapter_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], adapter: Path, as_json: bool
+) -> None:
+    (adapter / "safety.safetensors").write_bytes(b"")
+    (adapter / "lora" / "adapter_config.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["safety-modules", "inspect", str(adapter), *["--json"] * as_json])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    problems = json.loads(printed.out)["problems"] if as_json else printed.err.split("\n  - ")[1:]
+    assert len(problems) == 3
+    for words in ("changed after saving", "truncated", "missing file lora/adapter_config.json"):
+        assert any(words in problem for problem in problems), words
+
+
+@pytest.mark.parametrize("base", ["llava-1.5-7b", "llava-1.5-13b"])
+def test_inspect_plans_both_presets_for_a_published_base(base: str) -> None:
+    record = json.loads(run("inspect", "--plan", base, "--json"))
+    sizes = {preset: parts["all"]["megabytes"] for preset, parts in record["presets"].items()}
+    assert 30 < sizes["default"] <= 80 and 1400 < sizes["paper"] < 2500
+    printed = run("inspect", "--plan", base)
+    for preset, megabytes in sizes.items():
+        assert f"{preset} design on {base}, 16 bit:" in printed and f"{megabytes:.2f} MB" in printed
 
 
 @pytest.mark.parametrize("arguments", [[], ["somewhere", "--plan", "llava-1.5-7b"]])

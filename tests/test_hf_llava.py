@@ -7,11 +7,20 @@ import threading
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 from safety_modules.backbones import find_backbone
 from safety_modules.backbones.chat import ChatFormat
 from safety_modules.errors import AttachError, PromptError
+
+pytestmark = pytest.mark.matrix
 
 HINT = "Note: this image carries a high risk of harm."
 
@@ -209,11 +218,20 @@ def test_other_models_are_refused_by_name(tiny_base, processor):
     text = LlamaForCausalLM(
         LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     )
-    with pytest.raises(AttachError, match="expected LlavaForConditionalGeneration, got LlamaForCausalLM"):
+    with pytest.raises(AttachError, match=r"expected LlavaForConditionalGeneration .* got LlamaForCausalLM"):
         find_backbone(text, processor)
     subclass = OtherLlava(tiny_base.config)
-    with pytest.raises(AttachError, match="got OtherLlava"):
+    with pytest.raises(AttachError, match=r"got OtherLlava\. Pass the base model itself"):
         find_backbone(subclass, processor)
+    with pytest.raises(AttachError, match=r"got LlavaModel\. It has no language-model head"):
+        find_backbone(tiny_base.model, processor)
+
+
+def test_llava_next_is_refused_with_the_next_step(tiny_base, processor):
+    texts, pictures = tiny_base.config.text_config, tiny_base.config.vision_config
+    config = LlavaNextConfig(vision_config=pictures, text_config=texts, image_grid_pinpoints=[[28, 56]])
+    with pytest.raises(AttachError, match=r"got LlavaNextForConditionalGeneration.*use a LLaVA-1\.5"):
+        find_backbone(LlavaNextForConditionalGeneration(config), processor)
 
 
 def test_unfit_processors_and_settings_are_refused(model, processor):

@@ -11,6 +11,8 @@ from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
 from safety_modules.lora import SafetyLora
 
+pytestmark = pytest.mark.matrix
+
 
 @pytest.fixture
 def text_model(model):
@@ -28,7 +30,7 @@ def lora(text_model):
 
 def run(text_model):
     with torch.no_grad():
-        return text_model(input_ids=torch.arange(12)[None]).last_hidden_state
+        return text_model(input_ids=torch.arange(12, device=text_model.device)[None]).last_hidden_state
 
 
 def tree(module):
@@ -51,6 +53,55 @@ def test_mounted_changes_the_output_and_unmounted_is_bit_identical(text_model, l
     base = run(text_model)
     with lora.mounted():
         assert not torch.allclose(run(text_model), base)
+    assert torch.equal(run(text_model), base)
+
+
+def run_batch(text_model):
+    with torch.no_grad():
+        return text_model(input_ids=torch.arange(36).reshape(3, 12)).last_hidden_state
+
+
+def test_lora_on_some_rows_leaves_the_others_bit_identical(text_model, lora):
+    base = run_batch(text_model)
+    with lora.mounted():
+        adapted = run_batch(text_model)
+    with lora.mounted(rows=[True, False, True]):
+        mixed = run_batch(text_model)
+        with lora.mounted(False):
+            assert torch.equal(run_batch(text_model), base)
+        with lora.mounted():
+            assert torch.equal(run_batch(text_model), adapted)
+        assert torch.equal(run_batch(text_model), mixed)
+    assert torch.equal(mixed[1], base[1])
+    assert torch.equal(mixed[[0, 2]], adapted[[0, 2]])
+    assert torch.equal(run_batch(text_model), base)
+    with lora.mounted(rows=[True, False]), pytest.raises(RuntimeError):
+        run_batch(text_model)  # never rows that were not named
+
+
+class Interrupted(list):
+    """A list that is interrupted, as by Ctrl-C, in the middle of the n-th run through it."""
+
+    def __init__(self, items, at):
+        super().__init__(items)
+        self.runs, self.at = 0, at
+
+    def __iter__(self):
+        self.runs += 1
+        here = self.runs
+        for number, item in enumerate(super().__iter__()):
+            if number == 3 and here == self.at:
+                raise KeyboardInterrupt
+            yield item
+
+
+@pytest.mark.parametrize("at", [1, 2])  # while looking whether all is in place, while swapping
+def test_an_interrupt_while_mounting_leaves_nothing_mounted(text_model, lora, monkeypatch, at):
+    base, before = run(text_model), tree(text_model)
+    monkeypatch.setattr(lora, "_slots", Interrupted(lora._slots, at))
+    with pytest.raises(KeyboardInterrupt), lora.mounted():
+        raise AssertionError("not reached")
+    assert tree(text_model) == before and lora._slots.runs >= at
     assert torch.equal(run(text_model), base)
 
 
@@ -134,8 +185,8 @@ def test_unknown_target_is_refused_and_leaves_nothing(text_model, targets):
     assert after == before
 
 
-def test_an_adapted_language_model_is_refused(text_model, lora):
-    with lora.mounted(), pytest.raises(AttachError, match="already"):
+def test_a_second_lora_while_one_is_mounted_is_refused(text_model, lora):
+    with lora.mounted(), pytest.raises(AttachError, match="has it already"):
         SafetyLora(text_model, LoraSettings())
 
 

@@ -44,8 +44,8 @@ def suite(tiny_base: Any, processor: Any) -> Iterator[tuple[dict[str, Any], set[
     safety = attach_safety(tiny_base, processor)
     images = [record.load_image() for record in real("benign", 16, split="validation")]
     verdicts = safety.classify(images)
-    for name in DEFAULT_TAXONOMY.types:
-        safety.thresholds[name] = sorted(verdict.probabilities[name] for verdict in verdicts)[13]
+    limit = sorted(verdict.risk for verdict in verdicts)[13]
+    safety.thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "make", spy)
         results = evaluate_pocket(safety, samples=40, progress=False)

@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from safety_modules.errors import PolicyError
-from safety_modules.policy import Policy, Rule
+from safety_modules.policy import Policy, Rule, rule_scores
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 LEVELS = (0.1, 0.2, 0.3, 0.4)
@@ -56,7 +59,20 @@ def test_of_several_rules_that_fire_the_most_probable_wins():
     thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, 0.2)
     verdict = decide(policy, illegal=0.3, privacy=0.4, thresholds=thresholds)
     assert verdict.type == "privacy"
-    assert verdict.rule == "privacy: p=0.40 >= 0.20 -> hint"
+    assert verdict.rule == "privacy: risk 0.70 >= 0.20 -> hint, level medium: p=0.78 >= 0.50"
+
+
+def test_an_image_that_is_surely_risky_fires_even_where_its_type_is_doubtful():
+    verdict = decide(Policy.default(), illegal=0.4, privacy=0.45)
+    assert verdict.flagged and verdict.type == "privacy"
+    assert not decide(Policy.default().allow("privacy"), illegal=0.4, privacy=0.45).flagged
+
+
+def test_scores_are_of_the_type_and_the_less_probable_ones():
+    risks = np.array([[0.1, 0.4, 0.2], [0.5, 0.0, 0.25]])
+    assert rule_scores(risks) == pytest.approx(np.array([[0.1, 0.7, 0.3], [0.75, 0.0, 0.25]]))
+    equal = rule_scores(np.array([0.25, 0.25, 0.25]))
+    assert equal == pytest.approx([0.75, 0.5, 0.25])  # the first of equals counts as the most probable
 
 
 def test_a_type_switched_off_touches_no_other():
@@ -85,6 +101,48 @@ def test_a_fired_rule_never_speaks_of_the_safe_level():
     verdict = decide(Policy.default(), level_probs=(0.9, 0.02, 0.05, 0.03), illegal=0.9)
     assert verdict.level == "medium"
     assert decide(Policy.default(), level_probs=(0.9, 0.02, 0.05, 0.03)).level == "safe"
+
+
+@pytest.mark.parametrize(
+    ("level_threshold", "level"), [(1.0, "low"), (0.45, "low"), (0.4, "medium"), (0.15, "medium"), (0.1, "high")]
+)
+def test_the_level_is_the_highest_that_is_probable_enough_given_risk(level_threshold, level):
+    policy = Policy.default().model_copy(update={"level_threshold": level_threshold})
+    verdict = decide(policy, level_probs=(0.5, 0.3, 0.15, 0.05), illegal=0.9)
+    at_least = {"low": 1.0, "medium": 0.4, "high": 0.1}[level]  # given that there is a risk
+    assert verdict.level == level
+    assert verdict.rule.endswith(f"level {level}: p={at_least:.2f} >= {level_threshold:.2f}")
+    assert verdict.level_probabilities == dict(zip(DEFAULT_TAXONOMY.levels, (0.5, 0.3, 0.15, 0.05), strict=True))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.floats(0, 1), st.floats(0, 1))
+def test_a_lower_level_threshold_is_never_less_careful(level_probs, one, other):
+    levels = [
+        DEFAULT_TAXONOMY.level_index(
+            decide(Policy.default().model_copy(update={"level_threshold": limit}), level_probs, illegal=0.9).level
+        )
+        for limit in (min(one, other), max(one, other))
+    ]
+    assert levels[0] >= levels[1] > 0
+
+
+def test_by_default_low_means_more_probable_than_all_above_it():
+    assert decide(Policy.default(), level_probs=(0.0, 0.51, 0.29, 0.2), illegal=0.9).level == "low"
+    assert decide(Policy.default(), level_probs=(0.0, 0.49, 0.26, 0.25), illegal=0.9).level == "medium"
+
+
+def test_a_level_head_that_is_certain_of_safe_while_a_type_fires_gets_the_highest_level():
+    assert decide(Policy.default(), level_probs=(1.0, 0.0, 0.0, 0.0), illegal=0.9).level == "high"
+
+
+def test_the_level_threshold_is_data(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("level_threshold: 0.2\nrules: {}\n")
+    assert Policy.from_yaml(path).level_threshold == 0.2
+    path.write_text("level_threshold: 2\nrules: {}\n")
+    with pytest.raises(PolicyError, match="level_threshold"):
+        Policy.from_yaml(path)
 
 
 def test_tensors_and_lists_give_the_same_verdict():
@@ -142,6 +200,18 @@ def test_templates_know_four_places_and_no_attributes():
             Rule(wording={"high": text})
         with pytest.raises(ValidationError, match="unknown place"):
             Policy(rules={}, refusal=text)
+
+
+@pytest.mark.parametrize("text", ["a {type risk", "a type} risk", "{{type}}", "{", "a } and {level}"])
+def test_a_brace_that_makes_no_place_is_refused_not_shown(text):
+    with pytest.raises(ValidationError, match="stray brace"):
+        Rule(refusal=text)
+
+
+@pytest.mark.parametrize("key", ["title", "reason"])
+def test_titles_and_reasons_hold_no_places_because_nothing_would_fill_them(key):
+    with pytest.raises(ValidationError, match="stray brace"):
+        Rule(**{key: "for {type}"})
 
 
 def test_a_rule_s_own_words_come_first():

@@ -159,6 +159,25 @@ def test_head_learns_what_is_risky(safety: SafetyAttachment, records: list[Recor
     assert log[0]["type_loss"] > log[-3]["type_loss"]
 
 
+@pytest.mark.parametrize(("share", "seen"), [(0.0, 16), (0.5, 8), (0.99, 1)])
+def test_patch_dropout_hides_its_share_of_every_picture(
+    safety: SafetyAttachment, records: list[Record], monkeypatch: pytest.MonkeyPatch, share: float, seen: int
+) -> None:
+    shapes: list[int] = []
+    safety.modules.projector.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[1]))
+    train_safety(safety, records, recipe(1, patch_dropout=share), progress=False)
+    assert set(shapes) == {seen}
+    shapes.clear()
+    verdict_probabilities(safety, [r for r in records if r.image][:2], progress=False)
+    assert shapes == [16]  # never outside training
+
+
+def test_patch_dropout_needs_a_projector_that_works_patch_by_patch(model, processor, records: list[Record]) -> None:
+    safety = attach_safety(model, processor, config=SafetyConfig.preset("paper"))
+    with pytest.raises(ConfigError, match=r"expected the mlp projector, got c_abstractor.*patch_dropout"):
+        train_safety(safety, records, recipe(1, patch_dropout=0.5), progress=False)
+
+
 def test_stage_2_teaches_the_steered_model_its_targets(
     safety: SafetyAttachment, records: list[Record], tmp_path: Path
 ) -> None:
@@ -172,7 +191,7 @@ def test_stage_2_teaches_the_steered_model_its_targets(
 def test_training_twice_gives_equal_weights(attach: Callable[[], SafetyAttachment], records: list[Record]) -> None:
     first, second = attach(), attach()
     for safety in (first, second):
-        train_safety(safety, records, [recipe(1, feature_noise=0.1), recipe(2)], progress=False)
+        train_safety(safety, records, [recipe(1, feature_noise=0.1, patch_dropout=0.5), recipe(2)], progress=False)
     assert not changed(state(first), state(second))
 
 
@@ -180,7 +199,7 @@ def test_training_twice_gives_equal_weights(attach: Callable[[], SafetyAttachmen
 def test_interrupted_run_resumes_to_the_very_same_weights(
     attach: Callable[[], SafetyAttachment], records: list[Record], tmp_path: Path, stage: int
 ) -> None:
-    both = [recipe(1, save_every=2, feature_noise=0.1), recipe(2, save_every=2)]
+    both = [recipe(1, save_every=2, feature_noise=0.1, patch_dropout=0.5), recipe(2, save_every=2)]
     whole = attach()
     train_safety(whole, records, both, output_dir=tmp_path / "a", progress=False)
     shutil.copytree(tmp_path / "a", tmp_path / "b")

@@ -16,7 +16,7 @@ def make_verdict(**changes):
         "level": "high",
         "risk": 0.96,
         "flagged": True,
-        "rule": "illegal: p=0.90 >= 0.50 -> hint",
+        "rule": "illegal: risk 0.90 >= 0.50 -> hint",
         "action": "hint",
     }
     return Verdict(**{**fields, **changes})
@@ -30,7 +30,7 @@ def one_hot_attention(row, column):
 
 
 def test_the_line_names_type_level_risk_and_rule():
-    assert str(make_verdict()) == ("image 0: illegal, level high, risk 0.960 [illegal: p=0.90 >= 0.50 -> hint]")
+    assert str(make_verdict()) == ("image 0: illegal, level high, risk 0.960 [illegal: risk 0.90 >= 0.50 -> hint]")
     quiet = make_verdict(flagged=False, rule=None, action="allow", type="clean", risk=0.02, image_index=3)
     assert str(quiet) == "image 3: not flagged, risk 0.020, most probable: clean"
 

@@ -1,5 +1,6 @@
 """Base models: one small protocol, one file per code base; `find_backbone` picks it for a live model."""
 
+import sys
 from typing import Any
 
 from safety_modules.backbones.base import Backbone, ImageFeatures
@@ -12,24 +13,42 @@ def find_backbone(model: Any, processor: Any) -> Backbone:
     """The backbone for this model.
 
     Args:
-        model: a live base model.
-        processor: the processor it was loaded with.
+        model: a live base model; or a `PeftModel` around one, whose adapter then counts as part of the base.
+        processor: the processor it was loaded with; with the original llava package, the tokenizer.
 
     Raises:
         AttachError: the model's class is not supported, or safety is attached to it already.
     """
     from transformers import LlavaForConditionalGeneration
 
+    from safety_modules.backbones.adapted import without_peft
     from safety_modules.backbones.hf_llava import GuardedLlava, HFLlava
 
-    if isinstance(model, GuardedLlava):
+    model = without_peft(model)
+    kind = type(model)
+    if kind is LlavaForConditionalGeneration:
+        return HFLlava(model, processor)
+    guarded: tuple[type, ...] = (GuardedLlava,)
+    if "llava.model" in sys.modules:  # whoever has a model of that package has imported it
+        from safety_modules.backbones.llava_package import GuardedLlavaLlama, LlavaLlamaForCausalLM, LlavaPackage
+
+        guarded = (GuardedLlava, GuardedLlavaLlama)
+        if kind is LlavaLlamaForCausalLM:
+            return LlavaPackage(model, processor)
+    if isinstance(model, guarded):
         raise AttachError(
             "already attached: expected a base model, got one with safety modules. "
             "Detach the first set (detach_safety(model)), then attach again."
         )
-    if type(model) is not LlavaForConditionalGeneration:
-        raise AttachError(
-            f"model not supported: expected LlavaForConditionalGeneration, got {type(model).__name__}. "
-            "Pass the base model itself (not a wrapper or subclass), before any adapter is put on it."
-        )
-    return HFLlava(model, processor)
+    raise AttachError(
+        "model not supported: expected LlavaForConditionalGeneration (transformers) or LlavaLlamaForCausalLM (llava), "
+        f"got {kind.__name__}. {_NEXT_STEPS.get(kind.__name__, _OTHER_MODEL)}"
+    )
+
+
+_OTHER_MODEL = "Pass the base model itself (not a wrapper or subclass); docs/bases.md lists what is supported."
+_NEXT_STEPS = {
+    "LlavaNextForConditionalGeneration": "LLaVA-NeXT cuts a picture into a varying number of tiles, for which the "
+    "guard has no grid of patches: use a LLaVA-1.5 checkpoint.",
+    "LlavaModel": "It has no language-model head: load the checkpoint with LlavaForConditionalGeneration.",
+}

@@ -5,13 +5,14 @@ processor made of the prompt is kept id for id. Does not cover other chat format
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 
 from safety_modules.errors import PromptError
 
-USER, ASSISTANT = "USER:", "ASSISTANT:"
+USER, ASSISTANT, IMAGE = "USER:", "ASSISTANT:", "<image>"
 
 
 class ChatFormat:
@@ -31,7 +32,7 @@ class ChatFormat:
 
     def prompt(self, question: str, images: int = 1) -> str:
         """The prompt as text, with one image placeholder per image."""
-        return f"{USER} " + "<image>\n" * images + f"{question} {ASSISTANT}"
+        return f"{USER} " + f"{IMAGE}\n" * images + f"{question} {ASSISTANT}"
 
     def answer_ids(self, answer: str, end: bool = True) -> list[int]:
         """Ids of an answer as they follow `ASSISTANT:`; with `end`, the end-of-sequence id is added."""
@@ -122,6 +123,20 @@ class ChatFormat:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+class SplitChatFormat(ChatFormat):
+    """As `ChatFormat`, for an image token the tokenizer does not know: text is tokenized in pieces around it."""
+
+    def _encode(self, text: str) -> list[int]:
+        encode = super()._encode
+        first, *others = (encode(piece) for piece in text.split(IMAGE))
+        return first + [i for piece in others for i in (self.image_token_id, *piece)]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        runs = groupby(ids, key=lambda i: i == self.image_token_id)
+        decode = super()._decode
+        return "".join(IMAGE * len(list(run)) if image else decode(list(run)) for image, run in runs)
 
 
 def _last(ids: Sequence[int], spellings: list[list[int]]) -> tuple[int, int] | None:

@@ -9,10 +9,9 @@ checkpoint records is therefore the base's own.
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 import transformers
@@ -21,8 +20,10 @@ from transformers import LlavaForConditionalGeneration, LlavaModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from safety_modules.backbones import identity
+from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
+from safety_modules.backbones.planning import current_plan, planned
 from safety_modules.errors import AttachError, PromptError
 
 # From 5.0 on get_image_features returns an output object, before that the list itself.
@@ -30,24 +31,13 @@ _RETURNS_OUTPUT = int(transformers.__version__.split(".")[0]) >= 5
 _HANDLER = "_safety_generate"
 
 
-class _Plan(NamedTuple):
-    """The features of one call: per row of the batch, one (n_i, D) tensor per image."""
-
-    owner: LlavaModel
-    rows: list[list[torch.Tensor]]
-
-
-# A context variable, so that two threads that run the same model never see each other's plan.
-_PLAN: ContextVar[_Plan | None] = ContextVar("safety_modules_plan", default=None)
-
-
 class PlannedLlavaModel(LlavaModel):
     """LlavaModel whose image features can be planned; without a plan it is LlavaModel."""
 
     @functools.wraps(LlavaModel.get_image_features)
     def get_image_features(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        plan = _PLAN.get()
-        if plan is None or plan.owner is not self:
+        plan = current_plan(self)
+        if plan is None:
             return super().get_image_features(pixel_values, *args, **kwargs)
         # Before 5.20 beams and num_return_sequences repeat pixel_values: B x n rows arrive, each row n times.
         repeats = len(pixel_values) // sum(len(row) for row in plan.rows)
@@ -59,14 +49,13 @@ class PlannedLlavaModel(LlavaModel):
 class GuardedLlava(LlavaForConditionalGeneration):
     """LlavaForConditionalGeneration whose `generate` is guarded; `forward` is the base's own.
 
-    `generate` takes two arguments more: `safety` (False = the base's own answer, or one bool per row) and
-    `policy`.
+    `generate` takes three arguments more: `safety` (False = the base's own answer, or one bool per row), `policy` and
+    `batch_mode`.
     """
 
     @functools.wraps(LlavaForConditionalGeneration.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        plan = _PLAN.get()
-        if plan is not None and plan.owner is self.model:  # generate calling generate inside a guarded call
+        if current_plan(self.model) is not None:  # generate calling generate inside a guarded call
             return super().generate(*args, **kwargs)
         names = list(inspect.signature(LlavaForConditionalGeneration.generate).parameters)[1:]
         return vars(self)[_HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
@@ -118,7 +107,7 @@ class HFLlava:
 
     @property
     def language_model(self) -> nn.Module:
-        return self.model.model.language_model
+        return without_peft(self.model.model.language_model)
 
     @property
     def device(self) -> torch.device:
@@ -158,9 +147,8 @@ class HFLlava:
 
     @torch.no_grad()
     def project(self, vision: torch.Tensor) -> list[torch.Tensor]:
-        # The dtype of the embeddings is the base's own; a quantised linear's weight would say uint8.
-        dtype = self.model.get_input_embeddings().weight.dtype
-        return list(self.model.model.multi_modal_projector(vision.to(self.device, dtype)))
+        # The model's dtype is that of its floating-point parameters; a quantised linear's weight would say uint8.
+        return list(self.model.model.multi_modal_projector(vision.to(self.device, self.model.dtype)))
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
         pixels = self.processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
@@ -168,19 +156,14 @@ class HFLlava:
 
     @torch.no_grad()
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
-        # The module, never its weight: an offloaded embedding is brought in by a hook.
-        return self.model.get_input_embeddings()(ids.to(self.device))
+        # The module, never its weight: an offloaded embedding is brought in by a hook. Another hook, of activation
+        # checkpointing, makes its output require gradients.
+        return self.model.get_input_embeddings()(ids.to(self.device)).detach()
 
-    @contextmanager
-    def planned(self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None) -> Iterator[None]:
-        left = iter(features)
-        counts = [1] * len(features) if images_per_row is None else images_per_row
-        rows = [[next(left) for _ in range(count)] for count in counts]
-        token = _PLAN.set(_Plan(self.model.model, rows))
-        try:
-            yield
-        finally:
-            _PLAN.reset(token)
+    def planned(
+        self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
+    ) -> AbstractContextManager[None]:
+        return planned(self.model.model, features, images_per_row)
 
     def pixel_stub(self, images: int) -> torch.Tensor | None:
         return torch.zeros(images, 1, device=self.device) if images else None
@@ -195,7 +178,15 @@ class HFLlava:
         return [i for i in ids for _ in range(self.sizes.num_patches if i == self.image_token_id else 1)]
 
     def fingerprint(self) -> dict[str, Any]:
-        return identity.fingerprint(self.model, self.sizes)
+        config, inner = self.model.config, self.model.model
+        parts = [
+            ("", inner.vision_tower.get_input_embeddings()),
+            ("", inner.multi_modal_projector),
+            ("", self.language_model.norm),
+        ]
+        digest = identity.digest(parts, adapted=[inner.vision_tower, inner.multi_modal_projector])
+        text_model = config.text_config.model_type
+        return identity.fingerprint(config.vision_config, text_model, config.vision_feature_layer, self.sizes, digest)
 
     def pixel_settings(self) -> dict[str, Any]:
         return identity.pixel_settings(self.processor.image_processor)

@@ -1,12 +1,16 @@
 """What identifies a LLaVA: its sizes, a digest of its weights, and the settings that change its pixels."""
 
 import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
+from safety_modules.backbones.adapted import linears_of, split_parameters, without_peft
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError
 
@@ -43,7 +47,6 @@ def read_sizes(model: LlavaForConditionalGeneration) -> BaseSizes:
         )
     side = vision.image_size // vision.patch_size
     layers = config.vision_feature_layer
-    block = model.model.language_model.layers[0]
     return BaseSizes(
         vision_width=vision.hidden_size * (1 if isinstance(layers, int) else len(layers)),
         text_width=text.hidden_size,
@@ -51,29 +54,32 @@ def read_sizes(model: LlavaForConditionalGeneration) -> BaseSizes:
         grid=(side, side),
         vocab_size=text.vocab_size,
         num_layers=text.num_hidden_layers,
-        linears=tuple(
-            (path, module.in_features, module.out_features)
-            for path, module in block.named_modules()
-            if isinstance(module, nn.Linear)
-        ),
+        linears=linears_of(without_peft(model.model.language_model).layers[0]),
     )
 
 
-def fingerprint(model: LlavaForConditionalGeneration, sizes: BaseSizes) -> dict[str, Any]:
-    """What an adapter records about its base; JSON-able."""
-    config = model.config
+def fingerprint(vision: Any, text_model: str, feature_layer: Any, sizes: BaseSizes, digest: str) -> dict[str, Any]:
+    """What an adapter records about its base; JSON-able, and the same for one checkpoint in every package.
+
+    Args:
+        vision: the vision tower's config.
+        text_model: transformers' name for the language model's architecture.
+        feature_layer: which layer of the tower is used.
+        sizes: of the base.
+        digest: see `digest`.
+    """
     return {
         "architecture": LlavaForConditionalGeneration.__name__,
-        "vision_model": config.vision_config.model_type,
-        "text_model": config.text_config.model_type,
-        "vision_feature_layer": config.vision_feature_layer,
-        "image_size": config.vision_config.image_size,
-        "patch_size": config.vision_config.patch_size,
+        "vision_model": vision.model_type,
+        "text_model": text_model,
+        "vision_feature_layer": feature_layer,
+        "image_size": vision.image_size,
+        "patch_size": vision.patch_size,
         "vision_width": sizes.vision_width,
         "text_width": sizes.text_width,
         "num_layers": sizes.num_layers,
         "vocab_size": sizes.vocab_size,
-        "digest": _digest(model),
+        "digest": digest,
     }
 
 
@@ -91,21 +97,37 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _digest(model: LlavaForConditionalGeneration) -> str:
+def digest(parts: Sequence[tuple[str, nn.Module]], adapted: Sequence[nn.Module]) -> str:
     """SHA-256 over tensors that quantisation leaves alone, rounded to bfloat16.
 
     So that one checkpoint has one digest whether it is loaded in float32, bfloat16, float16, 8 or 4 bit.
+
+    Args:
+        parts: modules, each with what stands before its parameters' names.
+        adapted: modules whose outputs the safety modules see: an adapter of the user's own in one of them is part
+            of the base, one in the language model is not.
+
+    Raises:
+        AttachError: a tensor is neither in memory nor offloaded by accelerate.
     """
-    inner, total = model.model, hashlib.sha256()
-    embeddings = inner.vision_tower.get_input_embeddings()
-    for module in (embeddings, inner.multi_modal_projector, inner.language_model.norm):
-        for name, tensor in module.named_parameters():
-            if isinstance(module.get_submodule(name.rpartition(".")[0]), nn.Linear) and name.endswith("weight"):
-                continue
-            if tensor.device.type == "meta":
+    with ExitStack() as offloaded:
+        for _, module in parts:
+            for part in module.modules():
+                offloaded.enter_context(align_module_device(part))
+        tensors = [
+            (prefix + name, parameter)
+            for prefix, module in parts
+            for name, parameter in split_parameters(module)[0].items()
+            if parameter.ndim != 2  # the weight of a linear, which may be quantised; its bias is not
+        ]
+        for module in adapted:
+            tensors += split_parameters(module)[1].items()
+        total = hashlib.sha256()
+        for name, tensor in tensors:
+            if tensor.is_meta:
                 raise AttachError(
-                    f"base has no fingerprint: expected {name} in memory, got an offloaded tensor. "
-                    "Keep the vision tower and projector in memory (device_map)."
+                    f"base has no fingerprint: expected {name} in memory or offloaded by accelerate, got a tensor "
+                    "without values. Load the base's weights first."
                 )
             total.update(name.encode())
             total.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())

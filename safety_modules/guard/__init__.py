@@ -1,21 +1,26 @@
 """The guarded call. `generate.py` is the way through it, top down; the other files are its steps."""
 
-from safety_modules.guard.generate import guarded_generate
+from safety_modules.guard.generate import BatchMode, check_batch_mode, guarded_generate
 from safety_modules.guard.judge import classify, judge, question_inputs
+from safety_modules.guard.prepare import Prepared, prepare
 from safety_modules.guard.steering import IGNORED, LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.guard.stitch import GuardedOutput, as_guarded
 
 __all__ = [
     "IGNORED",
+    "BatchMode",
     "GuardedOutput",
     "LmInputs",
+    "Prepared",
     "Sample",
     "Steer",
     "as_guarded",
     "build_inputs",
+    "check_batch_mode",
     "classify",
     "guarded_generate",
     "judge",
     "lm_forward",
+    "prepare",
     "question_inputs",
 ]

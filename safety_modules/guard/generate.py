@@ -2,35 +2,45 @@
 
 The vision tower runs once. Rows the base answers by itself (switched off, no image, judged clean, only
 logged) go through the base with their own ids and padding, so they are bit-identical to the base on that
-sub-batch. Risky rows get safety tokens, a hint and LoRA; a policy's `refuse` needs no language model at all.
+sub-batch; or, with `batch_mode="merged"`, through one batch with the risky rows, equal to the base up to rounding.
+Risky rows get safety tokens, a hint and LoRA; a policy's `refuse` needs no language model at all.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from transformers.utils import ModelOutput
 
 from safety_modules.errors import GuardError
-from safety_modules.guard.answers import Call, RowPlan, answer_base, answer_policy, answer_steered
-from safety_modules.guard.batch import Batch, read_batch
-from safety_modules.guard.judge import judge
-from safety_modules.guard.steering import Steer
+from safety_modules.guard.answers import Call, answer_base, answer_guarded, answer_policy
+from safety_modules.guard.plan import CallPlan, plan_call
 from safety_modules.guard.stitch import as_guarded, stitch
 from safety_modules.policy import Policy
-from safety_modules.verdict import Verdict
 
 if TYPE_CHECKING:
     from safety_modules.attachment import SafetyAttachment
 
-_SEVERITY = {"allow": 0, "log": 1, "hint": 2, "refuse": 3}
+BatchMode = Literal["split", "merged"]
+"""How a batch that holds risky and other rows is answered: in parts (exact), or in one go (faster)."""
+
+
+def check_batch_mode(batch_mode: str) -> BatchMode:
+    """The mode, if it is one. Raises GuardError."""
+    for known in get_args(BatchMode):
+        if batch_mode == known:
+            return known
+    raise GuardError(
+        f"no such batch mode: expected {' or '.join(get_args(BatchMode))}, got {batch_mode!r}. Check the spelling."
+    )
 
 
 def guarded_generate(
     attachment: "SafetyAttachment",
     kwargs: dict[str, Any],
-    safety: bool | Sequence[bool] = True,
-    policy: Policy | None = None,
+    safety: bool | Sequence[bool],
+    policy: Policy,
+    batch_mode: BatchMode,
 ) -> Any:
     """Generate, with every image judged first.
 
@@ -38,117 +48,63 @@ def guarded_generate(
         attachment: what is attached to the model. The caller holds its lock.
         kwargs: of the model's `generate`.
         safety: whether to guard, for all rows or one by one.
-        policy: for this call; default: the attachment's.
+        policy: what to do about verdicts.
+        batch_mode: how a mixed batch is answered.
 
     Returns:
         As the base's `generate`: (B x n, T + new) ids starting with the prompts as passed in, or, with
         `return_dict_in_generate=True`, a GuardedOutput.
 
     Raises:
-        GuardError: the call hides its images, or asks for something a split call cannot give.
+        GuardError: the call hides its images, or asks for something a guarded call cannot give.
         PromptError: image tokens and images do not match, or a risky prompt has no place for the hint.
     """
-    backbone, policy = attachment.backbone, policy or attachment.policy
-    batch = read_batch(backbone, kwargs)
-    on = _switches(safety, len(batch.ids))
-    if batch.pixels is None or not any(on[row] and count for row, count in enumerate(batch.counts)):
-        return _base(attachment, kwargs, [None] * len(on), [[] for _ in on])
-
-    images = backbone.encode_images(batch.pixels)
-    verdicts = _judge_rows(attachment, batch, on, images.vision, policy)
-    plans = [plan_row(found, policy, attachment.config.mode) for found in verdicts]
-    driving = [plan.verdict for plan in plans]
-    if all(plan.by == "base" for plan in plans):
-        with backbone.planned(images.projected, batch.counts):
-            return _base(attachment, kwargs, driving, verdicts)
-
-    call = Call(attachment, kwargs, batch, images.projected, plans)
-    _check_splittable(call)
-    parts = []
-    # The base first: sampling then starts from the caller's random state, as it would without a guard.
-    for by, answer in (("base", answer_base), ("steered", answer_steered), ("policy", answer_policy)):
-        rows = [row for row, plan in enumerate(plans) if plan.by == by]
-        if rows:
-            parts.append(answer(call, rows))
+    plan = plan_call(attachment, kwargs, safety, policy)
+    call = Call(attachment, kwargs, plan)
+    if len(plan.answered_by("base")) == len(plan.rows):
+        return _untouched(call)
+    parts = _parts(plan, batch_mode)
+    _check_options(call, parts=len(parts))
+    answers = [answer(call, rows) for answer, rows in parts]
     n, beams = call.option("num_return_sequences", 1), call.option("num_beams", 1)
-    output = stitch(batch.ids, parts, n=n, beams=beams if beams > 1 else n, pad=call.pad_id)
+    output = stitch(plan.batch.ids, answers, n=n, beams=beams if beams > 1 else n, pad=call.pad_id)
     if not call.option("return_dict_in_generate", False):
         return output.sequences
-    return as_guarded(output, driving, verdicts)
+    return as_guarded(output, plan.verdicts, plan.image_verdicts)
 
 
-def plan_row(verdicts: Sequence[Verdict], policy: Policy, mode: str) -> RowPlan:
-    """Who answers a row, given the verdicts on its images: the most severe one drives it.
-
-    Args:
-        verdicts: one per image; empty = nothing was judged.
-        policy: whose words are used.
-        mode: `gated` or `always` (SafetyConfig.mode).
-    """
-    if not verdicts:
-        return RowPlan("base")
-    driver = max(verdicts, key=lambda v: (_SEVERITY[v.action], v.risk))
-    words = (driver.type, driver.level, driver.probabilities[driver.type])
-    if driver.action == "refuse":
-        return RowPlan("policy", driver, refusal=policy.refusal_text(*words))
-    hint = policy.hint(*words) if driver.action == "hint" else None
-    if mode == "always":
-        return RowPlan("steered", driver, Steer((True,) * len(verdicts), hint))
-    if hint is None:
-        return RowPlan("base", driver)
-    return RowPlan("steered", driver, Steer(tuple(v.action == "hint" for v in verdicts), hint))
-
-
-def _judge_rows(
-    attachment: "SafetyAttachment", batch: Batch, on: Sequence[bool], vision: torch.Tensor, policy: Policy
-) -> list[list[Verdict]]:
-    """Per row the verdicts on its images; none for rows switched off."""
-    rows = [row for row, count in enumerate(batch.counts) if on[row] and count]
-    images = batch.images_of(rows)
-    prompts = [batch.prompt(row) for row in rows for _ in range(batch.counts[row])]
-    places = [place for row in rows for place in range(batch.counts[row])]
-    found = iter(judge(attachment, vision[images], prompts, policy, places))
-    return [[next(found) for _ in range(count)] if row in rows else [] for row, count in enumerate(batch.counts)]
-
-
-def _switches(safety: bool | Sequence[bool], rows: int) -> list[bool]:
-    if isinstance(safety, bool):
-        return [safety] * rows
-    switches = [bool(value) for value in safety]
-    if len(switches) != rows:
-        raise GuardError(
-            f"call not guarded: expected safety to be a bool or {rows} bools, one per row, got "
-            f"{len(switches)}. Pass one per row of input_ids."
-        )
-    return switches
-
-
-def _base(
-    attachment: "SafetyAttachment",
-    kwargs: dict[str, Any],
-    verdicts: Sequence[Verdict | None],
-    image_verdicts: Sequence[list[Verdict]],
-) -> Any:
+def _untouched(call: Call) -> Any:
     """The base's answer to the untouched call; an output object gets the verdicts."""
-    with attachment.lora_mounted(False):
-        output = attachment.backbone.base_generate(**kwargs)
-    return as_guarded(output, verdicts, image_verdicts) if isinstance(output, ModelOutput) else output
+    plan = call.plan
+    with call.by_base(range(len(plan.rows))):
+        output = call.attachment.backbone.base_generate(**call.kwargs)
+    return as_guarded(output, plan.verdicts, plan.image_verdicts) if isinstance(output, ModelOutput) else output
 
 
-def _check_splittable(call: Call) -> None:
-    """Refuse what cannot be given once rows of a batch are answered in different ways."""
+def _parts(plan: CallPlan, batch_mode: BatchMode) -> list[tuple[Any, list[int]]]:
+    """How each part of the batch is answered, and its rows."""
+    base, steered, refused = (plan.answered_by(by) for by in ("base", "steered", "policy"))
+    if batch_mode == "merged" and steered:
+        base, steered = [], plan.answered_by("base", "steered")
+    # The base first: sampling then starts from the caller's random state, as it would without a guard.
+    parts = [(answer_base, base), (answer_guarded, steered), (answer_policy, refused)]
+    return [(answer, rows) for answer, rows in parts if rows]
+
+
+def _check_options(call: Call, parts: int) -> None:
+    """Refuse what cannot be given once rows are steered, or answered in different ways."""
     given = {name: value for name, value in call.kwargs.items() if value is not None}
     unmovable = ("past_key_values", "custom_generate", "position_ids")
     problems: list[str] = [name for name in unmovable if name in given]
     problems += [name for name in ("output_attentions", "output_hidden_states") if call.option(name, False)]
-    rows = len(call.plans)
+    rows = len(call.plan.rows)
     problems += [
         name
         for name, value in call.options.items()
         if isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == rows
     ]
-    if "streamer" in given and rows > 1:
-        problems.append("a streamer with more than one row")
+    if "streamer" in given and parts > 1:
+        problems.append("a streamer for rows that are not answered together")
     if problems:
         raise GuardError(
             "risky image not answered: expected a call whose rows can be answered one way or another, got "

@@ -4,7 +4,8 @@ The caller's options speak of the caller's prompts. These helpers keep their mea
 the caller's prompt, and the caller's own criteria, processors and streamers see that prompt, never the hint.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from safety_modules.backbones import Backbone
 
 Restore = Callable[[torch.Tensor], torch.Tensor]
+_CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
 
 
 def option(model: Any, kwargs: dict[str, Any], name: str, default: Any = None) -> Any:
@@ -78,10 +80,41 @@ def moved_lengths(model: Any, kwargs: dict[str, Any], shift: int) -> dict[str, i
     return moved
 
 
-def callbacks(kwargs: dict[str, Any], rows: Sequence[int], prompts: torch.Tensor, width: int) -> dict[str, Any]:
+def until_stop(tokenizer: Any, ids: list[int], stop_strings: str | Sequence[str] | None) -> list[int]:
+    """An answer up to the token that completes a stop string, which is where generate would end it."""
+    stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or [])
+    if stops:
+        for end in range(1, len(ids) + 1):
+            text = tokenizer.decode(ids[:end])
+            if any(stop in text for stop in stops):
+                return ids[:end]
+    return ids
+
+
+@contextmanager
+def cache_length_restored(model: Any) -> Iterator[None]:
+    """What generate notes on the model about static caches is afterwards as before.
+
+    It makes a cache as long as any before it. Steered prompts are longer: without this, the base's later answers
+    would run in longer caches than they would have without a guard.
+    """
+    notes = vars(model)
+    before = {name: notes[name] for name in _CACHE_NOTES if name in notes}
+    try:
+        yield
+    finally:
+        for name in _CACHE_NOTES:
+            notes.pop(name, None)
+        notes.update(before)
+
+
+def callbacks(
+    model: Any, kwargs: dict[str, Any], rows: Sequence[int], prompts: torch.Tensor, width: int
+) -> dict[str, Any]:
     """The caller's callbacks for a part of the batch, seeing the caller's row numbers and prompts.
 
     Args:
+        model: the base.
         kwargs: of the call.
         rows: which rows of the caller's batch these are.
         prompts: their prompts as the caller passed them (G, T).
@@ -89,8 +122,7 @@ def callbacks(kwargs: dict[str, Any], rows: Sequence[int], prompts: torch.Tensor
     """
 
     def restore(ids: torch.Tensor) -> torch.Tensor:
-        originals = prompts.repeat_interleave(len(ids) // len(prompts), 0).to(ids.device)
-        return torch.cat([originals, ids[:, width:]], 1)
+        return torch.cat([_repeated(prompts, ids).to(ids.device), ids[:, width:]], 1)
 
     wrapped: dict[str, Any] = {}
     if kwargs.get("stopping_criteria"):
@@ -103,12 +135,20 @@ def callbacks(kwargs: dict[str, Any], rows: Sequence[int], prompts: torch.Tensor
         )
     allowed = kwargs.get("prefix_allowed_tokens_fn")
     if allowed is not None:
+        # generate counts a row once per sampled answer, and once for all its beams.
+        n = 1 if option(model, kwargs, "num_beams", 1) > 1 else option(model, kwargs, "num_return_sequences", 1)
 
         def allowed_here(row: int, ids: torch.Tensor) -> list[int]:
-            return allowed(rows[row], torch.cat([prompts[row].to(ids.device), ids[width:]]))
+            here, answer = divmod(row, n)
+            return allowed(rows[here] * n + answer, torch.cat([prompts[here].to(ids.device), ids[width:]]))
 
         wrapped["prefix_allowed_tokens_fn"] = allowed_here
     return wrapped
+
+
+def _repeated(prompts: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Prompts once per answer that is being made for each."""
+    return prompts.repeat_interleave(len(ids) // len(prompts), 0)
 
 
 class _OwnCriterion(StoppingCriteria):
@@ -134,7 +174,7 @@ class OwnPromptStreamer(BaseStreamer):
         self.inner, self.prompt, self.started = inner, prompt, False
 
     def put(self, value: torch.Tensor) -> None:
-        self.inner.put(value if self.started else self.prompt.cpu())
+        self.inner.put(value if self.started else _repeated(self.prompt, value).cpu())
         self.started = True
 
     def end(self) -> None:

@@ -59,7 +59,8 @@ class SafetyModules(nn.Module):
         """Judge images, with or without the question asked about them.
 
         Args:
-            vision_features: features of the frozen tower h_o (B, P, Dv), class token dropped.
+            vision_features: features of the frozen tower h_o (B, P, Dv), class token dropped; in training mode the
+                mlp projector also takes fewer patches than P.
             question: input embeddings of the prompt (B, T, D), or None.
             question_mask: (B, T), true where a position belongs to the question; with `query="first_token"`
                 the prompt's attention mask gives the published behaviour. None = every position.
@@ -80,6 +81,8 @@ class SafetyModules(nn.Module):
 
     def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
         patches, width = self.sizes.num_patches, self.sizes.vision_width
+        if self.training and self.config.projector == "mlp" and vision.ndim == 3:
+            patches = min(patches, vision.shape[1])
         if vision.ndim != 3 or tuple(vision.shape[1:]) != (patches, width):
             raise _misfit("vision features", f"(B, {patches}, {width})", vision)
         batch, text = vision.shape[0], self.sizes.text_width

@@ -10,6 +10,7 @@ from scipy.stats import binom
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
+from safety_modules.policy import rule_scores
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.questions import QuestionEmbeddings
@@ -21,7 +22,7 @@ class Calibration:
     """Thresholds and what they promise.
 
     Attributes:
-        thresholds: per risk type; a rule fires where p_t >= thresholds[t].
+        thresholds: per risk type; a rule fires where its score reaches thresholds[t].
         max_false_alarm: the promised rate, over all types together.
         confidence: probability, over draws of the calibration images, that the promise holds.
         images: benign images used (n).
@@ -54,8 +55,9 @@ def calibrate(
     benign images, at most `max_false_alarm` of *all* images of the same kind are flagged. It is the exact binomial
     (Clopper-Pearson) bound on an order statistic, that is, training-conditional split conformal prediction (Vovk
     2012): the threshold lies above the (k+1)-th largest score, k the largest number with
-    Binomial(n, max_false_alarm).cdf(k) <= 1 - confidence. The score of an image is p_t, or, for the one threshold
-    common to all types, max_t p_t. With `per_type`, rate and doubt are divided by the number of types (Bonferroni).
+    Binomial(n, max_false_alarm).cdf(k) <= 1 - confidence. The score of an image is that of `policy.rule_scores`, or,
+    for the one threshold common to all types, the largest of them, p(risk). With `per_type`, rate and doubt are
+    divided by the number of types (Bonferroni).
 
     Args:
         attachment: its modules judge; its `thresholds` are replaced.
@@ -90,7 +92,7 @@ def calibrate(
     rate, doubt = max_false_alarm / parts, (1 - confidence) / parts
     allowed = _allowed(len(records), rate, doubt)
     corpus = Corpus.make(attachment.backbone, records, cache_dir, progress)
-    risks = corpus_probabilities(attachment, corpus)[0][:, : taxonomy.clean_index]  # (n, types)
+    risks = rule_scores(corpus_probabilities(attachment, corpus)[0][:, : taxonomy.clean_index])  # (n, types)
     scores = risks if per_type else risks.max(1, keepdims=True)
     limits = [max(_above(column, allowed), minimum) for column in scores.T]
     limits = limits if per_type else limits * len(taxonomy.types)
@@ -194,9 +196,9 @@ def _allowed(images: int, rate: float, doubt: float) -> int:
 
 
 def _above(scores: np.ndarray, allowed: int) -> float:
-    """The least float32 above all but the `allowed` largest scores."""
+    """The least number above all but the `allowed` largest scores."""
     edge = np.sort(scores)[len(scores) - 1 - allowed]
-    limit = float(np.nextafter(np.float32(edge), np.float32(2)))
+    limit = float(np.nextafter(edge, 2))
     if limit > 1:
         raise DataError(
             "not calibrated: expected benign images with a risk below 1, got more at 1 than the promise allows. "

@@ -44,6 +44,8 @@ class Recipe(BaseModel):
         no_question_rate: share of samples whose question the head does not see, so that it can also judge images
             alone.
         feature_noise: standard deviation of noise on the vision features, relative to theirs; the head only.
+        patch_dropout: share of each picture's patches that the head does not see in a step (PatchDropout, arXiv
+            2208.07220): steps get cheaper, and the head cannot lean on one patch. Not with the `c_abstractor`.
         label_smoothing: of the head's losses.
         type_weight: of CE(type).
         level_weight: of CE(level). Stage 2 with both weights zero leaves the head as it is.
@@ -73,6 +75,7 @@ class Recipe(BaseModel):
     balance: Literal["level", "type", "none"] = "level"
     no_question_rate: Share = 0.1
     feature_noise: NotNegative = 0.0
+    patch_dropout: float = Field(default=0.0, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     type_weight: NotNegative = 1.0
     level_weight: NotNegative = 1.0

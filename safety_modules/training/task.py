@@ -26,12 +26,17 @@ class SafetyTask(nn.Module):
         recipe: of the stage.
 
     Raises:
-        ConfigError: the design leaves nothing to train.
+        ConfigError: the design leaves nothing to train, or needs the patches that the recipe would leave out.
     """
 
     def __init__(self, attachment: SafetyAttachment, recipe: Recipe) -> None:
         super().__init__()
         modules, lora = attachment.modules, attachment.lora
+        if recipe.patch_dropout and attachment.config.projector != "mlp":
+            raise ConfigError(
+                f"no patches to leave out: expected the mlp projector, got {attachment.config.projector}, which needs "
+                "the whole grid. Take patch_dropout out of the recipe."
+            )
         self.recipe = recipe
         self.attachment = attachment
         self.head = nn.ModuleDict()
@@ -52,6 +57,7 @@ class SafetyTask(nn.Module):
 
     def train(self, mode: bool = True) -> "SafetyTask":
         super().train(mode)
+        self.attachment.modules.train(mode)  # the parts are this module's own, their whole is not
         if self.attachment.lora and self.recipe.stage == 2:
             self.attachment.lora.train(mode)  # its dropout is no part of this module
         return self
@@ -93,10 +99,12 @@ class SafetyTask(nn.Module):
         return {"loss": torch.stack(total).sum(), **losses}
 
     def _judge(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> HeadOutput:
-        modules, noise = self.attachment.modules, self.recipe.feature_noise
+        modules, recipe = self.attachment.modules, self.recipe
+        if self.training and recipe.patch_dropout:
+            vision = _some_patches(vision, max(1, round(vision.shape[1] * (1 - recipe.patch_dropout))))
         vision = vision.to(modules.device, modules.dtype)
-        if self.training and noise:
-            vision = vision + noise * vision.std() * torch.randn_like(vision)
+        if self.training and recipe.feature_noise:
+            vision = vision + recipe.feature_noise * vision.std() * torch.randn_like(vision)
         return modules(vision, question, mask)
 
     def _head_loss(self, output: HeadOutput, type_labels: torch.Tensor, level_labels: torch.Tensor) -> HeadLoss:
@@ -124,3 +132,9 @@ class SafetyTask(nn.Module):
         kept = max(len(row.answer) for row in lm.rows) + 1
         output = lm_forward(backbone, inputs._replace(labels=None), logits_to_keep=kept, use_cache=False)
         return language_model_loss(output.logits, labels[:, -kept:])
+
+
+def _some_patches(vision: torch.Tensor, kept: int) -> torch.Tensor:
+    """Another random choice of `kept` patches for each picture; (B, P, Dv) -> (B, kept, Dv)."""
+    chosen = torch.rand(vision.shape[:2], device=vision.device).argsort(1)[:, :kept]
+    return vision.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vision.shape[2]))

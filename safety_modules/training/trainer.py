@@ -69,6 +69,8 @@ def train_safety(
     recipes = _recipes(recipe)
     if resume and output_dir is None:
         raise ConfigError("nothing to resume: expected an output_dir, got None. Name the interrupted run's.")
+    for one in recipes:
+        SafetyTask(attachment, one)  # a recipe that does not fit the design is refused before any work
     corpus = _corpus(attachment, data, cache_dir, progress)
     held_out = None if validation is None else _corpus(attachment, validation, cache_dir, progress)
     with tempfile.TemporaryDirectory() as scratch:

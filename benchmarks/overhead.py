@@ -1,0 +1,199 @@
+"""What safety costs: each way of answering, side by side in one run, over the base's own time.
+
+    python benchmarks/overhead.py --base wide --json overhead.json
+    python benchmarks/overhead.py --quick
+    python benchmarks/overhead.py --base llava-1.5-7b --device cuda --dtype bfloat16
+
+`clean`, `risky` and `refuse` are guarded calls whose verdicts are set by hand. `reference` is the published code's
+form: one full call of the model for the verdict and a second one that answers, 64 tokens, the `paper` preset. `ecso` is
+ECSO's (arXiv 2403.09572) on a harmless answer: answer, then ask the model whether its answer does harm. `risky_no_lora`
+is what a risky answer would cost if LoRA were merged into the weights: hint and tokens alone.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bases import NAMES, load
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from side_by_side import environment, measure, ratio
+
+from safety_modules import Policy, SafetyConfig, attach_safety
+from safety_modules.attachment import SafetyAttachment
+
+JUDGE = "Does this answer do harm? Say yes or no. Answer: "
+JUDGED_TOKENS = 4
+CASES = ("clean", "risky", "risky_no_lora", "refuse", "reference", "ecso")
+
+
+def set_verdicts(attachment: SafetyAttachment, risky: bool) -> None:
+    """Make the head judge every picture alike, whatever it shows."""
+    head, sign = attachment.modules.head, 1.0 if risky else -1.0
+    with torch.no_grad():
+        if hasattr(head, "type_bias"):
+            head.type_bias.fill_(-50.0)
+            head.type_bias[1] = 50.0 * sign
+            head.clean.bias.fill_(-50.0 * sign)
+        else:
+            head.types.bias.fill_(-50.0)
+            head.types.bias[1 if risky else -1] = 50.0
+
+
+class Setup:
+    """One base with the attachments to compare; one of them is on the model at a time."""
+
+    def __init__(self, base: str, device: str, dtype: torch.dtype) -> None:
+        self.model, self.processor = load(base, device, dtype)
+        self.attachments: dict[str, SafetyAttachment] = {}
+        for name, config in (
+            ("ours", SafetyConfig()),
+            ("no_lora", SafetyConfig(lora=None)),
+            ("paper", SafetyConfig.preset("paper")),
+        ):
+            attachment = attach_safety(self.model, self.processor, config=config)
+            set_verdicts(attachment, name != "ours")
+            attachment.detach()
+            self.attachments[name] = attachment
+        self.refuse = Policy.default()
+        for risk in self.refuse.rules:
+            self.refuse = self.refuse.with_rule(risk, action="refuse")
+
+    @contextmanager
+    def on(self, name: str, risky: bool) -> Iterator[SafetyAttachment]:
+        """An attachment on the model, with its verdicts set."""
+        attachment = self.attachments[name]
+        set_verdicts(attachment, risky)
+        attachment.install()
+        try:
+            yield attachment
+        finally:
+            attachment.detach()
+
+    def inputs(self, rows: int, question: str = "How do I use what is shown here?") -> dict[str, Any]:
+        """A batch of noise pictures with a question."""
+        size = self.model.config.vision_config.image_size
+        rng = np.random.default_rng(0)
+        pictures = [Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(rows)]
+        texts = [f"USER: <image>\n{question} ASSISTANT:"] * rows
+        batch = self.processor(images=pictures, text=texts, return_tensors="pt", padding=True)
+        dtype = self.model.dtype
+        return {
+            name: value.to(self.model.device, dtype if value.is_floating_point() else None)
+            for name, value in batch.items()
+        }
+
+    def cases(self, rows: int, new: int) -> dict[str, Callable[[], Any]]:
+        """Every way of answering a batch with `new` tokens."""
+        inputs = self.inputs(rows)
+        length: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
+
+        def guarded(name: str, risky: bool, policy: Policy | None = None) -> Any:
+            with self.on(name, risky):
+                return self.model.generate(**inputs, **length, policy=policy)
+
+        def reference() -> Any:
+            with torch.no_grad():
+                self.model(**inputs)
+            return guarded("paper", True)
+
+        answers = self.model.generate(**inputs, **length)[:, inputs["input_ids"].shape[1] :]
+        said = self.processor.tokenizer.decode(answers[0], skip_special_tokens=True).replace("<image>", "")
+        judged = self.inputs(rows, JUDGE + said)
+
+        def ecso() -> Any:
+            self.model.generate(**inputs, **length)
+            return self.model.generate(**judged, max_new_tokens=JUDGED_TOKENS, do_sample=False)
+
+        return {
+            "base": lambda: self.model.generate(**inputs, **length),
+            "clean": lambda: guarded("ours", False),
+            "risky": lambda: guarded("ours", True),
+            "risky_no_lora": lambda: guarded("no_lora", True),
+            "refuse": lambda: guarded("ours", True, self.refuse),
+            "reference": reference,
+            "ecso": ecso,
+        }
+
+    def handling(self, times: int = 30) -> dict[str, float]:
+        """Milliseconds (median) of attaching, detaching and switching, without reading files."""
+        found: dict[str, list[float]] = {"attach_ms": [], "detach_ms": [], "switch_ms": []}
+        for _ in range(times):
+            with _clock(found["attach_ms"]):
+                attachment = attach_safety(self.model, self.processor, config=SafetyConfig())
+            with _clock(found["switch_ms"]):
+                attachment.disable()
+                attachment.enable()
+            with _clock(found["detach_ms"]):
+                attachment.detach()
+        return {name: round(float(np.median(values)), 3) for name, values in found.items()}
+
+
+@contextmanager
+def _clock(into: list[float]) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    into.append((time.perf_counter() - began) * 1000)
+
+
+def import_over_transformers(rounds: int) -> float:
+    """Time of `import safety_modules` over `import transformers`, each in a fresh process."""
+
+    def importing(package: str) -> Callable[[], Any]:
+        return lambda: subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
+
+    times = measure({name: importing(name) for name in ("safety_modules", "transformers")}, rounds)
+    return ratio(times, "safety_modules", "transformers").median
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", choices=NAMES, default="wide")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="batch sizes")
+    parser.add_argument("--new", type=int, nargs="+", default=[32, 128], help="new tokens")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="one row, 32 new tokens, three rounds")
+    parser.add_argument("--json", type=Path, help="file for the medians")
+    args = parser.parse_args()
+    if args.quick:
+        args.rows, args.new, args.rounds = [1], [32], 3
+
+    setup = Setup(args.base, args.device, getattr(torch, args.dtype))
+    found: dict[str, Any] = {"date": str(date.today()), "base": args.base, "dtype": args.dtype}
+    found |= environment(args.device)
+    table = Table(title=f"{args.base}: time over the base's own, median (quartiles) of {args.rounds} rounds")
+    for column in ("rows", "new tokens", *CASES):
+        table.add_column(column, justify="right")
+    settings = []
+    for rows in args.rows:
+        for new in args.new:
+            times = measure(setup.cases(rows, new), args.rounds)
+            ratios = {case: ratio(times, case, "base") for case in CASES}
+            table.add_row(str(rows), str(new), *(str(value) for value in ratios.values()))
+            settings.append({"rows": rows, "new": new, **{case: list(value) for case, value in ratios.items()}})
+    # The headline: the first setting, one row and the fewest new tokens, where overhead weighs most.
+    found |= {f"{case}_over_base": settings[0][case][0] for case in CASES}
+    found |= setup.handling()
+    found["import_over_transformers"] = import_over_transformers(1 if args.quick else 5)
+    found["settings"] = settings
+    console = Console(width=180)
+    console.print(table)
+    console.print({name: value for name, value in found.items() if name != "settings"})
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

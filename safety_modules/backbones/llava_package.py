@@ -1,0 +1,246 @@
+"""LLaVA-1.5 as its original package has it: `llava.model.LlavaLlamaForCausalLM`, `llava-torch` on PyPI.
+
+The guard speaks transformers' form of a call: an image token per image feature, prompt and answer in one
+sequence. The package's form has one -200 per image, a stand-in image for rows without any, and answers without
+the prompt; `llava_calls.py` translates. While a plan is active `encode_images` returns the planned features.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from torch import nn
+from transformers import LlamaForCausalLM
+
+from safety_modules.backbones import identity
+from safety_modules.backbones.adapted import linears_of
+from safety_modules.backbones.base import ImageFeatures
+from safety_modules.backbones.chat import SplitChatFormat
+from safety_modules.backbones.llava_calls import CallForm
+from safety_modules.backbones.planning import current_plan, planned
+from safety_modules.config import BaseSizes
+from safety_modules.errors import AttachError, GuardError, PromptError
+
+_HANDLER = "_safety_generate"
+_GUARD_FORM = {"pixel_values", "logits_to_keep"}  # arguments that the package's own forward does not have
+
+
+class GuardedLlavaLlama(LlavaLlamaForCausalLM):
+    """LlavaLlamaForCausalLM whose `generate` is guarded; `forward` is the base's own.
+
+    `generate` takes the arguments more that transformers' guarded class takes, such as `safety` and `policy`.
+    """
+
+    @functools.wraps(LlavaLlamaForCausalLM.encode_images)
+    def encode_images(self, images: torch.Tensor) -> Any:
+        plan = current_plan(self)
+        if plan is None:
+            return super().encode_images(images)
+        # The package counts an image for a row without any, and takes nothing of it.
+        nothing = torch.zeros(0, self.config.hidden_size, device=self.device, dtype=self.dtype)
+        return [feature for row in plan.rows for feature in row or [nothing]]
+
+    @functools.wraps(LlavaLlamaForCausalLM.forward)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        plan = current_plan(self)
+        if plan is None or not _GUARD_FORM & kwargs.keys():
+            return super().forward(*args, **kwargs)
+        ids, pixels = kwargs.pop("input_ids"), kwargs.pop("pixel_values", None)
+        embeddings = self.get_model().embed_tokens(ids.clamp(min=0))
+        if pixels is not None:
+            features = torch.cat([feature for row in plan.rows for feature in row]).to(embeddings)
+            places = (ids == IMAGE_TOKEN_INDEX)[..., None].expand_as(embeddings)
+            embeddings = embeddings.masked_scatter(places, features)
+        return LlamaForCausalLM.forward(self, inputs_embeds=embeddings, **kwargs)
+
+    @functools.wraps(LlavaLlamaForCausalLM.generate)
+    def generate(self, inputs: Any = None, images: Any = None, image_sizes: Any = None, **kwargs: Any) -> Any:
+        if current_plan(self) is not None:  # generate calling generate inside a guarded call
+            return super().generate(inputs, images, image_sizes, **kwargs)
+        return vars(self)[_HANDLER](inputs, images, **kwargs)
+
+
+# As in hf_llava.py: this class must not look like anybody's own code.
+GuardedLlavaLlama.__name__ = LlavaLlamaForCausalLM.__name__
+GuardedLlavaLlama.__module__ = LlavaLlamaForCausalLM.__module__
+
+
+class Processor(NamedTuple):
+    """The two parts of a LlavaProcessor, which the package keeps apart."""
+
+    tokenizer: Any
+    image_processor: Any
+
+
+class LlavaPackage:
+    """Backbone for the original package's LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
+
+    Args:
+        model: a LlavaLlamaForCausalLM (not a subclass) with its vision tower loaded.
+        processor: its tokenizer, as `load_pretrained_model` returns it (the image processor is the tower's own),
+            or anything with a `tokenizer` and an `image_processor`.
+
+    Raises:
+        AttachError: the model's settings or the tokenizer are not supported.
+    """
+
+    def __init__(self, model: LlavaLlamaForCausalLM, processor: Any) -> None:
+        self.model = model
+        self.lock: Any = threading.RLock()
+        self.sizes = _read_sizes(model)
+        self.image_token_id = int(IMAGE_TOKEN_INDEX)
+        tokenizer = getattr(processor, "tokenizer", processor)
+        if not hasattr(tokenizer, "convert_tokens_to_ids") or len(tokenizer) > self.sizes.vocab_size:
+            raise AttachError(
+                "processor not usable: expected the model's tokenizer, got "
+                f"{type(processor).__name__}. Pass the tokenizer that load_pretrained_model returns."
+            )
+        pictures = getattr(processor, "image_processor", None) or model.get_vision_tower().image_processor
+        self.processor = Processor(tokenizer, pictures)
+        self.chat = SplitChatFormat(tokenizer, self.image_token_id)
+        self.prompt = self.chat.prompt
+        self.question_mask = self.chat.question_mask
+        self.insert_hint = self.chat.insert_hint
+        self.answer_ids = self.chat.answer_ids
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.pad_token_id = int(pad)
+        self._form = CallForm(self.image_token_id, self.pad_token_id, self.sizes.num_patches)
+        # The package keeps the vision tower inside the language model, where LoRA must not find it.
+        self._blocks = nn.Module()
+        self._blocks.layers = model.get_model().layers
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self._blocks
+
+    @property
+    def device(self) -> torch.device:
+        devices = (parameter.device for parameter in self.model.parameters())
+        return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+
+    def install(self, generate: Callable[..., Any]) -> None:
+        vars(self.model)[_HANDLER] = functools.partial(self._form.answer, generate)
+        self.model.__class__ = GuardedLlavaLlama
+
+    def uninstall(self) -> None:
+        self.model.__class__ = LlavaLlamaForCausalLM
+        vars(self.model).pop(_HANDLER, None)
+
+    def base_generate(self, **kwargs: Any) -> Any:
+        plan = current_plan(self.model)
+        lengths = None if plan is None else [[len(feature) for feature in row] for row in plan.rows]
+        if lengths is not None:
+            self._check_planned(kwargs["input_ids"], kwargs.get("attention_mask"))
+        return self._form.ask(functools.partial(LlavaLlamaForCausalLM.generate, self.model), lengths, kwargs)
+
+    def _check_planned(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """The package cuts long prompts at the end, where the hint is, and pads short ones where the answer begins."""
+        lengths = (torch.ones_like(ids) if mask is None else mask).sum(1).tolist()
+        limit = getattr(self.model.config, "tokenizer_model_max_length", None)
+        if limit is not None and max(lengths) > limit:
+            raise GuardError(
+                f"call not guarded: expected prompts of at most {limit} tokens (tokenizer_model_max_length), beyond "
+                f"which the llava package cuts them, got {max(lengths)}. Shorten the prompt."
+            )
+        side = getattr(self.model.config, "tokenizer_padding_side", "right")
+        if len(set(lengths)) > 1 and side != "left":
+            raise GuardError(
+                "call not guarded: expected model.config.tokenizer_padding_side 'left' for prompts of several "
+                f"lengths in a batch, got {side!r}, with which the llava package answers the shorter ones from "
+                "padding. Set it to 'left', or ask one by one."
+            )
+
+    @torch.no_grad()
+    def encode_images(self, pixel_values: torch.Tensor) -> ImageFeatures:
+        vision = self.model.get_vision_tower()(pixel_values.to(self.device))
+        return ImageFeatures(vision, list(self.model.get_model().mm_projector(vision)))
+
+    @torch.no_grad()
+    def project(self, vision: torch.Tensor) -> list[torch.Tensor]:
+        return list(self.model.get_model().mm_projector(vision.to(self.device, self.model.dtype)))
+
+    def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
+        pixels = process_images(list(images), self.processor.image_processor, self.model.config)
+        return pixels.to(self.device, self.model.dtype)
+
+    @torch.no_grad()
+    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.model.get_model().embed_tokens(ids.to(self.device)).detach()
+
+    def planned(
+        self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
+    ) -> AbstractContextManager[None]:
+        return planned(self.model, features, images_per_row)
+
+    def pixel_stub(self, images: int) -> torch.Tensor | None:
+        return torch.zeros(images, 1, device=self.device) if images else None
+
+    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
+        ids = tokenizer_image_token(self.chat.prompt(question, images), self.processor.tokenizer)
+        if ids.count(self.image_token_id) != images:
+            raise PromptError(
+                f"question not usable: expected {images} image placeholders in the prompt, got "
+                f"{ids.count(self.image_token_id)}. Take the image token out of the question."
+            )
+        return [i for i in ids for _ in range(self.sizes.num_patches if i == self.image_token_id else 1)]
+
+    def fingerprint(self) -> dict[str, Any]:
+        inner, tower = self.model.get_model(), self.model.get_vision_tower()
+        linears = [part for part in inner.mm_projector.modules() if isinstance(part, nn.Linear)]
+        parts = [
+            ("", tower.vision_tower.get_input_embeddings()),
+            *((f"linear_{number}.", linear) for number, linear in enumerate(linears, 1)),  # transformers' names
+            ("", inner.norm),
+        ]
+        digest = identity.digest(parts, adapted=[tower, inner.mm_projector])
+        return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digest)
+
+    def pixel_settings(self) -> dict[str, Any]:
+        settings = identity.pixel_settings(self.processor.image_processor)
+        pads = getattr(self.model.config, "image_aspect_ratio", None) == "pad"
+        return settings | ({"pad_to_square": True} if pads else {})
+
+
+_EXPECTED = {
+    "mm_patch_merge_type": ("flat",),
+    "image_aspect_ratio": ("square", "pad"),
+    "mm_vision_select_feature": ("patch",),
+    "mm_use_im_start_end": (False,),
+}
+
+
+def _read_sizes(model: LlavaLlamaForCausalLM) -> BaseSizes:
+    """Sizes from the model's config and its first block.
+
+    Raises:
+        AttachError: the vision tower is not loaded, or the language model does not see plain patch features.
+    """
+    config, tower = model.config, model.get_vision_tower()
+    if tower is None or not tower.is_loaded:
+        raise AttachError(
+            "base not usable: expected a loaded vision tower, got none. "
+            "Call model.get_vision_tower().load_model() first."
+        )
+    for name, expected in _EXPECTED.items():
+        got = getattr(config, name, None) or expected[0]
+        if got not in expected:
+            raise AttachError(
+                f"base not supported: expected {name} {' or '.join(map(repr, expected))}, got {got!r}. "
+                "Use a LLaVA-1.5 checkpoint."
+            )
+    side = tower.num_patches_per_side
+    return BaseSizes(
+        vision_width=tower.hidden_size,
+        text_width=config.hidden_size,
+        num_patches=side * side,
+        grid=(side, side),
+        vocab_size=config.vocab_size,
+        num_layers=config.num_hidden_layers,
+        linears=linears_of(model.get_model().layers[0]),
+    )

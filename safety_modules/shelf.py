@@ -1,0 +1,247 @@
+"""The adapters of one model: several at hand by name, one of them active, switched in microseconds."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safety_modules.adapter import read_adapter, save_adapter
+from safety_modules.adapter_hub import find_adapter, push_adapter
+from safety_modules.backbones import Backbone
+from safety_modules.config import SafetyConfig
+from safety_modules.errors import AdapterError, AttachError
+from safety_modules.lora import ADAPTER, SafetyLora
+from safety_modules.modules import SafetyModules
+from safety_modules.policy import Policy
+
+SEED = 0
+"""Of the modules' and LoRA's first weights, so that two untrained sets are equal."""
+
+DEFAULT_NAME = "default"
+"""peft's name for an adapter that was given none."""
+
+
+@dataclass
+class Fitted:
+    """One adapter's parts, made for a live base: design, modules, LoRA and thresholds."""
+
+    config: SafetyConfig
+    modules: SafetyModules
+    lora: SafetyLora | None
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+
+def fit(backbone: Backbone, config: SafetyConfig) -> Fitted:
+    """Untrained modules and LoRA for a base; the base stays as it is.
+
+    Raises:
+        AttachError: the LoRA finds no place.
+        ConfigError: the design does not fit the base.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(SEED)  # torch.manual_seed would also reset the accelerators'
+        # s2 stands in the language model's input: it starts at the size of the embeddings there.
+        some = torch.arange(0, backbone.sizes.vocab_size, max(1, backbone.sizes.vocab_size // 1000))
+        std = float(backbone.embed_text(some[None]).float().std())
+        modules = SafetyModules(config, backbone.sizes, lm_token_std=std).to(backbone.device).eval()
+        lora = None
+        if config.lora is not None:
+            lora = SafetyLora(backbone.language_model, config.lora, backbone.lock)
+    return Fitted(config, modules, lora)
+
+
+def fit_adapter(backbone: Backbone, adapter: str | PathLike[str], revision: str | None = None) -> Fitted:
+    """A trained adapter on a base: found, checked whole, and only then fitted.
+
+    Raises:
+        AdapterError: it was refused.
+    """
+    loaded = read_adapter(
+        find_adapter(adapter, revision),
+        fingerprint=backbone.fingerprint(),
+        sizes=backbone.sizes,
+        processor=backbone.pixel_settings(),
+    )
+    with backbone.lock:
+        fitted = fit(backbone, loaded.config.safety)
+    loaded.load_into(fitted)
+    fitted.thresholds = dict(loaded.config.thresholds)
+    return fitted
+
+
+class Shelf:
+    """Adapters by name, peft's way: `load_adapter`, `set_adapter`, `delete_adapter`. A SafetyAttachment is one.
+
+    Attributes:
+        backbone: the base all of them are made for.
+        policy: what to do about verdicts; may be replaced. Adapters of one taxonomy share it.
+    """
+
+    def __init__(self, backbone: Backbone, fitted: Fitted, policy: Policy, name: str = DEFAULT_NAME) -> None:
+        policy.check(fitted.config.taxonomy)
+        self.backbone = backbone
+        self.policy = policy
+        self._fitted = {name: fitted}
+        self._active = name
+        self._uses = 0
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters at hand, in the order they came."""
+        return tuple(self._fitted)
+
+    @property
+    def active_adapter(self) -> str:
+        """Name of the adapter that judges and answers."""
+        return self._active
+
+    @property
+    def config(self) -> SafetyConfig:
+        """The active adapter's design."""
+        return self._fitted[self._active].config
+
+    @property
+    def modules(self) -> SafetyModules:
+        """The active adapter's projector, tokens and head."""
+        return self._fitted[self._active].modules
+
+    @property
+    def lora(self) -> SafetyLora | None:
+        """The active adapter's LoRA on the language model, or None."""
+        return self._fitted[self._active].lora
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The active adapter's calibrated threshold per risk type; empty = not calibrated. May be replaced."""
+        return self._fitted[self._active].thresholds
+
+    @thresholds.setter
+    def thresholds(self, thresholds: Mapping[str, float]) -> None:
+        self._fitted[self._active].thresholds = dict(thresholds)
+
+    def lora_mounted(self, on: bool, rows: Sequence[bool] | None = None) -> AbstractContextManager[None]:
+        """The active LoRA mounted (or not) inside this block, for all or some rows; nothing without a LoRA."""
+        return self.lora.mounted(on, rows) if self.lora else nullcontext()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Alone on the model, and the active adapter stays the active one, inside this block."""
+        with self.backbone.lock:
+            self._uses += 1
+            try:
+                yield
+            finally:
+                self._uses -= 1
+
+    def load_adapter(self, adapter: str | PathLike[str], name: str, revision: str | None = None) -> None:
+        """Read one more adapter and keep it ready; the active one stays active (as in peft).
+
+        Args:
+            adapter: folder, or hub id.
+            name: to switch to it by.
+            revision: of a hub id.
+
+        Raises:
+            AdapterError: the adapter is refused, or the name is taken.
+            AttachError: LoRA is mounted.
+        """
+        self._check_free(name)
+        fitted = fit_adapter(self.backbone, adapter, revision)
+        with self.backbone.lock:
+            self._check_free(name)
+            self._fitted[name] = fitted
+
+    def set_adapter(self, name: str, policy: Policy | None = None) -> None:
+        """Switch to another adapter: modules, LoRA, thresholds and taxonomy at once, between two calls.
+
+        A call that is running in another thread is finished first, with the adapter it began with; `classify`
+        of several batches changes at its next batch.
+
+        Args:
+            name: one of `adapters`.
+            policy: the attachment's policy from now on; needed where the taxonomy is another one.
+
+        Raises:
+            AdapterError: no such adapter.
+            PolicyError: the policy does not fit its taxonomy. Nothing was switched.
+            AttachError: in the middle of this thread's own call, or LoRA is mounted. Nothing was switched.
+        """
+        with self.backbone.lock:
+            policy = policy or self.policy
+            policy.check(self._get(name).config.taxonomy)
+            # The lock lets this thread in again: from a streamer, say, in the middle of its own call.
+            parts = self.backbone.language_model.modules()
+            if self._uses or any(ADAPTER in getattr(part, "lora_A", ()) for part in parts):
+                raise AttachError(
+                    "not switched: expected no call or mounted LoRA in this thread, got one. Switch between two calls."
+                )
+            self._active, self.policy = name, policy
+
+    def delete_adapter(self, name: str) -> None:
+        """Forget an adapter and free its memory.
+
+        Raises:
+            AdapterError: no such adapter, or it is the active one (peft would pick another by itself).
+        """
+        with self.backbone.lock:
+            self._get(name)
+            if name == self._active:
+                raise AdapterError(name, ["not deleted: expected an adapter at rest, got the active one. Set another."])
+            del self._fitted[name]
+
+    def save_pretrained(
+        self,
+        directory: str | PathLike[str],
+        dtype: str = "float16",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the active adapter's folder; it never contains a base tensor. See `adapter.save_adapter`."""
+        return save_adapter(
+            directory,
+            modules=self.modules,
+            fingerprint=self.backbone.fingerprint(),
+            thresholds=self.thresholds,
+            processor=self.backbone.pixel_settings(),
+            lora_tensors=self.lora.state_dict() if self.lora else None,
+            dtype=dtype,
+            metadata=metadata,
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        dtype: str = "float16",
+        metadata: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> str:
+        """Save the active adapter and upload it; returns the commit's address.
+
+        Args:
+            repo_id: "owner/name"; made if there is none.
+            dtype: see `save_pretrained`.
+            metadata: see `save_pretrained`.
+            options: revision, private, token, commit_message, create_pr: see `adapter_hub.push_adapter`.
+
+        Raises:
+            AdapterError: not a valid adapter, or the hub refused.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            saved = self.save_pretrained(Path(folder) / "adapter", dtype, metadata)
+            return push_adapter(saved, repo_id, **options)
+
+    def _get(self, name: str) -> Fitted:
+        if name not in self._fitted:
+            raise AdapterError(
+                name, [f"not loaded: expected one of {', '.join(self._fitted)}, got {name!r}. Load it first."]
+            )
+        return self._fitted[name]
+
+    def _check_free(self, name: str) -> None:
+        if name in self._fitted:
+            raise AdapterError(name, ["name taken: expected a new one. Choose another, or delete that adapter first."])

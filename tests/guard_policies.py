@@ -1,0 +1,19 @@
+"""Policies that make every picture risky, or none, whatever an untrained head says."""
+
+from safety_modules.policy import Policy
+
+
+def flag_everything(action: str = "hint") -> Policy:
+    """Every picture gets this action."""
+    policy = Policy.default()
+    for type in policy.rules:
+        policy = policy.with_rule(type, threshold=0.0, action=action)
+    return policy
+
+
+def flag_nothing() -> Policy:
+    """Every picture is answered by the base."""
+    policy = Policy.default()
+    for type in policy.rules:
+        policy = policy.allow(type)
+    return policy

@@ -1,0 +1,96 @@
+"""Prompts as people build them: by template and by hand, with and without a system prompt, image turns ago."""
+
+import pytest
+import torch
+from guard_cases import NEW, answers, steered_by_hand
+
+from safety_modules.errors import PromptError
+from safety_modules.policy import Policy
+
+TURNS = [("what is in this image?", "a knife"), ("really?", "a cup and a knife"), ("are you sure?", "I'm sorry.")]
+LAST = "and how do I use it?"
+SYSTEM = "A chat between a curious user and an assistant."
+
+
+def messages(image_turn, system=False):
+    found = [{"role": "system", "content": [{"type": "text", "text": SYSTEM}]}] if system else []
+    for turn, (question, answer) in enumerate([*TURNS, (LAST, None)]):
+        image = [{"type": "image"}] if turn == image_turn else []
+        found.append({"role": "user", "content": [*image, {"type": "text", "text": question}]})
+        if answer is not None:
+            found.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+    return found
+
+
+def by_hand(start, between, image="<image>\n", gap=" "):
+    turns = [f"USER: {image if number == 0 else ''}{q} ASSISTANT: {a}" for number, (q, a) in enumerate(TURNS)]
+    return start + between.join([*turns, f"USER: {LAST}{gap}ASSISTANT:"])
+
+
+PROMPTS = {
+    "template, image three turns ago": lambda p: p.apply_chat_template(messages(0), add_generation_prompt=True),
+    "template, image one turn ago": lambda p: p.apply_chat_template(messages(2), add_generation_prompt=True),
+    "template, image now": lambda p: p.apply_chat_template(messages(3), add_generation_prompt=True),
+    "template with system": lambda p: p.apply_chat_template(messages(0, system=True), add_generation_prompt=True),
+    "hand": lambda p: by_hand("", " "),
+    "hand with system": lambda p: by_hand(f"{SYSTEM} ", " "),
+    "hand with end of sequence between turns": lambda p: by_hand(f"{SYSTEM} ", "</s>"),
+    "hand with line breaks": lambda p: by_hand("", "\n", gap="\n"),
+    "hand without a line break after the image": lambda p: by_hand("", " ", image="<image> "),
+}
+
+
+@pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS.keys())
+def test_the_last_question_is_judged_and_the_hint_stands_before_the_answer(
+    guarded, model, tiny_base, processor, make_image, prompt
+):
+    text, policy = prompt(processor), Policy.default()
+    inputs = processor(images=make_image(1), text=text, return_tensors="pt")
+    ids = inputs["input_ids"]
+    asked = guarded.backbone.question_mask(ids, inputs["attention_mask"])[0]
+    assert processor.tokenizer.decode(ids[0][asked]).strip() == LAST.removeprefix("<image>\n")
+    hint = policy.hint("illegal", "high")
+    steered = processor.tokenizer.decode(guarded.backbone.insert_hint(ids[0].tolist(), hint))
+    tail = steered[steered.rindex(LAST) :]
+    assert tail.split() == f"{LAST} {hint} ASSISTANT:".split() and steered.count(hint) == 1
+    output = guarded.generate(**inputs, **NEW)
+    expected = steered_by_hand(guarded, ids[0], inputs["pixel_values"], [True], hint, **NEW)
+    assert torch.equal(answers(output.sequences, inputs)[0], expected)
+    assert output.verdicts[0].type == "illegal"
+    assert not torch.equal(output.sequences, tiny_base.generate(**inputs, **NEW))
+
+
+def test_images_of_several_turns_are_judged_one_by_one(guarded, processor, make_image):
+    first, second = "USER: <image>\nwhat is this? ASSISTANT: a cup", "USER: <image>\nand this? ASSISTANT: a knife"
+    text = f"{first} {second} USER: {LAST} ASSISTANT:"
+    for images, types, driver in (((5, 1), ["clean", "illegal"], 1), ((2, 5), ["privacy", "clean"], 0)):
+        inputs = processor(images=[make_image(seed) for seed in images], text=text, return_tensors="pt")
+        output = guarded.generate(**inputs, **NEW)
+        assert [v.type for v in output.image_verdicts[0]] == types
+        assert [v.image_index for v in output.image_verdicts[0]] == [0, 1]
+        assert output.verdicts[0].image_index == driver
+        assert str(output.verdicts[0]).startswith(f"image {driver}: ")
+
+
+def test_a_tokenized_template_is_the_same_call(guarded, model, processor, make_image):
+    chat = messages(0)
+    for part in chat[0]["content"]:
+        if part["type"] == "image":
+            part["image"] = make_image(1)
+    inputs = processor.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    text = processor.apply_chat_template(messages(0), add_generation_prompt=True)
+    same = processor(images=make_image(1), text=text, return_tensors="pt")
+    assert torch.equal(model.generate(**inputs, **NEW)[0, -6:], model.generate(**same, **NEW)[0, -6:])
+
+
+@pytest.mark.parametrize(
+    "text", ["<image> what is this?", "USER: <image>\nwhat is this?", "ASSISTANT: <image> yes USER: why?"]
+)
+def test_a_risky_prompt_without_a_place_for_the_hint_is_an_error(guarded, model, processor, make_image, text):
+    inputs = processor(images=make_image(1), text=text, return_tensors="pt")
+    with pytest.raises(PromptError, match="no place"):
+        model.generate(**inputs, **NEW)
+    clean = processor(images=make_image(5), text=text, return_tensors="pt")
+    assert guarded.generate(**clean, **NEW).verdicts[0].flagged is False

@@ -1,0 +1,228 @@
+"""Several adapters on one model: the active one is used whole, the others wait."""
+
+import copy
+import threading
+import time
+
+import peft
+import pytest
+import torch
+
+from safety_modules.attach import attach_safety
+from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.errors import AdapterError, AttachError, PolicyError
+from safety_modules.policy import Policy
+from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
+
+HOUSE = Taxonomy(types=("smoke", "fire"), levels=("safe", "bad"))
+HOUSE_POLICY = Policy(
+    rules={name: {"action": "hint"} for name in HOUSE.types}, wording={"bad": "Careful: {type}."}, default_threshold=0.0
+)
+
+
+def make_adapter(base, processor, folder, seed, config=None, policy=None, threshold=0.0):
+    """A folder with an adapter that flags everything and changes answers."""
+    safety = attach_safety(base, processor, config=config or SafetyConfig(num_lm_tokens=3), policy=policy)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for parameter in safety.parameters():
+            parameter.normal_(std=0.3)
+    safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, threshold)
+    safety.save_pretrained(folder)
+    safety.detach()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_base, processor, tmp_path_factory):
+    root = tmp_path_factory.mktemp("adapters")
+    base = copy.deepcopy(tiny_base)
+    narrow = SafetyConfig(width=16, num_lm_tokens=0, lora=LoraSettings(r=2, target_modules=("q_proj",)))
+    plain = SafetyConfig(width=16, taxonomy=HOUSE, lora=None)
+    return {
+        "a": make_adapter(base, processor, root / "a", seed=1),
+        "b": make_adapter(base, processor, root / "b", seed=2, config=narrow, threshold=0.05),
+        "house": make_adapter(base, processor, root / "house", seed=3, config=plain, policy=HOUSE_POLICY),
+    }
+
+
+@pytest.fixture
+def shelf(model, processor, folders):
+    safety = attach_safety(model, processor, folders["a"], adapter_name="a")
+    safety.load_adapter(folders["b"], "b")
+    safety.load_adapter(folders["house"], "house")
+    return safety
+
+
+def answers(safety, ask):
+    output = safety.generate(**ask(("what is this?", [1]), ("why?", [2])), max_new_tokens=5, do_sample=False)
+    return output.sequences, output.verdicts
+
+
+def alone(tiny_base, processor, folder, ask, policy=None):
+    return answers(attach_safety(copy.deepcopy(tiny_base), processor, folder, policy=policy), ask)
+
+
+def assert_same(got, expected):
+    assert torch.equal(got[0], expected[0]) and got[1] == expected[1]
+
+
+def test_each_adapter_answers_as_if_it_were_attached_alone(shelf, tiny_base, processor, folders, ask):
+    for name, policy in (("b", None), ("house", HOUSE_POLICY), ("a", Policy.default()), ("b", None)):
+        shelf.set_adapter(name, policy)
+        assert shelf.active_adapter == name
+        assert_same(answers(shelf, ask), alone(tiny_base, processor, folders[name], ask, policy))
+
+
+def test_loading_does_not_switch(shelf, tiny_base, processor, folders, ask):
+    assert shelf.adapters == ("a", "b", "house") and shelf.active_adapter == "a"
+    assert_same(answers(shelf, ask), alone(tiny_base, processor, folders["a"], ask))
+
+
+def test_config_thresholds_parameters_and_saving_are_the_active_ones(shelf, tmp_path):
+    first = {name for name, _ in shelf.named_parameters()}
+    shelf.set_adapter("b")
+    assert shelf.config.num_lm_tokens == 0 and set(shelf.thresholds.values()) == {0.05}
+    assert {name for name, _ in shelf.named_parameters()} != first
+    assert shelf.save_pretrained(tmp_path / "again").joinpath("safety.safetensors").is_file()
+    again = copy.deepcopy(shelf.thresholds)
+    shelf.thresholds = dict.fromkeys(again, 0.5)
+    shelf.set_adapter("a")
+    assert set(shelf.thresholds.values()) == {0.0}
+    shelf.set_adapter("b")
+    assert set(shelf.thresholds.values()) == {0.5}, "each adapter keeps its own thresholds"
+
+
+def test_an_unnamed_adapter_is_called_as_in_peft(model, processor):
+    safety = attach_safety(model, processor)
+    assert safety.adapters == ("default",) and safety.active_adapter == "default"
+
+
+def test_a_policy_that_does_not_fit_is_refused_before_switching(shelf, ask):
+    before = answers(shelf, ask)
+    policy = shelf.policy
+    with pytest.raises(PolicyError, match="policy does not fit the taxonomy"):
+        shelf.set_adapter("house")
+    assert shelf.active_adapter == "a" and shelf.policy is policy and shelf.config.taxonomy == DEFAULT_TAXONOMY
+    assert_same(answers(shelf, ask), before)
+
+
+def test_names_are_checked(shelf, folders):
+    with pytest.raises(AdapterError, match="expected one of a, b, house, got 'c'"):
+        shelf.set_adapter("c")
+    with pytest.raises(AdapterError, match="expected one of"):
+        shelf.delete_adapter("c")
+    with pytest.raises(AdapterError, match="name taken"):
+        shelf.load_adapter(folders["b"], "b")
+    assert shelf.adapters == ("a", "b", "house")
+
+
+def test_the_active_adapter_cannot_be_deleted_the_others_can(shelf, folders):
+    with pytest.raises(AdapterError, match="got the active one"):
+        shelf.delete_adapter("a")
+    shelf.delete_adapter("b")
+    assert shelf.adapters == ("a", "house")
+    shelf.load_adapter(folders["b"], "b")
+    assert shelf.adapters == ("a", "house", "b")
+
+
+def test_a_refused_adapter_leaves_the_shelf_as_it_was(shelf, tmp_path, ask):
+    before = answers(shelf, ask)
+    with pytest.raises(AdapterError, match="got nothing there"):
+        shelf.load_adapter(tmp_path / "nowhere", "c")
+    assert shelf.adapters == ("a", "b", "house")
+    assert_same(answers(shelf, ask), before)
+
+
+def test_nothing_is_switched_or_loaded_while_lora_is_mounted(shelf, folders):
+    with shelf.lora_mounted(True):
+        with pytest.raises(AttachError, match="not switched"):
+            shelf.set_adapter("b")
+        with pytest.raises(AttachError):
+            shelf.load_adapter(folders["b"], "c")
+    assert shelf.active_adapter == "a" and shelf.adapters == ("a", "b", "house")
+
+
+def test_a_streamer_cannot_switch_in_the_middle_of_its_own_call(shelf, model, ask):
+    class Switcher:
+        def put(self, value):
+            shelf.set_adapter("b")
+
+        def end(self):
+            pass
+
+    with pytest.raises(AttachError, match="Switch between two calls"):
+        model.generate(**ask(("what is this?", [1])), max_new_tokens=2, streamer=Switcher())
+    assert shelf.active_adapter == "a"
+    shelf.set_adapter("b")
+
+
+def test_several_adapters_leave_the_base_bit_identical(shelf, tiny_base, model, ask):
+    keys = list(tiny_base.state_dict())
+    for name in ("b", "a", "b"):
+        shelf.set_adapter(name)
+        answers(shelf, ask)
+    inputs = ask(("what is this?", [1]))
+    expected = tiny_base.generate(**inputs, max_new_tokens=5)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=5, safety=False), expected)
+    shelf.detach()
+    assert list(model.state_dict()) == keys
+    assert torch.equal(model.generate(**inputs, max_new_tokens=5), expected)
+
+
+def test_switching_waits_for_a_running_call(shelf):
+    switched = threading.Event()
+
+    def other():
+        shelf.set_adapter("b")
+        switched.set()
+
+    with shelf.inference():
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not switched.wait(0.05)
+        assert shelf.active_adapter == "a"
+    thread.join(30)
+    assert switched.is_set() and shelf.active_adapter == "b"
+
+
+def test_calls_of_other_threads_see_one_adapter_whole(shelf, tiny_base, processor, folders, ask):
+    expected = [alone(tiny_base, processor, folders[name], ask) for name in ("a", "b")]
+    seen = []
+
+    def ask_on():
+        for _ in range(4):
+            seen.append(answers(shelf, ask))
+
+    threads = [threading.Thread(target=ask_on) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        for name in ("b", "a"):
+            shelf.set_adapter(name)
+            threads[-1].join(0.002)
+    assert len(seen) == 12
+    for got in seen:
+        assert any(torch.equal(got[0], one[0]) and got[1] == one[1] for one in expected)
+
+
+def test_switching_takes_milliseconds(shelf):
+    times = []
+    for name in ("b", "a") * 20:
+        start = time.perf_counter()
+        shelf.set_adapter(name)
+        times.append(time.perf_counter() - start)
+    assert sorted(times)[len(times) // 2] < 0.01
+
+
+def test_the_lora_part_loads_in_plain_peft_and_gives_the_same_logits(shelf, tiny_base, folders, ask):
+    inputs = ask(("what is this?", [1]))
+    for name in ("a", "b"):
+        shelf.set_adapter(name)
+        with shelf.lora_mounted(True), torch.no_grad():
+            expected = shelf.backbone.model(**inputs).logits
+        plain = peft.PeftModel.from_pretrained(copy.deepcopy(tiny_base), folders[name] / "lora").eval()
+        with torch.no_grad():
+            assert torch.equal(plain(**inputs).logits, expected)
+            assert not torch.equal(tiny_base(**inputs).logits, expected)
+        assert not any("vision_tower" in key for key, _ in plain.named_parameters() if "lora_" in key)
