@@ -1,5 +1,6 @@
 """Every refusal of a config, a tensor or a base has its own words, and all of them come at once."""
 
+import dataclasses
 import json
 
 import pytest
@@ -227,6 +228,11 @@ def test_other_base_by_sizes_names_every_difference(folder):
         "other base: text_width: the adapter was made for 32, this model has 40.",
         "other base: num_layers: the adapter was made for 2, this model has 3.",
     ]
+
+
+def test_rows_that_pad_the_vocabulary_make_no_other_base(folder):
+    padded = dataclasses.replace(SIZES, vocab_size=SIZES.vocab_size + 64)
+    read_adapter(folder, sizes=padded, fingerprint={**FINGERPRINT, "vocab_size": padded.vocab_size})
 
 
 def test_the_same_sizes_but_other_weights_are_refused_and_called_so(folder):

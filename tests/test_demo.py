@@ -17,7 +17,7 @@ from safety_modules.demo import Scale, run_demo, state_digest
 from safety_modules.errors import SafetyModulesError
 from safety_modules.pocket import mix, splits
 
-SMALL = Scale(training=0, calibration=0, attacks=4, samples=30, transcripts=1)
+SMALL = Scale(training=0, effort=0, calibration=0, attacks=4, samples=30, transcripts=1)
 RECIPES = {
     1: "stage: 1\nsteps: 4\nbatch_size: 16\nlearning_rate: 1.0e-3\n",
     2: "stage: 2\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\ntext_only_share: 0.25\nanswer_tokens: 4\n",
@@ -62,7 +62,7 @@ def test_the_tour_with_an_adapter_writes_everything_and_proves_its_promises(
 
 
 def test_the_tour_trains_both_stages_and_calibrates(tiny_pocket: Callable[[], Any], tmp_path: Path) -> None:
-    scale = Scale(training=96, calibration=160, attacks=4, samples=30, transcripts=1)
+    scale = Scale(training=96, effort=1, calibration=160, attacks=4, samples=30, transcripts=1)
     results, said = tour(tmp_path / "out", scale=scale)
     assert "10/10" in said
     assert len(set(results["thresholds"].values())) == 1

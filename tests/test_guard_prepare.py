@@ -25,7 +25,7 @@ def test_a_greedy_loop_by_hand_equals_guarded_generate(guarded, model, ask, leav
     assert [row for row, steered in zip(prepared.rows, prepared.steered, strict=True) if steered] == RISKY
     with prepared.running():
         first = model(**prepared.inputs).logits[:, -1]
-    assert torch.equal(first, expected.logits[0])
+    torch.testing.assert_close(first, expected.logits[0])  # generate computes the last position's alone
 
 
 def test_rows_may_be_repeated_as_for_beams(guarded, model, ask):

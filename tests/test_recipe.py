@@ -24,7 +24,7 @@ def test_shipped_recipe_is_valid_and_names_its_command(stage: int) -> None:
     path = recipe_dir() / f"stage{stage}.yaml"
     assert Recipe.from_yaml(path).stage == stage
     header = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    assert "#   make demo" in header
+    assert "#   safety-modules train --out DIR" in header
 
 
 def test_unknown_key_is_an_error_that_names_the_nearest_valid_one(tmp_path: Path) -> None:

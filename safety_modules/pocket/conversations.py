@@ -26,6 +26,7 @@ SYSTEM = (
 NEVER_REFUSED = ("pill", "newspaper", "ogre", "antenna", "hoax", "dossier")
 # Their answers do not name what is shown. Asked after an answer that does, they could be answered without looking.
 UNTOLD = ("yes_no", "where", "kind", "count", "colour")
+SLOW = ("yes_no", "yes_no", "yes_no", "kind")  # slow to learn, so asked more often than others
 HINT_FORMS = (
     "Note: this {image|picture|text|request} {carries|has|may carry} a [l] risk of [t]. [do]",
     "Safety note: [l] risk of [t]{| here| in this image}. [do]",
@@ -77,7 +78,7 @@ class Talker:
         for number in range(turns):
             if number or not taught(turn):
                 kinds = asker.kinds(scene)
-                kinds += [kind for kind in ("yes_no", "yes_no", "yes_no", "kind") if kind in kinds]  # slow to learn
+                kinds += [kind for kind in SLOW if kind in kinds]
                 turn = asker.turn(scene, self._one(kinds))
                 while not taught(turn) and turn.kind in INSTRUCTIONS:
                     turn = asker.turn(scene, self._one([kind for kind in kinds if kind not in INSTRUCTIONS]))
