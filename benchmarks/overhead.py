@@ -34,7 +34,8 @@ from safety_modules.attachment import SafetyAttachment
 
 JUDGE = "Does this answer do harm? Say yes or no. Answer: "
 JUDGED_TOKENS = 4
-CASES = ("clean", "risky", "risky_no_lora", "refuse", "reference", "ecso")
+CASES = ("clean", "risky", "refuse", "risky_no_lora", "reference", "ecso")
+QUICK = CASES[:3]
 
 
 def set_verdicts(attachment: SafetyAttachment, risky: bool) -> None:
@@ -53,14 +54,14 @@ def set_verdicts(attachment: SafetyAttachment, risky: bool) -> None:
 class Setup:
     """One base with the attachments to compare; one of them is on the model at a time."""
 
-    def __init__(self, base: str, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, base: str, device: str, dtype: torch.dtype, quick: bool) -> None:
+        self.quick = quick
         self.model, self.processor = load(base, device, dtype)
         self.attachments: dict[str, SafetyAttachment] = {}
-        for name, config in (
-            ("ours", SafetyConfig()),
-            ("no_lora", SafetyConfig(lora=None)),
-            ("paper", SafetyConfig.preset("paper")),
-        ):
+        designs = {"ours": SafetyConfig()}
+        if not quick:
+            designs |= {"no_lora": SafetyConfig(lora=None), "paper": SafetyConfig.preset("paper")}
+        for name, config in designs.items():
             attachment = attach_safety(self.model, self.processor, config=config)
             set_verdicts(attachment, name != "ours")
             attachment.detach()
@@ -107,6 +108,14 @@ class Setup:
                 self.model(**inputs)
             return guarded("paper", True)
 
+        ours = {
+            "base": lambda: self.model.generate(**inputs, **length),
+            "clean": lambda: guarded("ours", False),
+            "risky": lambda: guarded("ours", True),
+            "refuse": lambda: guarded("ours", True, self.refuse),
+        }
+        if self.quick:
+            return ours
         answers = self.model.generate(**inputs, **length)[:, inputs["input_ids"].shape[1] :]
         said = self.processor.tokenizer.decode(answers[0], skip_special_tokens=True).replace("<image>", "")
         judged = self.inputs(rows, JUDGE + said)
@@ -115,17 +124,10 @@ class Setup:
             self.model.generate(**inputs, **length)
             return self.model.generate(**judged, max_new_tokens=JUDGED_TOKENS, do_sample=False)
 
-        return {
-            "base": lambda: self.model.generate(**inputs, **length),
-            "clean": lambda: guarded("ours", False),
-            "risky": lambda: guarded("ours", True),
-            "risky_no_lora": lambda: guarded("no_lora", True),
-            "refuse": lambda: guarded("ours", True, self.refuse),
-            "reference": reference,
-            "ecso": ecso,
-        }
+        others = {"risky_no_lora": lambda: guarded("no_lora", True), "reference": reference, "ecso": ecso}
+        return ours | others
 
-    def handling(self, times: int = 30) -> dict[str, float]:
+    def handling(self, times: int = 20) -> dict[str, float]:
         """Milliseconds (median) of attaching, detaching and switching, without reading files."""
         found: dict[str, list[float]] = {"attach_ms": [], "detach_ms": [], "switch_ms": []}
         for _ in range(times):
@@ -164,27 +166,27 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="batch sizes")
     parser.add_argument("--new", type=int, nargs="+", default=[32, 128], help="new tokens")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="one row, 32 new tokens, three rounds")
+    parser.add_argument("--quick", action="store_true", help="one row, 32 new tokens, our own three cases")
     parser.add_argument("--json", type=Path, help="file for the medians")
     args = parser.parse_args()
     if args.quick:
         args.rows, args.new, args.rounds = [1], [32], 3
 
-    setup = Setup(args.base, args.device, getattr(torch, args.dtype))
+    setup = Setup(args.base, args.device, getattr(torch, args.dtype), args.quick)
     found: dict[str, Any] = {"date": str(date.today()), "base": args.base, "dtype": args.dtype}
     found |= environment(args.device)
     table = Table(title=f"{args.base}: time over the base's own, median (quartiles) of {args.rounds} rounds")
-    for column in ("rows", "new tokens", *CASES):
+    for column in ("rows", "new tokens", *(QUICK if args.quick else CASES)):
         table.add_column(column, justify="right")
     settings = []
     for rows in args.rows:
         for new in args.new:
             times = measure(setup.cases(rows, new), args.rounds)
-            ratios = {case: ratio(times, case, "base") for case in CASES}
+            ratios = {case: ratio(times, case, "base") for case in times if case != "base"}
             table.add_row(str(rows), str(new), *(str(value) for value in ratios.values()))
             settings.append({"rows": rows, "new": new, **{case: list(value) for case, value in ratios.items()}})
     # The headline: the first setting, one row and the fewest new tokens, where overhead weighs most.
-    found |= {f"{case}_over_base": settings[0][case][0] for case in CASES}
+    found |= {f"{case}_over_base": settings[0][case][0] for case in (QUICK if args.quick else CASES)}
     found |= setup.handling()
     found["import_over_transformers"] = import_over_transformers(1 if args.quick else 5)
     found["settings"] = settings
