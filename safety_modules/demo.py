@@ -27,9 +27,9 @@ from safety_modules.evaluation.sheet import write_sheet
 from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
+from safety_modules.records.record import Record
 from safety_modules.training import calibrate, train_safety
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 
 
 class Scale(NamedTuple):

@@ -11,10 +11,10 @@ from scipy.stats import binom
 from safety_modules import attach_safety
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
 from safety_modules.training.calibration import calibrate, images_needed, verdict_metrics, verdict_probabilities
-from safety_modules.training.records import Record
 
 TYPES = DEFAULT_TAXONOMY.types
 

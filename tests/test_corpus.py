@@ -10,10 +10,10 @@ from PIL import Image
 from safety_modules import attach_safety
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.guard import Sample, Steer, build_inputs
+from safety_modules.records.record import Record
 from safety_modules.training.corpus import Collator, Corpus
 from safety_modules.training.draws import Draw
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 from safety_modules.training.targets import target_ids
 from safety_modules.training.task import SafetyTask
 

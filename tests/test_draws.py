@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from safety_modules.errors import DataError
+from safety_modules.records.record import Record
 from safety_modules.training.draws import make_draws
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 
 PICTURE = Image.new("RGB", (2, 2))
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from safety_modules.backbones import Backbone, find_backbone
 from safety_modules.errors import DataError
+from safety_modules.records.record import Record
 from safety_modules.training.features import cache_features, digests_of
-from safety_modules.training.records import Record
 
 
 def record(image: Any) -> Record:

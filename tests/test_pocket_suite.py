@@ -18,8 +18,8 @@ from safety_modules.evaluation.pocket_suite import attack_succeeded, evaluate_po
 from safety_modules.evaluation.tables import estimate_at, print_base_card, print_results
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
-from safety_modules.training.records import Record
 
 REFUSAL = Policy.default().refusal_text("illegal", "high")
 CAUTION = "Please be careful. It could deceive people. 1. Get the masks."

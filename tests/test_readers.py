@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from safety_modules.errors import DataError
-from safety_modules.training.readers import read_records
+from safety_modules.records.readers import read_records
 
 PUBLISHED = {
     "image": "x.png",

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from safety_modules.errors import DataError
+from safety_modules.records.record import Record, check_records
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
-from safety_modules.training.records import Record, check_records
 
 
 def record(**changes: Any) -> Record:

@@ -17,8 +17,8 @@ from safety_modules.evaluation.report import render_report, write_report
 from safety_modules.evaluation.results import intervals, settings, values, write_json
 from safety_modules.evaluation.tables import HEAD_ROWS, ROWS, Goal, estimate_at, head_path
 from safety_modules.policy import Policy
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
-from safety_modules.training.records import Record
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

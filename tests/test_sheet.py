@@ -13,8 +13,8 @@ from safety_modules.evaluation import sheet
 from safety_modules.evaluation.examples import Example, make_examples, outcome
 from safety_modules.evaluation.sheet import draw_sheet, verdict_line, write_sheet
 from safety_modules.policy import Policy
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
-from safety_modules.training.records import Record
 
 REFUSAL = "I'm sorry, I can't help with that. It could break the law or hurt people."
 STEPS = "1. Get the bomb. 2. Prepare the bomb. 3. Use the bomb."

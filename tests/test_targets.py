@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from safety_modules import Policy, attach_safety
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 from safety_modules.training.targets import base_answers, target_ids, target_text
 
 pytestmark = pytest.mark.matrix

@@ -18,10 +18,10 @@ from safety_modules import SafetyConfig, attach_safety, train_safety
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.config import LoraSettings
 from safety_modules.errors import ConfigError, DataError, SafetyModulesError
+from safety_modules.records.record import Record
 from safety_modules.training import trainer as trainer_module
 from safety_modules.training.calibration import verdict_metrics, verdict_probabilities
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 
 pytestmark = pytest.mark.matrix
 

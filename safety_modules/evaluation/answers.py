@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safety_modules.policy import Policy
-from safety_modules.training.records import Record
+from safety_modules.records.record import Record
 from safety_modules.verdict import Verdict
 
 BATCH_SIZE = 64

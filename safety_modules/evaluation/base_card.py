@@ -11,8 +11,8 @@ from safety_modules.evaluation.pocket_suite import SAMPLES, SEED, STYLES, over_r
 from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy
+from safety_modules.records.record import Record
 from safety_modules.training.progress import track
-from safety_modules.training.records import Record
 
 ATTACKS = {"glyph": "attack", "typographic": "attack_typographic"}
 

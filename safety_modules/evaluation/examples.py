@@ -12,8 +12,8 @@ from safety_modules.evaluation.answers import ask
 from safety_modules.evaluation.matchers import is_caution, is_refusal
 from safety_modules.pocket import splits
 from safety_modules.pocket.concepts import BY_NAME, LOOK_ALIKE
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
-from safety_modules.training.records import Record
 from safety_modules.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from safety_modules.evaluation.results import (
     values,
 )
 from safety_modules.pocket import splits
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
 from safety_modules.training.progress import track
-from safety_modules.training.records import Record
 from safety_modules.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What pocket's safety modules are trained on, chosen on, and calibrated on."""
 
 from safety_modules.pocket import splits
-from safety_modules.training.records import Record
+from safety_modules.records.record import Record
 
 TRAINING = 28_000
 TEXT_ONLY = 2_000

@@ -31,8 +31,8 @@ from safety_modules.pocket.risk import guarded_answer, judge, word_of
 from safety_modules.pocket.scenes import Scene, render
 from safety_modules.pocket.words import WORD_BY_NAME, WORDS, Word
 from safety_modules.policy import Policy
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
-from safety_modules.training.records import Record
 
 CHUNK = 400
 Pair = tuple[Scene, Turn]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from safety_modules.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from safety_modules.records.readers import read_records
+    from safety_modules.records.record import Record
     from safety_modules.training.calibration import Calibration, calibrate, verdict_probabilities
     from safety_modules.training.features import FeatureStore, cache_features
-    from safety_modules.training.readers import read_records
     from safety_modules.training.recipe import Recipe
-    from safety_modules.training.records import Record
     from safety_modules.training.trainer import train_safety
 
 __all__ = [

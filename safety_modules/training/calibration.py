@@ -11,10 +11,10 @@ from scipy.stats import binom
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.policy import rule_scores
+from safety_modules.records.record import Record, check_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.questions import QuestionEmbeddings
-from safety_modules.training.records import Record, check_records
 
 
 @dataclass(frozen=True)

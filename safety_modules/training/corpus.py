@@ -10,11 +10,11 @@ import torch
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.guard import Steer
+from safety_modules.records.record import Record
 from safety_modules.training.draws import Draw
 from safety_modules.training.features import FeatureStore, cache_features, digests_of
 from safety_modules.training.questions import QuestionEmbeddings
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 
 
 @dataclass(frozen=True)

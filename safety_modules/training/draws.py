@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from safety_modules.errors import DataError
+from safety_modules.records.record import Record
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 
 NEEDS_QUESTION = "needs_question"
 """Key of `Record.meta`: true where the label holds for the image with its question, not for the image alone."""

@@ -21,8 +21,8 @@ from PIL import Image
 
 from safety_modules.backbones import Backbone
 from safety_modules.errors import DataError
+from safety_modules.records.record import Record, raise_problems
 from safety_modules.training.progress import track
-from safety_modules.training.records import Record, raise_problems
 
 SHARD_BYTES, SHARD_ROWS = 256_000_000, 4096
 PROBE_TOLERANCE = 0.03

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.guard import Sample, build_inputs
 from safety_modules.policy import Policy
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.progress import track
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record
 
 BATCH_SIZE = 64
 

@@ -13,14 +13,14 @@ from safety_modules.attach import attach_safety
 from safety_modules.attachment import SafetyAttachment, attached_to
 from safety_modules.backbones import Backbone
 from safety_modules.errors import ConfigError, SafetyModulesError
+from safety_modules.records.readers import read_records
+from safety_modules.records.record import Record, check_records
 from safety_modules.training.calibration import corpus_probabilities, verdict_metrics
 from safety_modules.training.corpus import Collator, Corpus
 from safety_modules.training.draws import make_draws
 from safety_modules.training.loop import SafetyTrainer, training_arguments
 from safety_modules.training.progress import bar
-from safety_modules.training.readers import read_records
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.records import Record, check_records
 from safety_modules.training.targets import target_ids
 from safety_modules.training.task import SafetyTask
 

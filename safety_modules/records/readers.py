@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import ConfigError, DataError
+from safety_modules.records.record import Record, label_problems, raise_problems
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
-from safety_modules.training.records import Record, label_problems, raise_problems
 
 _IMAGE_TAG = re.compile(r"\s*<image>\s*")
 _USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt")

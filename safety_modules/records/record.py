@@ -1,4 +1,4 @@
-"""Training records: one question about one image, with its risk label. Readers of files: readers.py."""
+"""Training records: one question about one image, with its risk label."""
 
 import hashlib
 from collections.abc import Iterable

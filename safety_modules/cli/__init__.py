@@ -1,0 +1,43 @@
+"""The command line, `safety-modules`: a thin dispatcher. Heavy imports wait until a command runs."""
+
+import sys
+
+import typer
+
+from safety_modules.cli import calibrate, demo, evaluate, show, train
+from safety_modules.errors import SafetyModulesError
+
+app = typer.Typer(
+    help="Attach safety to a LLaVA that is already trained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+evaluate_app = typer.Typer(help="Measure a base model and its safety modules.", no_args_is_help=True)
+
+app.command()(demo.demo)
+app.command()(train.train)
+app.command()(calibrate.calibrate)
+app.command()(show.classify)
+app.command()(show.inspect)
+app.add_typer(evaluate_app, name="evaluate")
+evaluate_app.command()(evaluate.pocket)
+
+
+def main() -> None:
+    """Run a command; what the package refuses is one message and exit code 1, not a traceback."""
+    _quiet()
+    try:
+        app()
+    except SafetyModulesError as error:
+        typer.secho(str(error), fg="red", err=True)
+        sys.exit(1)
+
+
+def _quiet() -> None:
+    """No progress bars and advice from libraries between our own lines; errors still show."""
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
