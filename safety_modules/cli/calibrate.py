@@ -22,8 +22,8 @@ def calibrate(
 ) -> None:
     """Set an adapter's thresholds: "at most 1 % of my benign images flagged"."""
     from safety_modules.pocket import mix
+    from safety_modules.records import read_records
     from safety_modules.training import calibrate as set_thresholds
-    from safety_modules.training import read_records
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")

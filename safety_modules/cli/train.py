@@ -31,8 +31,9 @@ def train(
     from safety_modules.config import SafetyConfig
     from safety_modules.paths import recipe_dir
     from safety_modules.pocket import mix
+    from safety_modules.records import read_records
     from safety_modules.training import calibrate as set_thresholds
-    from safety_modules.training import read_records, train_safety
+    from safety_modules.training import train_safety
 
     if data is None and model is not None:
         raise ConfigError("nothing to train on: expected --data with --model, got none. Name a data file.")

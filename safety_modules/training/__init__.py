@@ -1,6 +1,6 @@
-"""Training: records and readers, feature cache, losses, one loop for both stages, calibration.
+"""Training: feature cache, losses, one loop for both stages, calibration.
 
-The public names are imported on first use: records alone need neither transformers nor peft.
+The public names are imported on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from safety_modules.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from safety_modules.records.readers import read_records
-    from safety_modules.records.record import Record
     from safety_modules.training.calibration import Calibration, calibrate, verdict_probabilities
     from safety_modules.training.features import FeatureStore, cache_features
     from safety_modules.training.recipe import Recipe
@@ -19,10 +17,8 @@ __all__ = [
     "Calibration",
     "FeatureStore",
     "Recipe",
-    "Record",
     "cache_features",
     "calibrate",
-    "read_records",
     "train_safety",
     "verdict_probabilities",
 ]
@@ -31,10 +27,8 @@ _HOMES = {
     "Calibration": "calibration",
     "FeatureStore": "features",
     "Recipe": "recipe",
-    "Record": "records",
     "cache_features": "features",
     "calibrate": "calibration",
-    "read_records": "readers",
     "train_safety": "trainer",
     "verdict_probabilities": "calibration",
 }
