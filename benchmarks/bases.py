@@ -3,66 +3,50 @@
 from typing import Any
 
 import torch
-from transformers import (
-    AutoProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
+from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
+from safety_modules.bases import PUBLISHED, published_config
 from safety_modules.paths import checkpoint_dir
 
-NAMES = ("pocket", "wide", "llava-1.5-7b")
-PATCH = 14
+NAMES = ("pocket", "wide", *PUBLISHED)
 
 
-def load(name: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def load(name: str, device: str, dtype: torch.dtype, blocks: int | None = None) -> tuple[Any, Any]:
     """Model and processor.
 
     Args:
         name: `pocket`; `wide`, one block of LLaVA-1.5-7B's language model and two of its tower, on small pictures;
-            or `llava-1.5-7b`, all of it (14 GB in bfloat16).
+            or a published base, all of it (the 7B takes 14 GB in bfloat16).
         device: where it lies.
         dtype: of its weights.
+        blocks: of a published base: only so many of its language model, and one more of its tower (the last one's
+            features are not used).
     """
     pocket = AutoProcessor.from_pretrained(checkpoint_dir())
     if name == "pocket":
         model = LlavaForConditionalGeneration.from_pretrained(checkpoint_dir(), dtype=dtype)
         return model.to(device).eval(), pocket
-    full = name == "llava-1.5-7b"
-    size = 336 if full else 112
+    tokenizer = pocket.tokenizer
+    config = published_config("llava-1.5-7b" if name == "wide" else name)
+    vision, text = config.vision_config, config.text_config
+    if name == "wide":
+        vision.image_size, text.vocab_size, blocks = 112, len(tokenizer), 1
+    if blocks is not None:
+        vision.num_hidden_layers, text.num_hidden_layers = blocks + 1, blocks
+    for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(text, token, getattr(tokenizer, token))
+    config.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    config.image_seq_length = (vision.image_size // vision.patch_size) ** 2
+    size = vision.image_size
     processor = LlavaProcessor(
         image_processor=type(pocket.image_processor)(
             size={"shortest_edge": size}, crop_size={"height": size, "width": size}
         ),
-        tokenizer=pocket.tokenizer,
-        patch_size=PATCH,
+        tokenizer=tokenizer,
+        patch_size=vision.patch_size,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=pocket.chat_template,
-    )
-    tokenizer = pocket.tokenizer
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=1024,
-            intermediate_size=4096,
-            num_hidden_layers=24 if full else 2,
-            num_attention_heads=16,
-            image_size=size,
-            patch_size=PATCH,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=32_064 if full else len(tokenizer),
-            num_hidden_layers=32 if full else 1,
-            max_position_embeddings=4096,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        ),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(size // PATCH) ** 2,
     )
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

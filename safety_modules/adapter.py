@@ -38,6 +38,7 @@ from safety_modules.adapter_json import printable
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AdapterError
 from safety_modules.modules import SafetyModules
+from safety_modules.policy import Rule
 
 LIBRARIES = ("torch", "transformers", "peft")
 
@@ -165,6 +166,8 @@ def save_adapter(
     modules: SafetyModules,
     fingerprint: Mapping[str, Any],
     thresholds: Mapping[str, float] | None = None,
+    temperature: float = 1.0,
+    rules: Mapping[str, Rule] | None = None,
     processor: Mapping[str, Any] | None = None,
     lora_tensors: Mapping[str, torch.Tensor] | None = None,
     dtype: str = "float16",
@@ -181,6 +184,8 @@ def save_adapter(
         modules: the trained modules; their `config` and `sizes` are recorded.
         fingerprint: the base's, from the backbone; plain JSON types.
         thresholds: calibrated threshold of every risk type; None = not calibrated.
+        temperature: the types' logits are divided by it.
+        rules: of types that the adapter brings a rule for.
         processor: image processor settings that change pixels.
         lora_tensors: state dict of the SafetyLora; required exactly if the config has a LoRA.
         dtype: float16 (default: half the size; each value is rounded once, by at most 0.05 %, and saving what
@@ -209,6 +214,8 @@ def save_adapter(
         "safety": config.model_dump(mode="json"),
         "base": {"fingerprint": dict(fingerprint), "sizes": asdict(modules.sizes)},
         "thresholds": dict(thresholds or {}),
+        "temperature": temperature,
+        "rules": {name: rule.model_dump(mode="json") for name, rule in (rules or {}).items()},
         "processor": dict(processor or {}),
         "dtype": dtype,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},

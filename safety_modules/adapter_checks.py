@@ -60,7 +60,7 @@ def parse_config(raw: bytes, problems: list[str]) -> AdapterConfig | None:
     found, number = value.get("format"), value.get("format_version")
     if found == FORMAT and type(number) is int and number > FORMAT_VERSION:
         problems.append(
-            f"newer format: this version reads format_version {FORMAT_VERSION}, got {quote(number)}. "
+            f"newer format: this version reads format_version 1 to {FORMAT_VERSION}, got {quote(number)}. "
             "Upgrade safety-modules."
         )
         return None

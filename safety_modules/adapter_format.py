@@ -1,4 +1,4 @@
-"""The adapter folder's format, version 1: which files, which keys, which tensors. No reading or writing here.
+"""The adapter folder's format, version 2: which files, which keys, which tensors. No reading or writing here.
 
     adapter_config.json              AdapterConfig, human readable
     safety.safetensors               the state dict of SafetyModules
@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.modules import SafetyModules
+from safety_modules.policy import Rule
 
 FORMAT = "safety-modules-adapter"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1
 
 CONFIG_FILE = "adapter_config.json"
 SAFETY_FILE = "safety.safetensors"
@@ -41,6 +43,11 @@ MOST_TENSOR_BYTES = 16_000_000_000
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Threshold = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=0.01, le=100)]
+
+SINCE_VERSION_2 = ("temperature", "rules")
+MOST_RULE_CHARACTERS = 500
+"""Of each sentence of a rule: it becomes part of prompts and answers."""
 
 
 class BaseRecord(BaseModel):
@@ -66,6 +73,8 @@ class AdapterConfig(BaseModel):
         safety: the design of the modules and of the LoRA.
         base: the base the adapter was made for.
         thresholds: calibrated threshold per risk type; empty = not calibrated.
+        temperature: the types' logits are divided by it; 1 = as trained.
+        rules: the policy's rule for types the adapter brings along; used where the user's policy has none.
         processor: image processor settings that change pixels.
         dtype: of every tensor in both tensor files.
         files: SHA-256 of each tensor file.
@@ -76,15 +85,45 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["safety-modules-adapter"]
-    format_version: Annotated[int, Field(ge=FORMAT_VERSION, le=FORMAT_VERSION)]  # a Literal would take true for 1
+    format_version: Annotated[int, Field(ge=OLDEST_VERSION, le=FORMAT_VERSION)]  # a Literal would take true for 1
     safety: SafetyConfig
     base: BaseRecord
     thresholds: dict[str, Threshold]
+    temperature: Temperature = 1.0
+    rules: dict[str, Rule] = {}
     processor: dict[str, JsonValue]
     dtype: Literal["float16", "bfloat16", "float32"]
     files: dict[str, Sha256]
     versions: dict[str, str]
     metadata: dict[str, JsonValue]
+
+    @model_validator(mode="after")
+    def _keys_of_the_version(self) -> "AdapterConfig":
+        if self.format_version == 1 and self.safety.added:
+            raise ValueError("format_version 1 does not know the key 'safety.added'")
+        for name in SINCE_VERSION_2:
+            if self.format_version == 1 and name in self.model_fields_set:
+                raise ValueError(f"format_version 1 does not know the key {name!r}")
+            if self.format_version > 1 and name not in self.model_fields_set:
+                raise ValueError(f"format_version {self.format_version} needs the key {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> "AdapterConfig":
+        taxonomy = self.safety.taxonomy
+        for name, rule in self.rules.items():
+            if name not in taxonomy.types:
+                raise ValueError(f"rules name a type outside the taxonomy: {name[:80]!r}")
+            unknown = [level for level in rule.wording if level not in taxonomy.levels]
+            if unknown:
+                raise ValueError(f"the rule of {name} has words for an unknown level: {unknown[0][:80]!r}")
+            for text in (rule.title or "", rule.reason, rule.refusal or "", *rule.wording.values()):
+                if len(text) > MOST_RULE_CHARACTERS or not text.isprintable():
+                    raise ValueError(
+                        f"the rule of {name} has words that cannot be used: expected at most {MOST_RULE_CHARACTERS} "
+                        "printable characters on one line"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "AdapterConfig":

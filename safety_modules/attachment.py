@@ -133,7 +133,7 @@ class SafetyAttachment(Shelf):
             PromptError: image tokens and images do not match, or a risky prompt has no place for the hint.
         """
         with self.inference():
-            return prepare(self, inputs, safety if self.enabled else False, policy or self.policy)
+            return prepare(self, inputs, safety if self.enabled else False, self.policy_for(policy))
 
     def classify(
         self,
@@ -163,7 +163,7 @@ class SafetyAttachment(Shelf):
         if images is not None and not isinstance(images, list | tuple):
             images = [images]
         source = pixel_values if images is None else images
-        return classify(self, source, questions, policy or self.policy, batch_size)
+        return classify(self, source, questions, self.policy_for(policy), batch_size)
 
     def judge_features(
         self,
@@ -174,7 +174,7 @@ class SafetyAttachment(Shelf):
         """As `classify`, on features of the vision tower that are at hand already (N, P, Dv)."""
         prompts = None if questions is None else [self.backbone.prompt_ids(question) for question in questions]
         with self.inference():
-            return judge(self, vision, prompts, policy or self.policy)
+            return judge(self, vision, prompts, self.policy_for(policy))
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that may be trained: the modules and LoRA; no parameter of the base."""
@@ -228,7 +228,7 @@ class SafetyAttachment(Shelf):
         mode = check_batch_mode(self.batch_mode if batch_mode is None else batch_mode)
         with self.inference():
             if self.enabled and safety is not False:
-                return guarded_generate(self, kwargs, safety, policy or self.policy, mode)
+                return guarded_generate(self, kwargs, safety, self.policy_for(policy), mode)
             with self.lora_mounted(False):
                 return self.backbone.base_generate(**kwargs)
 

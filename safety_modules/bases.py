@@ -1,5 +1,6 @@
-"""Published base models by name: their sizes, from their configuration on the meta device (no weights)."""
+"""Base models: published ones by name, with sizes from their configuration alone; and how to load one in 4 or 8 bit."""
 
+from importlib.util import find_spec
 from typing import Any
 
 from safety_modules.config import BaseSizes
@@ -20,8 +21,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }
 
 
-def published_sizes(name: str) -> BaseSizes:
-    """Sizes of a published base.
+def published_config(name: str) -> Any:
+    """The LlavaConfig of a published base.
 
     Args:
         name: one of `PUBLISHED`.
@@ -31,10 +32,7 @@ def published_sizes(name: str) -> BaseSizes:
     """
     if name not in PUBLISHED:
         raise ConfigError(f"unknown base: expected one of {', '.join(PUBLISHED)}, got {name!r}. Pick one of them.")
-    import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
-    from safety_modules.backbones.identity import read_sizes
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     vision = CLIPVisionConfig(
         hidden_size=1024,
@@ -45,6 +43,47 @@ def published_sizes(name: str) -> BaseSizes:
         patch_size=14,
         projection_dim=768,
     )
-    config = LlavaConfig(vision_config=vision, text_config=LlamaConfig(**PUBLISHED[name]))
+    return LlavaConfig(vision_config=vision, text_config=LlamaConfig(**PUBLISHED[name]))
+
+
+def published_sizes(name: str) -> BaseSizes:
+    """Sizes of a published base. Raises ConfigError for an unknown name."""
+    import torch
+    from transformers import LlavaForConditionalGeneration
+
+    from safety_modules.backbones.identity import read_sizes
+
+    config = published_config(name)
     with torch.device("meta"):
         return read_sizes(LlavaForConditionalGeneration(config))
+
+
+QUANTISED = ("nf4", "int8")
+
+
+def quantisation(way: str, dtype: Any) -> Any:
+    """Settings for `from_pretrained(quantization_config=...)` that leave alone what the safety head sees.
+
+    Args:
+        way: `nf4` (4 bit, arXiv 2305.14314) or `int8` (arXiv 2208.07339), through bitsandbytes.
+        dtype: torch dtype that 4 bit weights are unpacked to.
+
+    Raises:
+        ConfigError: another way, or no bitsandbytes.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if way not in QUANTISED:
+        raise ConfigError(f"unknown quantisation: expected {' or '.join(QUANTISED)}, got {way!r}. Pick one of them.")
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"base not quantised: expected the package bitsandbytes for {way}, got none. "
+            "pip install 'safety-modules[quant]'."
+        )
+    # Full paths: a bare "vision_tower" does not skip it, and the head is trained on features of an exact tower.
+    skipped = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+    if way == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=skipped
+    )

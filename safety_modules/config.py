@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from safety_modules.errors import ConfigError
-from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
+from safety_modules.taxonomy import DEFAULT_TAXONOMY, Name, Taxonomy
 
 # Upper bounds are far above any real model: they keep a stranger's file from asking for the moon.
 Width = Annotated[int, Field(gt=0, le=65_536)]
@@ -93,9 +93,11 @@ class SafetyConfig(BaseModel):
         mode: `gated` (a sample judged clean gets the base's own answer) or `always` (every image gets tokens
             and LoRA, as published).
         lora: LoRA on the language model; None = modules only.
+        added: risk types that were added after training, each with a branch of its own; the last ones of the taxonomy.
 
     Raises:
-        pydantic.ValidationError: unknown key, value out of range, or heads that do not divide the width.
+        pydantic.ValidationError: unknown key, value out of range, heads that do not divide the width, or added types
+            that are not the taxonomy's last, or all of them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,12 +111,31 @@ class SafetyConfig(BaseModel):
     query: Literal["concept", "pooled_question", "first_token"] = "concept"
     mode: Literal["gated", "always"] = "gated"
     lora: LoraSettings | None = LoraSettings()
+    added: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+
+    @model_validator(mode="after")
+    def _added_types_are_last(self) -> "SafetyConfig":
+        types = self.taxonomy.types
+        if len(self.added) >= len(types) or types[len(types) - len(self.added) :] != self.added:
+            raise ValueError(f"added types are not the last of the taxonomy's: {', '.join(self.added)}")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "SafetyConfig":
         if self.width is not None and self.width % self.attention_heads:
             raise ValueError(f"width {self.width} is not a multiple of attention_heads {self.attention_heads}")
         return self
+
+    def with_added(self, added: tuple[str, ...]) -> "SafetyConfig":
+        """The same design with these added types instead of its own."""
+        kept = self.taxonomy.types[: len(self.taxonomy.types) - len(self.added)]
+        taxonomy = Taxonomy(types=(*kept, *added), levels=self.taxonomy.levels)
+        return SafetyConfig.model_validate({**dict(self), "taxonomy": taxonomy, "added": added})
+
+    def branch(self, name: str) -> "SafetyConfig":
+        """Design of the branch of an added type: the default one, whatever the rest is, with one type."""
+        taxonomy = Taxonomy(types=(name,), levels=self.taxonomy.levels)
+        return SafetyConfig(taxonomy=taxonomy, num_lm_tokens=0, lora=None)
 
     @classmethod
     def preset(cls, name: str) -> "SafetyConfig":

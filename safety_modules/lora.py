@@ -181,7 +181,8 @@ class SafetyLora:
                 getattr(slot.adapted, part).to(device)
 
 
-def _peft_config(settings: LoraSettings) -> LoraConfig:
+def lora_config(settings: LoraSettings) -> LoraConfig:
+    """peft's config of the LoRA that is trained."""
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -196,7 +197,7 @@ def _build_slots(language_model: nn.Module, settings: LoraSettings) -> list[_Slo
     slots: list[_Slot] = []
     with flags_restored(language_model), _bare(language_model) as standing:
         try:
-            LoraModel(language_model, _peft_config(settings), ADAPTER)
+            LoraModel(language_model, lora_config(settings), ADAPTER)
         except ValueError as error:
             raise AttachError(f"LoRA not placed: {error} Change lora.target_modules.") from error
         finally:

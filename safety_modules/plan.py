@@ -12,6 +12,7 @@ PARTS = {
     "head_tokens": "head tokens (s1)",
     "lm_tokens": "language-model tokens (s2)",
     "head": "safety head",
+    "branches": "branches of added types",
 }
 
 
@@ -50,7 +51,7 @@ def planned_parameters(config: SafetyConfig, sizes: BaseSizes) -> Plan:
     Raises:
         ConfigError: the design does not fit the base.
     """
-    parts = dict.fromkeys(PARTS.values(), 0)
+    parts = {what: 0 for part, what in PARTS.items() if part != "branches" or config.added}
     for name, shape in safety_shapes(config, sizes).items():
         parts[PARTS[name.partition(".")[0]]] += prod(shape)
     if config.lora:

@@ -124,6 +124,11 @@ class Policy(BaseModel):
             raise PolicyError(f"rule {type!r} refused: {' '.join(validation_problems(error))}") from error
         return self.model_copy(update={"rules": {**self.rules, type: rule}})
 
+    def completed(self, rules: Mapping[str, Rule]) -> "Policy":
+        """A copy with these rules for the types it has none for; itself where none is missing."""
+        missing = {type: rule for type, rule in rules.items() if type not in self.rules}
+        return self.model_copy(update={"rules": {**self.rules, **missing}}) if missing else self
+
     def check(self, taxonomy: Taxonomy) -> None:
         """Refuse a policy that does not fit the taxonomy.
 

@@ -17,7 +17,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.errors import AdapterError, AttachError
 from safety_modules.lora import ADAPTER, SafetyLora
 from safety_modules.modules import SafetyModules
-from safety_modules.policy import Policy
+from safety_modules.policy import Policy, Rule
 
 SEED = 0
 """Of the modules' and LoRA's first weights, so that two untrained sets are equal."""
@@ -28,12 +28,14 @@ DEFAULT_NAME = "default"
 
 @dataclass
 class Fitted:
-    """One adapter's parts, made for a live base: design, modules, LoRA and thresholds."""
+    """One adapter's parts, made for a live base: design, modules, LoRA, calibration and the rules it brings."""
 
     config: SafetyConfig
     modules: SafetyModules
     lora: SafetyLora | None
     thresholds: dict[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
+    rules: dict[str, Rule] = field(default_factory=dict)
 
 
 def fit(backbone: Backbone, config: SafetyConfig) -> Fitted:
@@ -71,6 +73,8 @@ def fit_adapter(backbone: Backbone, adapter: str | PathLike[str], revision: str 
         fitted = fit(backbone, loaded.config.safety)
     loaded.load_into(fitted)
     fitted.thresholds = dict(loaded.config.thresholds)
+    fitted.temperature = loaded.config.temperature
+    fitted.rules = dict(loaded.config.rules)
     return fitted
 
 
@@ -79,13 +83,12 @@ class Shelf:
 
     Attributes:
         backbone: the base all of them are made for.
-        policy: what to do about verdicts; may be replaced. Adapters of one taxonomy share it.
     """
 
     def __init__(self, backbone: Backbone, fitted: Fitted, policy: Policy, name: str = DEFAULT_NAME) -> None:
-        policy.check(fitted.config.taxonomy)
+        policy.completed(fitted.rules).check(fitted.config.taxonomy)
         self.backbone = backbone
-        self.policy = policy
+        self._policy = policy
         self._fitted = {name: fitted}
         self._active = name
         self._uses = 0
@@ -123,6 +126,43 @@ class Shelf:
     @thresholds.setter
     def thresholds(self, thresholds: Mapping[str, float]) -> None:
         self._fitted[self._active].thresholds = dict(thresholds)
+
+    @property
+    def temperature(self) -> float:
+        """What the types' logits are divided by before they are probabilities. May be replaced."""
+        return self._fitted[self._active].temperature
+
+    @temperature.setter
+    def temperature(self, temperature: float) -> None:
+        self._fitted[self._active].temperature = float(temperature)
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """The rules the active adapter brings along, by type."""
+        return dict(self._fitted[self._active].rules)
+
+    @property
+    def policy(self) -> Policy:
+        """What to do about verdicts; may be replaced. Adapters of one taxonomy share it."""
+        return self.policy_for(None)
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def policy_for(self, policy: Policy | None) -> Policy:
+        """A call's policy, or the attachment's; types it has no rule for get the one the active adapter brings."""
+        return (policy or self._policy).completed(self._fitted[self._active].rules)
+
+    def replace_active(self, fitted: Fitted) -> None:
+        """Put other parts in the active adapter's place.
+
+        Raises:
+            PolicyError: the policy does not fit their taxonomy. Nothing was replaced.
+        """
+        with self.backbone.lock:
+            self._policy.completed(fitted.rules).check(fitted.config.taxonomy)
+            self._fitted[self._active] = fitted
 
     def lora_mounted(self, on: bool, rows: Sequence[bool] | None = None) -> AbstractContextManager[None]:
         """The active LoRA mounted (or not) inside this block, for all or some rows; nothing without a LoRA."""
@@ -172,15 +212,15 @@ class Shelf:
             AttachError: in the middle of this thread's own call, or LoRA is mounted. Nothing was switched.
         """
         with self.backbone.lock:
-            policy = policy or self.policy
-            policy.check(self._get(name).config.taxonomy)
+            policy, found = policy or self._policy, self._get(name)
+            policy.completed(found.rules).check(found.config.taxonomy)
             # The lock lets this thread in again: from a streamer, say, in the middle of its own call.
             parts = self.backbone.language_model.modules()
             if self._uses or any(ADAPTER in getattr(part, "lora_A", ()) for part in parts):
                 raise AttachError(
                     "not switched: expected no call or mounted LoRA in this thread, got one. Switch between two calls."
                 )
-            self._active, self.policy = name, policy
+            self._active, self._policy = name, policy
 
     def delete_adapter(self, name: str) -> None:
         """Forget an adapter and free its memory.
@@ -206,6 +246,8 @@ class Shelf:
             modules=self.modules,
             fingerprint=self.backbone.fingerprint(),
             thresholds=self.thresholds,
+            temperature=self.temperature,
+            rules=self.rules,
             processor=self.backbone.pixel_settings(),
             lora_tensors=self.lora.state_dict() if self.lora else None,
             dtype=dtype,

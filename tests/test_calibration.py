@@ -14,7 +14,8 @@ from safety_modules.errors import DataError
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
-from safety_modules.training.calibration import calibrate, images_needed, verdict_metrics, verdict_probabilities
+from safety_modules.training.calibration import calibrate
+from safety_modules.training.probabilities import verdict_metrics, verdict_probabilities
 
 TYPES = DEFAULT_TAXONOMY.types
 
@@ -33,52 +34,46 @@ def pictures(make_image: Callable[[int], Image.Image]) -> list[Record]:
     return [record(make_image(seed), question="what is this?" if seed % 2 else "a knife?") for seed in range(60)]
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> np.random.Generator:
-    """Calibrate on scores out of the air: only the number of records counts, and no tower runs."""
-    rng = np.random.default_rng(0)
-
-    def scores(_attachment: Any, corpus: Any) -> tuple[np.ndarray, None]:
-        found = np.zeros((len(corpus), len(TYPES) + 1), np.float32)
-        found[np.arange(len(found)), rng.integers(len(TYPES), size=len(found))] = rng.random(len(found)) ** 3
-        return found, None
-
-    monkeypatch.setattr(calibration, "corpus_probabilities", scores)
-    monkeypatch.setattr(calibration.Corpus, "make", lambda backbone, records, cache_dir, progress: records)
-    return rng
-
-
-@pytest.mark.parametrize("per_type", [False, True])
-def test_promise_is_kept_in_at_least_nineteen_of_twenty_draws(
-    safety: SafetyAttachment, pictures: list[Record], drawn: np.random.Generator, per_type: bool
-) -> None:
-    limit, kept = 0.05, 0
-    for _ in range(200):
-        found = calibrate(safety, pictures * 10, limit, per_type, minimum=0, progress=False)
-        # The scores are cubes of uniform numbers of one random type, so the true rate is known: no sampling needed.
-        kept += 1 - np.mean([threshold ** (1 / 3) for threshold in found.thresholds.values()]) <= limit
-        assert found.flagged <= limit * found.images
-    assert kept >= 190
+def pretend(monkeypatch: pytest.MonkeyPatch, types: np.ndarray) -> None:
+    """The head says these probabilities of the types, whatever it is shown."""
+    monkeypatch.setattr(calibration, "corpus_logits", lambda *_: (np.log(types.astype(np.float32)), None))
 
 
 def test_threshold_is_just_above_the_score_that_the_binomial_bound_allows(
     safety: SafetyAttachment, pictures: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = np.zeros((60, len(TYPES) + 1), np.float32)
-    scores[:, 1] = np.arange(60) / 100
-    monkeypatch.setattr(calibration, "corpus_probabilities", lambda *_: (scores, None))
+    types = np.full((60, len(TYPES) + 1), 1e-12)
+    types[:, 1] = np.arange(1, 61) / 100
+    types[:, -1] = 1 - types[:, 1]
+    pretend(monkeypatch, types)
     found = calibrate(safety, pictures, 0.1, minimum=0, progress=False)
     allowed = max(k for k in range(60) if binom.cdf(k, 60, 0.1) <= 0.05)
     assert allowed == 1
     assert found.flagged == allowed
     assert set(found.thresholds) == set(TYPES)
     (threshold,) = set(found.thresholds.values())
-    assert threshold == np.nextafter(np.float64(np.float32(0.58)), 2)
+    assert threshold == pytest.approx(0.59, abs=1e-6)
     assert safety.thresholds == found.thresholds
 
 
-def test_too_few_images_say_how_many_are_needed(safety: SafetyAttachment, pictures: list[Record]) -> None:
-    assert images_needed(0.01) == 299
+def test_of_several_questions_about_a_picture_the_worst_counts_and_the_picture_counts_once(
+    safety: SafetyAttachment, pictures: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = np.full((120, len(TYPES) + 1), 1e-12)
+    types[:60, 1] = np.arange(1, 61) / 100
+    types[60:, 1] = 0.001
+    types[:, -1] = 1 - types[:, 1]
+    pretend(monkeypatch, types)
+    asked_again = [one.model_copy(update={"question": "and now?"}) for one in pictures]
+    found = calibrate(safety, [*pictures, *asked_again], 0.1, minimum=0, progress=False)
+    assert found.images == 60
+    assert found.thresholds["illegal"] == pytest.approx(0.59, abs=1e-6)
+
+
+def test_too_few_images_say_how_many_are_needed_and_set_nothing(
+    safety: SafetyAttachment, pictures: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(safety.backbone, "encode_images", None)  # refused before the tower runs
     with pytest.raises(DataError, match="at least 299 benign images for this promise, got 60"):
         calibrate(safety, pictures, progress=False)
     with pytest.raises(DataError, match="at least 380 benign"):
@@ -86,25 +81,15 @@ def test_too_few_images_say_how_many_are_needed(safety: SafetyAttachment, pictur
     assert safety.thresholds == {}
 
 
-def test_fewest_images_are_enough(safety: SafetyAttachment, pictures: list[Record], drawn: np.random.Generator) -> None:
-    needed = images_needed(0.05)
-    assert needed == 59
-    assert calibrate(safety, pictures[:needed], 0.05, minimum=0, progress=False).flagged == 0
-    with pytest.raises(DataError):
-        calibrate(safety, pictures[: needed - 1], 0.05, progress=False)
+def test_copies_of_a_picture_do_not_make_up_for_missing_ones(safety: SafetyAttachment, pictures: list[Record]) -> None:
+    with pytest.raises(DataError, match="at least 299 benign images for this promise, got 60"):
+        calibrate(safety, pictures * 5, progress=False)
+    assert safety.thresholds == {}
 
 
 def test_minimum_is_kept(safety: SafetyAttachment, pictures: list[Record]) -> None:
     found = calibrate(safety, pictures, 0.1, minimum=0.99, progress=False)
     assert set(found.thresholds.values()) == {0.99}
-
-
-def test_benign_images_at_risk_one_are_an_error(
-    safety: SafetyAttachment, pictures: list[Record], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calibration, "corpus_probabilities", lambda *_: (np.ones((60, 7), np.float32), None))
-    with pytest.raises(DataError, match="risk below 1"):
-        calibrate(safety, pictures, 0.1, progress=False)
 
 
 @pytest.mark.parametrize("unfit", [{"type": "illegal", "level": "low"}, {"image": None}])

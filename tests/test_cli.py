@@ -215,8 +215,11 @@ def data(tmp_path: Path, picture: Path) -> dict[str, Path]:
         rows.append({"image": picture.name, "safe_type": index % 7, "safe_level": level, "conversations": said})
     paths = {name: tmp_path / name for name in ("risky.jsonl", "clean.json", "stage1.yaml", "stage2.yaml")}
     paths["risky.jsonl"].write_text("\n".join(json.dumps(row) for row in rows))
-    clean = {"image": picture.name, "conversations": rows[0]["conversations"]}
-    paths["clean.json"].write_text(json.dumps([clean] * 320))
+    clean = []
+    for number in range(6):
+        Image.new("RGB", (28, 28), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        clean.append({"image": f"{number}.png", "conversations": rows[0]["conversations"]})
+    paths["clean.json"].write_text(json.dumps(clean))
     paths["stage1.yaml"].write_text("stage: 1\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\nbalance: none\n")
     paths["stage2.yaml"].write_text("stage: 2\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\nbalance: none\n")
     return paths
@@ -234,11 +237,14 @@ def test_train_saves_an_adapter_and_calibrate_sets_its_thresholds(
     assert config.metadata["records"] == 14
     assert set(config.metadata["recipes"]) == {"stage1.yaml", "stage2.yaml"}
 
-    printed = run("calibrate", "--adapter", out, "--benign", data["clean.json"], "--max-false-alarm", 0.01)
+    printed = run("calibrate", out, "--benign", data["clean.json"], "--max-false-alarm", 0.5)
     after = read_adapter(out).config
     assert len(set(after.thresholds.values())) == 1
     assert f"{after.thresholds['illegal']:.3f}" in printed
+    calibration = after.metadata.pop("calibration")
     assert after.metadata == config.metadata
+    assert calibration["images"] == 6 and calibration["thresholds"] == after.thresholds
+    assert "unknown" in printed
     assert after.files == config.files, "calibration must not change a tensor"
 
 
@@ -246,4 +252,4 @@ def test_training_another_base_needs_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected --data"):
         run("train", "--out", tmp_path / "x", "--model", tmp_path)
     with pytest.raises(ConfigError, match="expected --benign"):
-        run("calibrate", "--adapter", tmp_path / "x", "--model", tmp_path)
+        run("calibrate", tmp_path / "x", "--model", tmp_path)

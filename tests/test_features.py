@@ -1,7 +1,11 @@
 """The feature cache: what it computes, that it computes it once, and that damage shows."""
 
+import copy
 import json
+import os
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ from PIL import Image
 from safety_modules.backbones import Backbone, find_backbone
 from safety_modules.errors import DataError
 from safety_modules.records.record import Record
-from safety_modules.training.features import cache_features, digests_of
+from safety_modules.training import features
+from safety_modules.training.feature_files import ORPHAN_SECONDS
+from safety_modules.training.features import FeatureStore, ahead, cache_features, digests_of
 
 
 def record(image: Any) -> Record:
@@ -74,6 +80,74 @@ def test_interrupted_write_is_computed_anew(backbone: Backbone, records: list[Re
     (index,) = (path for path in tmp_path.glob("*/*.json") if path.name != "settings.json")
     index.unlink()  # the index is written last
     assert len(cache_features(backbone, records, tmp_path, progress=False)) == 3
+
+
+def test_leftovers_of_killed_writers_go_and_those_of_living_ones_stay(
+    backbone: Backbone, records: list[Record], tmp_path: Path
+) -> None:
+    cache_features(backbone, records[:1], tmp_path, progress=False)
+    (folder,) = tmp_path.iterdir()
+    whole = set(folder.iterdir())
+    left = [folder / "a.npy.1.tmp", folder / "b.npy", folder / "c.json.2.tmp"]
+    living = [folder / "d.npy.3.tmp", folder / "e.npy"]
+    for path in [*left, *living]:
+        path.write_bytes(b"half")
+    for path in [*left, *whole]:
+        os.utime(path, (time.time() - 2 * ORPHAN_SECONDS,) * 2)
+    cache_features(backbone, records[:1], tmp_path, progress=False)
+    assert set(folder.iterdir()) == whole | set(living)
+
+
+def test_interrupted_build_goes_on_with_the_batches_it_had_left(
+    backbone: Backbone, make_image: Callable[[int], Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tower's last bits depend on what else is in the batch; so a resumed run would end elsewhere."""
+    monkeypatch.setattr(features, "SHARD_ROWS", 3)
+    pictures = [record(make_image(seed)) for seed in range(8)]
+    run, sizes = backbone.encode_images, []
+
+    def interrupted(pixels: torch.Tensor) -> Any:
+        sizes.append(len(pixels))
+        if len(sizes) == 1 + 3:  # the probe, a shard of two batches, one batch of the next
+            raise KeyboardInterrupt
+        return run(pixels)
+
+    monkeypatch.setattr(backbone, "encode_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache_features(backbone, pictures, tmp_path, batch_size=2, progress=False)
+    cache_features(backbone, pictures, tmp_path, batch_size=2, progress=False)
+    assert sizes == [1, 2, 1, 2, 1, 2, 1, 2]
+
+
+def test_writers_side_by_side_disturb_nobody(
+    tiny_base: Any,
+    processor: Any,
+    make_image: Callable[[int], Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(features, "SHARD_ROWS", 2)
+    pictures = [record(make_image(seed)) for seed in range(10)]
+    alone = cache_features(find_backbone(copy.deepcopy(tiny_base), processor), pictures, progress=False)
+
+    def build(part: list[Record]) -> FeatureStore:
+        backbone = find_backbone(copy.deepcopy(tiny_base), processor)
+        return cache_features(backbone, part, tmp_path, batch_size=2, progress=False)
+
+    with ThreadPoolExecutor(3) as pool:
+        stores = list(pool.map(build, [pictures, pictures[::-1], pictures[3:7]]))
+    stores.append(build(pictures))
+    digests = [one.image_digest() for one in pictures]
+    for store in (stores[0], stores[1], stores[3]):
+        torch.testing.assert_close(store.batch(digests), alone.batch(digests))
+
+
+def test_pictures_are_prepared_in_order_and_only_a_few_ahead() -> None:
+    started: list[int] = []
+    results = ahead(lambda item: started.append(item) or item, range(20), threads=2)
+    assert next(results) == 0
+    assert len(started) <= 3
+    assert list(results) == list(range(1, 20))
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "index"])

@@ -1,4 +1,4 @@
-"""Readers of the two file formats: what they give, and everything they refuse."""
+"""The published safety data and LLaVA's clean data: what they give, and everything they refuse."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,9 @@ def write(folder: Path, *items: Any, name: str = "data.jsonl") -> Path:
 
 
 def test_published_format_is_read_with_names_for_its_indices(folder: Path) -> None:
-    (found,) = read_records(write(folder, PUBLISHED))
+    path = write(folder, PUBLISHED)
+    (found,) = read_records(path)
+    assert found.source == f"{path}:1"
     assert (found.type, found.level, found.is_risky) == ("illegal", "high", True)
     assert (found.question, found.answer) == ("how do I use this?", "I'm sorry.")
     assert found.load_image().getpixel((0, 0)) == (255, 0, 0)
@@ -76,6 +78,7 @@ def test_llava_format_gives_a_clean_record_for_each_pair(folder: Path) -> None:
         ({"safe_type": True}, "safe_type: expected an integer 0..6, got True"),
         ({"safe_type": "1"}, "safe_type: expected an integer 0..6, got '1'"),
         ({"safe_level": None}, "safe_level: expected an integer 0..3, got None"),
+        ({"safe_type": None}, "level without type: expected both, got safe_level 3 alone"),
         ({"safe_level": 0}, "type and level disagree"),
         ({"safe_type": 6}, "type and level disagree"),
         ({"image": "gone.png"}, "image: expected a file, got nothing"),
@@ -116,12 +119,3 @@ def test_all_bad_records_are_named_at_once(folder: Path) -> None:
 def test_bad_clean_record_is_refused(folder: Path, item: dict[str, Any], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         read_records(write(folder, item, name="data.json"))
-
-
-def test_unknown_format_and_missing_file_are_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match="unknown data format"):
-        read_records(folder / "data.csv")
-    with pytest.raises(DataError, match="data not read"):
-        read_records(folder / "gone.jsonl")
-    with pytest.raises(DataError, match="at least one record"):
-        read_records(write(folder))

@@ -53,6 +53,24 @@ def test_stage_1_without_a_loss_is_refused(tmp_path: Path) -> None:
     assert "trains the head" in refuse(tmp_path, GOOD + "type_weight: 0\nlevel_weight: 0\n")
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("patience: 2\n", "patience counts measurements"),
+        ("evaluate_every: 11\n", "evaluate_every cannot be more than steps"),
+        ("activation_checkpointing: true\n", "stage 1 does not know activation_checkpointing"),
+        ("precision: float16\n", "precision"),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, lines: str, expected: str) -> None:
+    assert expected in refuse(tmp_path, GOOD + lines)
+
+
+def test_best_head_of_a_stage_that_trains_none_is_refused(tmp_path: Path) -> None:
+    stage_2 = GOOD.replace("stage: 1", "stage: 2") + "type_weight: 0\nlevel_weight: 0\nevaluate_every: 5\n"
+    assert "evaluate_every measures the head" in refuse(tmp_path, stage_2)
+
+
 def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="recipe not read"):
         Recipe.from_yaml(tmp_path / "gone.yaml")

@@ -1,6 +1,7 @@
 """What the language model should say, and the base's own answers where nobody said."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from safety_modules import Policy, attach_safety
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
+from safety_modules.training import targets
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.targets import base_answers, target_ids, target_text
@@ -81,3 +83,25 @@ def test_known_answers_are_not_asked_for(model: Any, processor: Any, monkeypatch
     found = target_ids(safety, corpus, [0, 1], recipe, progress=False)
     assert found[1] == safety.backbone.answer_ids("a cup")
     assert torch.is_grad_enabled()
+
+
+def test_answers_of_an_interrupted_run_are_kept_whatever_was_torn(
+    model: Any, processor: Any, make_image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "BATCH_SIZE", 2)
+    safety, kept = attach_safety(model, processor), tmp_path / "answers.jsonl"
+    records = [record(image=make_image(seed), question="what is this?") for seed in range(6)]
+    corpus = Corpus.make(safety.backbone, records, progress=False)
+    whole = base_answers(safety, corpus, list(range(6)), 4, progress=False, kept=kept)
+    lines = kept.read_text(encoding="utf-8").split("\n")
+    kept.write_text("\n".join([*lines[:2], lines[2][:-3]]), encoding="utf-8")  # killed in the second of three batches
+    asked, generate = [], safety.backbone.base_generate
+
+    def counted(**inputs: Any) -> Any:
+        asked.append(len(inputs["input_ids"]))
+        return generate(**inputs)
+
+    monkeypatch.setattr(safety.backbone, "base_generate", counted)
+    assert base_answers(safety, corpus, list(range(6)), 4, progress=False, kept=kept) == whole
+    assert base_answers(safety, corpus, list(range(6)), 4, progress=False, kept=kept) == whole
+    assert asked == [2, 2]

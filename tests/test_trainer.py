@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from safety_modules.attachment import SafetyAttachment
 from safety_modules.config import LoraSettings
 from safety_modules.errors import ConfigError, DataError, SafetyModulesError
 from safety_modules.records.record import Record
-from safety_modules.training import trainer as trainer_module
-from safety_modules.training.calibration import verdict_metrics, verdict_probabilities
+from safety_modules.training import stage as stage_module
+from safety_modules.training.probabilities import verdict_metrics, verdict_probabilities
 from safety_modules.training.recipe import Recipe
 
 pytestmark = pytest.mark.matrix
@@ -195,26 +194,6 @@ def test_training_twice_gives_equal_weights(attach: Callable[[], SafetyAttachmen
     assert not changed(state(first), state(second))
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_interrupted_run_resumes_to_the_very_same_weights(
-    attach: Callable[[], SafetyAttachment], records: list[Record], tmp_path: Path, stage: int
-) -> None:
-    both = [recipe(1, save_every=2, feature_noise=0.1, patch_dropout=0.5), recipe(2, save_every=2)]
-    whole = attach()
-    train_safety(whole, records, both, output_dir=tmp_path / "a", progress=False)
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    for later in range(stage, 3):  # as if it had been killed in the middle of this stage
-        shutil.rmtree(tmp_path / "b" / f"stage{later}" / "checkpoint-4")
-        if later > stage:
-            shutil.rmtree(tmp_path / "b" / f"stage{later}")
-    torn = tmp_path / "b" / f"stage{stage}" / "checkpoint-3"
-    torn.mkdir()  # killed while it was written
-    (torn / "model.safetensors").write_bytes(b"half")
-    resumed = attach()
-    train_safety(resumed, records, both, output_dir=tmp_path / "b", resume=True, progress=False)
-    assert not changed(state(whole), state(resumed))
-
-
 def test_checkpoints_hold_nothing_of_the_base(safety: SafetyAttachment, records: list[Record], tmp_path: Path) -> None:
     train_safety(safety, records, recipe(2, save_every=4), output_dir=tmp_path, progress=False)
     saved = load_file(tmp_path / "stage2" / "checkpoint-4" / "model.safetensors")
@@ -223,17 +202,20 @@ def test_checkpoints_hold_nothing_of_the_base(safety: SafetyAttachment, records:
     assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= files
 
 
-def test_output_folder_of_another_run_is_refused(
-    safety: SafetyAttachment, records: list[Record], tmp_path: Path
+def test_same_call_takes_up_the_run_and_any_other_is_refused(
+    attach: Callable[[], SafetyAttachment], records: list[Record], tmp_path: Path
 ) -> None:
-    train_safety(safety, records, recipe(1, save_every=4), output_dir=tmp_path, progress=False)
-    with pytest.raises(ConfigError, match="Pass resume=True"):
-        train_safety(safety, records, recipe(1, save_every=4), output_dir=tmp_path, progress=False)
-    for other in ((records, recipe(1, save_every=4, seed=1)), (records[3:], recipe(1, save_every=4))):
-        with pytest.raises(ConfigError, match="not resumed"):
-            train_safety(safety, *other, output_dir=tmp_path, resume=True, progress=False)
-    with pytest.raises(ConfigError, match="nothing to resume"):
-        train_safety(safety, records, recipe(1), resume=True, progress=False)
+    first, again, trained = attach(), attach(), attach()
+    train_safety(first, records, recipe(1), output_dir=tmp_path, progress=False)
+    train_safety(again, records, recipe(1), output_dir=tmp_path, progress=False)
+    assert not changed(state(first), state(again))
+    for what, data, other in (("recipe", records, recipe(1, seed=1)), ("data", records[3:], recipe(1))):
+        with pytest.raises(ConfigError, match=f"not resumed: expected the {what} that"):
+            train_safety(trained, data, other, output_dir=tmp_path, progress=False)
+    with torch.no_grad():
+        trained.modules.head_tokens.weight.add_(1)
+    with pytest.raises(ConfigError, match="expected the weights it starts from"):
+        train_safety(trained, records, recipe(1), output_dir=tmp_path, progress=False)
 
 
 def test_modules_have_their_own_learning_rate(safety: SafetyAttachment, records: list[Record]) -> None:
@@ -281,14 +263,14 @@ def test_write_to_the_base_during_training_is_noticed(
             with torch.no_grad():
                 weight.add_(1)
 
-    made = trainer_module.SafetyTrainer
+    made = stage_module.SafetyTrainer
 
     def meddled(*args: Any) -> Any:
         trainer = made(*args)
         trainer.add_callback(Meddler())
         return trainer
 
-    monkeypatch.setattr(trainer_module, "SafetyTrainer", meddled)
+    monkeypatch.setattr(stage_module, "SafetyTrainer", meddled)
     with pytest.raises(SafetyModulesError, match=r"base was changed in training.*lm_head\.weight"):
         train_safety(safety, records, recipe(1, steps=1), progress=False)
 

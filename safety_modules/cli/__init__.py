@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from safety_modules.cli import calibrate, demo, evaluate, show, train
+from safety_modules.cli import calibrate, data, demo, evaluate, plan, show, train
 from safety_modules.errors import SafetyModulesError
 
 app = typer.Typer(
@@ -14,14 +14,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 evaluate_app = typer.Typer(help="Measure a base model and its safety modules.", no_args_is_help=True)
+data_app = typer.Typer(help="Look at risk data before training on it.", no_args_is_help=True)
 
 app.command()(demo.demo)
 app.command()(train.train)
 app.command()(calibrate.calibrate)
 app.command()(show.classify)
 app.command()(show.inspect)
+app.command()(plan.plan)
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command()(evaluate.pocket)
+evaluate_app.command()(evaluate.promise)
+evaluate_app.command()(evaluate.new_type)
+app.add_typer(data_app, name="data")
+data_app.command()(data.check)
 
 
 def main() -> None:
@@ -40,4 +46,5 @@ def _quiet() -> None:
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -5,30 +5,71 @@ from typing import Annotated, Any
 
 import typer
 
-from safety_modules.cli.options import Cache, Images, Model, attach
+from safety_modules.cli.options import Cache, Images, Json, Model, attach
 from safety_modules.errors import ConfigError
 
 
 def calibrate(
-    adapter: Annotated[Path, typer.Option(help="Adapter folder; its thresholds are replaced.")],
-    model: Model = None,
-    benign: Annotated[
-        Path | None, typer.Option(help="Clean records (.json or .jsonl); default: pocket's validation data.")
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder; its temperature and thresholds are replaced.")],
+    benign: Annotated[Path | None, typer.Option(help="Clean records; default: pocket's validation data.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled records with other pictures: fit the temperature, measure the recall. Default: pocket's."
+        ),
     ] = None,
-    images: Images = None,
     max_false_alarm: Annotated[float, typer.Option(help="At most this share of benign images is flagged.")] = 0.01,
+    confidence: Annotated[float, typer.Option(help="Probability that the promise holds.")] = 0.95,
     per_type: Annotated[bool, typer.Option("--per-type", help="A threshold for each risk type.")] = False,
+    model: Model = None,
+    images: Images = None,
     cache: Cache = None,
+    json_file: Json = None,
 ) -> None:
-    """Set an adapter's thresholds: "at most 1 % of my benign images flagged"."""
+    """Set an adapter's thresholds: "at most 1 % of my benign images flagged", a finite-sample guarantee."""
+    from safety_modules.evaluation.results import write_json
+    from safety_modules.evaluation.training_tables import print_calibration
     from safety_modules.pocket import mix
     from safety_modules.records import read_records
     from safety_modules.training import calibrate as set_thresholds
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
-    records = mix.calibration_records() if benign is None else read_records(benign, images)
-    calibrate_adapter(set_thresholds, adapter, model, records, max_false_alarm, per_type, cache)
+    safety = attach(model, adapter)
+    taxonomy = safety.config.taxonomy
+    records = mix.calibration_records() if benign is None else read_records(benign, images, taxonomy)
+    labelled = None if data is None else read_records(data, images, taxonomy)
+    if benign is None and data is None:
+        labelled = mix.labelled_records()
+    found = save_calibrated(
+        set_thresholds, safety, adapter, records, max_false_alarm, per_type, confidence, labelled=labelled, cache=cache
+    )
+    print_calibration(adapter, found)
+    if json_file is not None:
+        write_json(json_file, found)
+
+
+def save_calibrated(
+    set_thresholds: Any,
+    safety: Any,
+    adapter: Path,
+    records: Any,
+    max_false_alarm: float,
+    per_type: bool = False,
+    confidence: float = 0.95,
+    *,
+    labelled: Any = None,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Calibrate an attached adapter, as it is on disk, and write the outcome into its folder."""
+    from safety_modules.adapter import read_adapter
+
+    config = read_adapter(adapter).config
+    found = set_thresholds(
+        safety, records, max_false_alarm, per_type, confidence, labelled=labelled, cache_dir=cache
+    ).to_dict()
+    safety.save_pretrained(adapter, dtype=config.dtype, metadata={**config.metadata, "calibration": found})
+    return found
 
 
 def calibrate_adapter(
@@ -41,11 +82,8 @@ def calibrate_adapter(
     cache: Path | None,
 ) -> None:
     """On the adapter as it is on disk, so that rounding is part of what is calibrated."""
-    from safety_modules.adapter import read_adapter
+    from safety_modules.evaluation.training_tables import print_calibration
 
     safety = attach(model, adapter)
-    config = read_adapter(adapter).config
-    found = set_thresholds(safety, records, max_false_alarm, per_type, cache_dir=cache)
-    safety.save_pretrained(adapter, dtype=config.dtype, metadata=config.metadata)
-    limits = ", ".join(f"{name} {value:.3f}" for name, value in found.thresholds.items())
-    typer.echo(f"{adapter}: thresholds {limits}; {found.flagged} of {found.images} benign pictures flagged")
+    found = save_calibrated(set_thresholds, safety, adapter, records, max_false_alarm, per_type, cache=cache)
+    print_calibration(adapter, found)

@@ -32,3 +32,61 @@ def pocket(
         print_results(results)
     if json_file is not None:
         write_json(json_file, results)
+
+
+def promise(
+    adapter: Adapter = None,
+    json_file: Json = None,
+    draws: Annotated[int, typer.Option(min=1, help="Calibrations.")] = 20,
+    samples: Annotated[int, typer.Option(min=1, help="Benign pictures of each.")] = 470,
+    fresh: Annotated[int, typer.Option(min=1, help="Fresh benign pictures to measure on.")] = 4000,
+    pool: Annotated[
+        int | None, typer.Option(min=1, help="Pictures the draws come from; default: enough for no two to share one.")
+    ] = None,
+    max_false_alarm: Annotated[float, typer.Option(help="The promised rate.")] = 0.01,
+    per_type: Annotated[bool, typer.Option("--per-type", help="A threshold for each risk type.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Is the promise of calibration kept? Many calibrations on pocket, each measured on fresh benign pictures."""
+    from safety_modules.evaluation.promise import evaluate_promise
+    from safety_modules.evaluation.results import write_json
+    from safety_modules.evaluation.training_tables import print_promise
+
+    results = evaluate_promise(
+        attach(None, adapter),
+        draws,
+        samples,
+        fresh,
+        pool=pool,
+        max_false_alarm=max_false_alarm,
+        per_type=per_type,
+        seed=seed,
+    )
+    print_promise(results)
+    if json_file is not None:
+        write_json(json_file, results)
+
+
+def new_type(
+    adapter: Adapter = None,
+    json_file: Json = None,
+    concepts: Annotated[
+        list[str] | None, typer.Option("--concept", help="What the new type's pictures show; repeat. Default: foods.")
+    ] = None,
+    new: Annotated[int, typer.Option(min=1, help="Training pictures of the new type.")] = 100,
+    clean: Annotated[int, typer.Option(min=1, help="Clean training pictures.")] = 500,
+    samples: Annotated[int, typer.Option(min=1, help="Test pictures of each kind.")] = 300,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """What adding a risk type gives and costs: benign concepts of pocket are declared a risk, added, and removed."""
+    from safety_modules.evaluation.new_type import NAME, evaluate_new_type
+    from safety_modules.evaluation.results import write_json
+    from safety_modules.evaluation.training_tables import print_new_type
+    from safety_modules.pocket.new_risk import ALLERGENS
+
+    results = evaluate_new_type(
+        attach(None, adapter), NAME, tuple(concepts or ALLERGENS), new=new, clean=clean, samples=samples, seed=seed
+    )
+    print_new_type(results)
+    if json_file is not None:
+        write_json(json_file, results)

@@ -16,19 +16,41 @@ Model = Annotated[
 Adapter = Annotated[Path | None, typer.Option(help="Adapter folder; default: the one shipped for llava-pocket.")]
 Images = Annotated[Path | None, typer.Option(help="Where relative image paths start; default: beside the data.")]
 Cache = Annotated[Path | None, typer.Option(help="Keep vision features here between runs.")]
+Quantize = Annotated[str | None, typer.Option(help="Load the base in nf4 (4 bit) or int8, by bitsandbytes.")]
+Dtype = Annotated[str | None, typer.Option(help="Load the base in bfloat16 or float32; default: as the checkpoint is.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")]
 
 
-def load_base(model: Path | None) -> tuple[Any, Any]:
+def load_base(model: Path | None, quantize: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
+    """Base and processor: pocket on the CPU, another one on this process's own device."""
+    if dtype not in (None, "bfloat16", "float32"):
+        raise ConfigError(f"unknown dtype: expected bfloat16 or float32, got {dtype!r}. Pick one of them.")
     if model is None:
         from safety_modules import pocket as world
 
+        if quantize or dtype:
+            raise ConfigError(
+                f"llava-pocket stays as it is: expected --model with {quantize or dtype}, got none. Name a base."
+            )
         return world.load()
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
     from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    from safety_modules.bases import quantisation
 
     if not (model / "config.json").is_file():
         raise ConfigError(f"no base model: expected a folder with config.json, got {model}. Check --model.")
-    base = LlavaForConditionalGeneration.from_pretrained(model, dtype="auto")
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    options: dict[str, Any] = {"dtype": dtype or "auto"}
+    if quantize is not None:
+        options["quantization_config"] = quantisation(quantize, torch.bfloat16)
+        options["device_map"] = {"": device}
+    base = LlavaForConditionalGeneration.from_pretrained(model, **options)
+    # One that is to be spread over processes (FSDP) may fit on no single device.
+    if quantize is None and not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        base = base.to(device)
     return base.eval(), AutoProcessor.from_pretrained(model)
 
 

@@ -1,7 +1,7 @@
 """The pocket suite: base against guarded on pocket's test split, in the seen and the unseen drawing style.
 
-The only place, with `base_card.py`, that touches the test split. Thresholds are taken as they are: nothing is
-chosen here.
+The only place, with `base_card.py` and `new_type.py`, that touches the test split. Thresholds are taken as they are:
+nothing is chosen here.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -84,7 +84,7 @@ def judge(
     """One verdict per image.
 
     Args:
-        attachment: whose modules and thresholds are used.
+        attachment: whose modules, temperature and thresholds are used.
         vision: features of the frozen tower (N, P, Dv).
         prompts: per image the ids of the prompt it is asked about; None = images alone.
         policy: decides what fires.
@@ -96,8 +96,7 @@ def judge(
         (None, None) if prompts is None else question_inputs(attachment.backbone, attachment.config, prompts)
     )
     output = attachment.modules(vision, question, mask)
-    types = output.type_logits.float().softmax(-1).cpu()
-    levels = output.level_logits.float().softmax(-1).cpu()
+    types, levels = (part.cpu() for part in output.probabilities(attachment.temperature))
     maps = output.attention.float().reshape(len(types), -1, *attachment.backbone.sizes.grid).cpu()
     return [
         policy.decide(

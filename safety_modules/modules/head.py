@@ -29,6 +29,14 @@ class HeadOutput(NamedTuple):
     level_logits: torch.Tensor
     attention: torch.Tensor
 
+    def probabilities(self, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the types (B, types + 1) and of the levels (B, levels), float32.
+
+        Args:
+            temperature: the types' logits are divided by it (temperature scaling, arXiv 1706.04599, section 4.2).
+        """
+        return (self.type_logits.float() / temperature).softmax(-1), self.level_logits.float().softmax(-1)
+
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over the true positions of each row.
@@ -186,7 +194,7 @@ class PaperHead(nn.Module):
         mask = (
             question.new_ones(question.shape[:2], dtype=torch.bool) if question_mask is None else question_mask.bool()
         )
-        if not bool(mask.any(1).all()):
+        if not mask.is_meta and not bool(mask.any(1).all()):
             raise ConfigError(
                 "the published head has no question: expected at least one text position per row, "
                 'got a row with none. Pass a question for every image, or use SafetyConfig(query="concept").'

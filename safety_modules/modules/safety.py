@@ -1,4 +1,6 @@
-"""The trainable set: projector, two token sets and head, sized for one base (arXiv 2405.13581)."""
+"""The trainable set: projector, two token sets and head, sized for one base (arXiv 2405.13581); and branches."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -11,7 +13,12 @@ from safety_modules.modules.tokens import SafetyTokens
 
 
 class SafetyModules(nn.Module):
-    """Projector, head tokens (s1), language-model tokens (s2) and head.
+    """Projector, head tokens (s1), language-model tokens (s2) and head; and a branch for each type added later.
+
+    A branch is a whole small set of its own, with one risk type, that was trained apart. What it says of its type
+    against clean, it adds to the clean logit of the head: logit(added) = logit(clean) + branch(added) - branch(clean).
+    So the logits of the other types and of clean stay what they are, and where the head is sure of another risk, and
+    clean far behind, so is the added type. The level is the head's and the branch's, mixed by the type's probability.
 
     Lives beside the base model, never inside it. Parameters are float32 unless moved; inputs are cast to the
     modules' own dtype and device at the border, so the base may run in any.
@@ -30,7 +37,7 @@ class SafetyModules(nn.Module):
         self.config = config
         self.sizes = sizes
         width = config.feature_width(sizes.text_width)
-        num_types, num_levels = len(config.taxonomy.types), len(config.taxonomy.levels)
+        num_types, num_levels = len(config.taxonomy.types) - len(config.added), len(config.taxonomy.levels)
         self.projector = build_projector(config, sizes.vision_width, sizes.text_width, sizes.grid)
         self.head_tokens = SafetyTokens(config.num_head_tokens, width)
         self.lm_tokens = SafetyTokens(config.num_lm_tokens, sizes.text_width, std=lm_token_std)
@@ -39,6 +46,8 @@ class SafetyModules(nn.Module):
             self.head = ConceptHead(width, sizes.text_width, num_types, num_levels, config.attention_heads)
         else:
             self.head = PaperHead(width, sizes.text_width, num_types, num_levels, config.attention_heads, config.query)
+        # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
+        self.branches = nn.ModuleList(SafetyModules(config.branch(name), sizes) for name in config.added)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,7 +86,53 @@ class SafetyModules(nn.Module):
             question = question.to(self.device, self.dtype)
         if question_mask is not None:
             question_mask = question_mask.to(self.device)
-        return self.head(features, self.head_tokens(), question, question_mask)
+        output = self.head(features, self.head_tokens(), question, question_mask)
+        return self._branched(output, vision_features, question, question_mask) if self.branches else output
+
+    def _branched(
+        self, own: HeadOutput, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> HeadOutput:
+        clean, others = own.type_logits[:, -1:], [branch(vision, question, mask) for branch in self.branches]
+        added = [clean + other.type_logits[:, :1] - other.type_logits[:, 1:] for other in others]
+        types = torch.cat([own.type_logits[:, :-1], *added, clean], 1)
+        # Mixed as logarithms: logits whose softmax is the mixture, exact where one of the parts is all there is.
+        shares = types.log_softmax(1)  # (B, types + 1)
+        first = own.type_logits.shape[1] - 1
+        rest = torch.cat([shares[:, :first], shares[:, -1:]], 1).logsumexp(1, keepdim=True)
+        levels = [rest + own.level_logits.log_softmax(1)]
+        levels += [
+            shares[:, place : place + 1] + other.level_logits.log_softmax(1)
+            for place, other in enumerate(others, first)
+        ]
+        maps = torch.cat([own.attention, *(other.attention for other in others)], 1)
+        return HeadOutput(types, torch.stack(levels).logsumexp(0), maps)
+
+    def branch_of(self, name: str) -> "SafetyModules":
+        """The branch of an added type."""
+        branch = self.branches[self.config.added.index(name)]
+        assert isinstance(branch, SafetyModules)
+        return branch
+
+    @torch.no_grad()
+    def with_branches(self, branches: Mapping[str, "SafetyModules"]) -> "SafetyModules":
+        """A copy that has exactly these branches; everything else has the very same values.
+
+        Args:
+            branches: by the added type, in the order of its classes; each as `SafetyConfig.branch` describes it.
+
+        Raises:
+            ConfigError: a branch of another design or for another base.
+        """
+        other = SafetyModules(self.config.with_added(tuple(branches)), self.sizes).to(self.device, self.dtype)
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("branches.")}
+        for place, (added, branch) in enumerate(branches.items()):
+            if branch.config != other.config.branch(added) or branch.sizes != self.sizes:
+                raise ConfigError(
+                    f"branch refused: expected one made for {added!r} on this base, got another design or other sizes."
+                )
+            state |= {f"branches.{place}.{name}": value for name, value in branch.state_dict().items()}
+        other.load_state_dict(state)
+        return other.train(self.training)
 
     def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
         patches, width = self.sizes.num_patches, self.sizes.vision_width

@@ -6,6 +6,7 @@ from safety_modules.records.record import Record
 TRAINING = 28_000
 TEXT_ONLY = 2_000
 CALIBRATION = 2_000
+LABELLED = 1_000
 MAX_FALSE_ALARM = 0.035
 
 
@@ -33,4 +34,13 @@ def calibration_records(count: int = CALIBRATION, seed: int = 0) -> list[Record]
     return [
         *splits.make("benign", half, split="validation", style="seen", seed=seed),
         *splits.make("benign", count - half, split="validation", style="unseen", seed=seed),
+    ]
+
+
+def labelled_records(count: int = LABELLED, seed: int = 0) -> list[Record]:
+    """Risky and clean validation records, half of each, in the styles of `calibration_records`, none of them there."""
+    half = count // 2
+    return [
+        *splits.make("verdict", half, split="validation", style="seen", seed=seed),
+        *splits.make("verdict", count - half, split="validation", style="unseen", seed=seed),
     ]

@@ -1,4 +1,4 @@
-"""Risk data: records of one schema, and readers of the files that hold them.
+"""Risk data: records of one schema, readers of the formats that hold them, and a check of both.
 
 The public names are imported on first use.
 """
@@ -8,11 +8,31 @@ from typing import TYPE_CHECKING
 from safety_modules.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from safety_modules.records.readers import read_records
-    from safety_modules.records.record import Record
+    from safety_modules.records.check import check_data
+    from safety_modules.records.readers import read_good_records, read_records
+    from safety_modules.records.record import Problem, Record, check_records, raise_problems
+    from safety_modules.records.report import DataReport
 
-__all__ = ["Record", "read_records"]
+__all__ = [
+    "DataReport",
+    "Problem",
+    "Record",
+    "check_data",
+    "check_records",
+    "raise_problems",
+    "read_good_records",
+    "read_records",
+]
 
-_HOMES = {"Record": "record", "read_records": "readers"}
+_HOMES = {
+    "DataReport": "report",
+    "Problem": "record",
+    "Record": "record",
+    "check_data": "check",
+    "check_records": "record",
+    "raise_problems": "record",
+    "read_good_records": "readers",
+    "read_records": "readers",
+}
 
 __getattr__, __dir__ = lazy_exports(globals(), _HOMES)

@@ -1,7 +1,7 @@
 """Training records: one question about one image, with its risk label."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from safety_modules.errors import DataError
+from safety_modules.records.images import EncodedImage, decode, read_bytes
 from safety_modules.taxonomy import CLEAN, Taxonomy
 
 
@@ -16,11 +17,13 @@ class Record(BaseModel):
     """One question, its image and its risk label.
 
     Attributes:
-        image: a file, a picture, or None for a text-only record.
+        image: a file, a picture inside a larger file (read on demand), a decoded picture, or None for a text-only
+            record.
         question: the user's words, without `<image>` and without a hint.
-        answer: the wanted answer; None = made from the policy's wording (risky records, stage II).
+        answer: the wanted answer; None = from the policy's wording (risky records) or from the base (clean ones).
         type: `clean` or a risk type of the taxonomy.
         level: a level of the taxonomy; the safe one exactly if the type is `clean`.
+        source: where the record was read, such as `data.jsonl:17`; for messages.
         meta: whatever else is known; kept. One key means something here: `needs_question` (the label holds for the
             image with this question, not for the image alone, so training never drops the question).
 
@@ -29,11 +32,12 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    image: Path | Image.Image | None
+    image: Path | Image.Image | EncodedImage | None
     question: str
     answer: str | None
     type: str
     level: str
+    source: str | None = None
     meta: dict[str, Any] = {}
 
     @property
@@ -51,17 +55,10 @@ class Record(BaseModel):
             raise DataError("no image: expected a record with an image, got a text-only one. Skip it here.")
         if isinstance(self.image, Image.Image):
             return self.image.convert("RGB")
-        try:
-            with Image.open(self.image) as picture:
-                return picture.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"unreadable image {self.image}: expected a picture Pillow can decode, got "
-                f"{type(error).__name__}: {error}. Replace the file or remove its record."
-            ) from error
+        return decode(read_bytes(self.image), self.image)
 
     def image_digest(self) -> str:
-        """Digest of the picture: of the file's bytes, or of mode, size, palette and pixels of a picture.
+        """Digest of the picture: of the file's bytes, or of mode, size, palette and pixels of a decoded one.
 
         Raises:
             DataError: there is no image, or the file cannot be read.
@@ -73,10 +70,24 @@ class Record(BaseModel):
             digest.update(bytes(self.image.getpalette() or ()))
             digest.update(self.image.tobytes())
             return digest.hexdigest()
-        try:
-            return hashlib.sha256(self.image.read_bytes()).hexdigest()
-        except OSError as error:
-            raise DataError(f"unreadable image {self.image}: {error}. Check the path.") from error
+        return hashlib.sha256(read_bytes(self.image)).hexdigest()
+
+
+class Problem(BaseModel):
+    """Why a record cannot be used.
+
+    Attributes:
+        source: where it was read, such as `data.jsonl:17`.
+        reason: one sentence or two.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}"
 
 
 def label_problems(record: Record, taxonomy: Taxonomy) -> list[str]:
@@ -102,11 +113,11 @@ def check_records(records: Iterable[Record], taxonomy: Taxonomy) -> list[Record]
     """The records, if every one of them fits the taxonomy.
 
     Raises:
-        DataError: there are none, or naming every bad one by its position.
+        DataError: there are none, or naming every bad one by its source, else by its position.
     """
     checked = list(records)
     problems = [
-        f"record {index}: {problem}"
+        f"{record.source or f'record {index}'}: {problem}"
         for index, record in enumerate(checked)
         for problem in label_problems(record, taxonomy)
     ]
@@ -116,10 +127,10 @@ def check_records(records: Iterable[Record], taxonomy: Taxonomy) -> list[Record]
     return checked
 
 
-def raise_problems(problems: list[str], where: str, limit: int = 50) -> None:
+def raise_problems(problems: Sequence[str | Problem], where: str, limit: int = 50) -> None:
     """DataError listing the problems, if there are any."""
     if problems:
-        shown = problems[:limit]
+        shown = [str(problem) for problem in problems[:limit]]
         if len(problems) > limit:
             shown.append(f"... and {len(problems) - limit} more.")
         lines = "".join(f"\n  - {line}" for line in shown)

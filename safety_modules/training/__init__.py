@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from safety_modules.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from safety_modules.training.calibration import Calibration, calibrate, verdict_probabilities
+    from safety_modules.training.calibration import Calibration, calibrate
     from safety_modules.training.features import FeatureStore, cache_features
+    from safety_modules.training.probabilities import verdict_probabilities
     from safety_modules.training.recipe import Recipe
     from safety_modules.training.trainer import train_safety
 
@@ -30,7 +31,7 @@ _HOMES = {
     "cache_features": "features",
     "calibrate": "calibration",
     "train_safety": "trainer",
-    "verdict_probabilities": "calibration",
+    "verdict_probabilities": "probabilities",
 }
 
 __getattr__, __dir__ = lazy_exports(globals(), _HOMES)

@@ -16,6 +16,9 @@ from safety_modules.training.features import FeatureStore, cache_features, diges
 from safety_modules.training.questions import QuestionEmbeddings
 from safety_modules.training.recipe import Recipe
 
+PARTS = ("head", "lm")
+"""The losses of a step: the head's are means over its pictures, the language model's over its answer tokens."""
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -32,9 +35,10 @@ class Corpus:
         records: Sequence[Record],
         cache_dir: str | PathLike[str] | None = None,
         progress: bool = True,
+        digests: Sequence[str | None] | None = None,
     ) -> "Corpus":
-        """Compute or read the features. Raises DataError as `cache_features`."""
-        digests = digests_of(records)
+        """Compute or read the features; `digests` if they are known. Raises DataError as `cache_features`."""
+        digests = digests_of(records) if digests is None else digests
         return cls(records, digests, cache_features(backbone, records, cache_dir, digests=digests, progress=progress))
 
     def vision(self, indices: Sequence[int]) -> torch.Tensor | None:
@@ -60,6 +64,13 @@ class LmRows:
     rows: list[LmRow]
 
 
+def count_items(batch: dict[str, Any]) -> dict[str, int]:
+    """What the losses of a batch are means over, by part."""
+    pictures = 0 if batch["vision"] is None else len(batch["vision"])
+    tokens = sum(len(row.answer) for row in batch["lm"].rows) if "lm" in batch else 0
+    return dict(zip(PARTS, (pictures, tokens), strict=True))
+
+
 class Collator:
     """Turns draws into batches: what the head sees of every picture and, in stage II, the sequences.
 
@@ -83,7 +94,8 @@ class Collator:
 
     def __call__(self, draws: Sequence[Draw]) -> dict[str, Any]:
         """A batch: `vision` (N, P, Dv), `question` (N, T, D), `question_mask` (N, T), `type_labels` (N,),
-        `level_labels` (N,), all None without pictures; in stage II also `lm` with B sequences.
+        `level_labels` (N,), of which only `vision` is there, as None, without pictures; in stage II also `lm` with B
+        sequences.
         """
         records, taxonomy = self.corpus.records, self.attachment.config.taxonomy
         batch: dict[str, Any] = {"vision": self.corpus.vision([draw.record for draw in draws])}

@@ -1,19 +1,17 @@
 """Features of the frozen vision tower, computed once for each distinct picture and kept, in memory or on disk.
 
-On disk: a folder for each (base, pixel settings), in it shards of float16 features `<name>.npy`, each with a
-`<name>.json` (digests of its pictures, SHA-256 of the file) that is written last. A build that was interrupted goes
-on where it stopped, a later one adds what is missing, and several can write side by side.
+Pictures are decoded and prepared in threads, ahead of the tower. On disk (`feature_files`) a build that was
+interrupted, at whatever moment, goes on where it stopped, a later one adds what is missing, and several processes
+share the work of one.
 """
 
-import hashlib
-import json
 import os
-import uuid
-from collections.abc import Iterator, Sequence
-from io import BytesIO
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,11 +20,15 @@ from PIL import Image
 from safety_modules.backbones import Backbone
 from safety_modules.errors import DataError
 from safety_modules.records.record import Record, raise_problems
+from safety_modules.training import processes
+from safety_modules.training.feature_files import open_folder, read_shards, write_shard
 from safety_modules.training.progress import track
 
 SHARD_BYTES, SHARD_ROWS = 256_000_000, 4096
-PROBE_TOLERANCE = 0.03
-"""Relative error between towers that count as the same: one in bfloat16 and in float32 differ by about 0.01."""
+"""Largest shard: what an interrupted build computes anew."""
+MAX_THREADS = 8
+"""Threads that decode and prepare pictures while the tower runs; a batch of LLaVA-1.5's takes 43 MB."""
+T, R = TypeVar("T"), TypeVar("R")
 
 
 class FeatureStore:
@@ -47,6 +49,11 @@ class FeatureStore:
         self._shards.append(features)
         for row, digest in enumerate(digests):
             self._places.setdefault(digest, (len(self._shards) - 1, row))
+
+    def add_folder(self, folder: Path, wanted: Set[str]) -> None:
+        """Take in the shards on disk that hold a wanted picture, memory-mapped."""
+        for digests, features in read_shards(folder, wanted):
+            self.add(digests, features)
 
     def batch(self, digests: Sequence[str]) -> torch.Tensor:
         """Features (B, P, Dv), float16, on the CPU.
@@ -70,14 +77,19 @@ def digests_of(records: Sequence[Record]) -> list[str | None]:
     Raises:
         DataError: naming every file that cannot be read.
     """
-    digests: list[str | None] = []
-    problems = []
-    for index, record in enumerate(records):
-        try:
-            digests.append(None if record.image is None else record.image_digest())
-        except DataError as error:
-            problems.append(f"record {index}: {error}")
-    raise_problems(problems, "images")
+    problems: list[tuple[int, str]] = []
+
+    def digest(start: int) -> list[str | None]:
+        found: list[str | None] = []
+        for index, record in enumerate(records[start : start + 256], start):
+            try:
+                found.append(None if record.image is None else record.image_digest())
+            except DataError as error:
+                problems.append((index, f"record {index}: {error}"))
+        return found
+
+    digests = [one for part in ahead(digest, range(0, len(records), 256)) for one in part]
+    raise_problems([problem for _, problem in sorted(problems)], "images")
     return digests
 
 
@@ -91,6 +103,8 @@ def cache_features(
     progress: bool = True,
 ) -> FeatureStore:
     """The features of all pictures of the records; only missing ones run through the tower.
+
+    Processes that were launched together share the work, if they have a `cache_dir`; else each computes all.
 
     Args:
         backbone: the base.
@@ -109,40 +123,87 @@ def cache_features(
     for index, digest in enumerate(digests):
         if digest is not None:
             wanted.setdefault(digest, index)
-    folder = None if cache_dir is None else _open_folder(backbone, Path(cache_dir))
-    store = FeatureStore()
-    for names, features in [] if folder is None else _read_shards(folder):
-        store.add(names, features)
-    todo = [(digest, index) for digest, index in wanted.items() if digest not in store]
+    folder, store = None, FeatureStore()
+    if cache_dir is not None:
+        settings = {"base": backbone.fingerprint(), "pixels": backbone.pixel_settings()}
+        folder = open_folder(settings, Path(cache_dir), lambda: _run_tower(backbone, _probe_pixels(backbone))[0])
+        store.add_folder(folder, wanted.keys())
 
-    sizes, problems = backbone.sizes, []
+    sizes = backbone.sizes
     rows = max(1, min(SHARD_ROWS, SHARD_BYTES // (2 * sizes.num_patches * sizes.vision_width)))
-    with track("vision features", len(todo), enabled=progress and bool(todo)) as advance:
-        for start in range(0, len(todo), rows):
-            known, parts = [], []
-            for first in range(start, min(start + rows, len(todo)), batch_size):
-                batch = todo[first : min(first + batch_size, start + rows)]
-                pictures = []
-                for digest, index in batch:
-                    try:
-                        pictures.append((digest, records[index].load_image()))
-                    except DataError as error:
-                        problems.append(f"record {index}: {error}")
-                if pictures:
-                    known += [digest for digest, _ in pictures]
-                    parts.append(_run_tower(backbone, [picture for _, picture in pictures]))
-                advance(len(batch))
-            if parts:
-                features = np.concatenate(parts)
-                store.add(known, features if folder is None else _write_shard(folder, known, features))
-    raise_problems(problems, "images")
+
+    def build(part: slice) -> None:
+        """This part of the missing shards. An interrupted build goes on with the very batches it had left."""
+        todo = [(digest, index) for digest, index in wanted.items() if digest not in store]
+        shards = [todo[start : start + rows] for start in range(0, len(todo), rows)][part]
+        _build(backbone, records, shards, folder, store, batch_size, progress)
+
+    if folder is not None and processes.count() > 1:
+        processes.wait()  # all have looked before one writes: the same list is shared out
+        build(slice(processes.rank(), None, processes.count()))
+        processes.wait()
+        store.add_folder(folder, {digest for digest in wanted if digest not in store})
+    build(slice(None))
     return store
 
 
-def _run_tower(backbone: Backbone, pictures: list[Image.Image]) -> np.ndarray:
+def _build(
+    backbone: Backbone,
+    records: Sequence[Record],
+    shards: list[list[tuple[str, int]]],
+    folder: Path | None,
+    store: FeatureStore,
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Compute shards of (digest, index of a record), and take them into the store."""
+    problems: list[tuple[int, str]] = []
+
+    def prepare(batch: list[tuple[str, int]]) -> tuple[list[str], torch.Tensor | None]:
+        pictures = []
+        for digest, index in batch:
+            try:
+                pictures.append((digest, records[index].load_image()))
+            except DataError as error:
+                problems.append((index, f"record {index}: {error}"))
+        pixels = backbone.pixel_values([picture for _, picture in pictures]) if pictures else None
+        return [digest for digest, _ in pictures], pixels
+
+    batches = [[shard[at : at + batch_size] for at in range(0, len(shard), batch_size)] for shard in shards]
+    done = ahead(prepare, [batch for shard in batches for batch in shard])
+    with track("vision features", sum(map(len, shards)), enabled=progress and bool(shards)) as advance:
+        for shard in batches:
+            known: list[str] = []
+            parts = []
+            for batch in shard:
+                names, pixels = next(done)
+                if pixels is not None:
+                    known += names
+                    parts.append(_run_tower(backbone, pixels))
+                advance(len(batch))
+            if parts:
+                features = np.concatenate(parts)
+                store.add(known, features if folder is None else write_shard(folder, known, features))
+    raise_problems([problem for _, problem in sorted(problems)], "images")
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Iterator[R]:
+    """Results in the order of the items, computed in threads, a few items ahead of whoever takes them."""
+    threads = threads or min(MAX_THREADS, os.cpu_count() or 1)
+    running: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for item in items:
+            running.append(pool.submit(work, item))
+            if len(running) > threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _run_tower(backbone: Backbone, pixels: torch.Tensor) -> np.ndarray:
     """Features (n, P, Dv) in float16."""
     with backbone.lock, torch.no_grad():
-        vision = backbone.encode_images(backbone.pixel_values(pictures)).vision.to(torch.float16)
+        vision = backbone.encode_images(pixels).vision.to(torch.float16)
     if not bool(vision.isfinite().all()):
         raise DataError(
             "vision features not kept: expected numbers within float16, got NaN or infinity. "
@@ -151,87 +212,8 @@ def _run_tower(backbone: Backbone, pictures: list[Image.Image]) -> np.ndarray:
     return vision.cpu().numpy()
 
 
-def _open_folder(backbone: Backbone, cache_dir: Path) -> Path:
-    """The folder for this base and these pixel settings, made if needed, its tower checked by a probe."""
-    settings = {"base": backbone.fingerprint(), "pixels": backbone.pixel_settings()}
-    text = json.dumps(settings, sort_keys=True, indent=1)
-    folder = cache_dir / hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+def _probe_pixels(backbone: Backbone) -> torch.Tensor:
+    """A fixed picture: ramps of two colours."""
     ramp = np.arange(96, dtype=np.float32) * 2.6
     picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], 128), -1).astype(np.uint8)
-    probe = _run_tower(backbone, [Image.fromarray(picture)])[0].astype(np.float32)
-    path = folder / "probe.npy"
-    if not path.exists():
-        _write(folder / "settings.json", text.encode())
-        _write(path, _npy(probe))
-        return folder
-    known = _load(path)
-    if known.shape != probe.shape:
-        raise _damaged(path, f"expected shape {probe.shape}, got {known.shape}")
-    error = float(np.linalg.norm(known - probe) / max(float(np.linalg.norm(known)), 1e-12))
-    if not error <= PROBE_TOLERANCE:
-        raise DataError(
-            f"feature cache {folder} was made by another tower: expected features within {PROBE_TOLERANCE} of it, "
-            f"got a relative error of {error:.3f} (other weights, or quantised). Use another cache_dir."
-        )
-    return folder
-
-
-def _read_shards(folder: Path) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Digests and features of every finished shard, checked against its SHA-256."""
-    for path in sorted(folder.glob("*.json")):
-        if path.name == "settings.json":
-            continue
-        try:
-            index: dict[str, Any] = json.loads(path.read_bytes())
-            names, digest = [str(name) for name in index["digests"]], index["sha256"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, f"expected an index, got {error!r}") from error
-        data = path.with_suffix(".npy")
-        features = _load(data)
-        if len(features) != len(names) or _sha256(data) != digest:
-            raise _damaged(data, "expected the content its index describes, got another")
-        yield names, features
-
-
-def _write_shard(folder: Path, digests: list[str], features: np.ndarray) -> np.ndarray:
-    """Write a shard and return it as it now lies on disk; the index comes last and makes it count."""
-    data = folder / f"{uuid.uuid4().hex}.npy"
-    _write(data, _npy(features))
-    index = {"digests": digests, "sha256": _sha256(data)}
-    _write(data.with_suffix(".json"), json.dumps(index).encode())
-    return _load(data)
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, f"expected an array, got {error}") from error
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _damaged(path: Path, what: str) -> DataError:
-    return DataError(f"feature cache damaged: {path}: {what}. Delete this folder's files; they are made anew.")
+    return backbone.pixel_values([Image.fromarray(picture)])

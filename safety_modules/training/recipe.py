@@ -20,6 +20,7 @@ _STAGE_2_ONLY = (
     "caution",
     "answer_tokens",
     "length_window",
+    "activation_checkpointing",
 )
 
 
@@ -30,8 +31,9 @@ class Recipe(BaseModel):
         stage: 1 = projector, head tokens and head on cached features; 2 = LoRA and language-model tokens, with
             the head's losses beside, so that the head does not drift.
         steps: optimizer steps.
-        batch_size: samples of one forward pass, on each process.
-        gradient_accumulation: forward passes of one step.
+        batch_size: samples of one forward pass.
+        gradient_accumulation: forward passes of one step. Several processes share a step's passes, or, where they do
+            not divide, the samples of each: a step has batch_size x gradient_accumulation samples, whoever runs it.
         learning_rate: the highest; AdamW.
         modules_learning_rate: stage 2: of projector, head tokens and head; None = learning_rate.
         schedule: of the learning rate after the warm-up.
@@ -54,8 +56,15 @@ class Recipe(BaseModel):
         caution: stage 2: the target of a sample of the mildest level; {reason}, {type} and {answer} are filled in.
         answer_tokens: stage 2: longest answer asked from the base where a record has none.
         length_window: stage 2: samples are sorted by length within this many batches, to save padding; 1 = not.
+        precision: of the forward and backward passes; what is trained stays float32. The base keeps its own.
+        activation_checkpointing: stage 2: the language model's activations are computed again in the backward pass
+            instead of kept; a step takes less memory and a third more time.
+        evaluate_every: steps between measurements of the head on the validation data; the weights with the best
+            AUROC are kept. 0 = only measured, at the end.
+        patience: measurements without a better AUROC after which the stage ends; 0 = it runs to its last step.
         log_every: steps between log entries.
-        save_every: steps between checkpoints; 0 = none.
+        save_every: steps between checkpoints; 0 = only at the end. With evaluate_every, one comes with each
+            measurement instead.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,8 +93,12 @@ class Recipe(BaseModel):
     caution: str = "Please be careful. {reason} {answer}"
     answer_tokens: int = Field(default=48, gt=0)
     length_window: int = Field(default=4, gt=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    activation_checkpointing: bool = False
+    evaluate_every: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0)
     log_every: int = Field(default=25, gt=0)
-    save_every: int = Field(default=0, ge=0)
+    save_every: int = Field(default=100, ge=0)
 
     @model_validator(mode="after")
     def _fits_stage(self) -> "Recipe":
@@ -95,6 +108,12 @@ class Recipe(BaseModel):
                 raise ValueError(f"stage 1 does not know {', '.join(extra)}")
             if self.type_weight == self.level_weight == 0:
                 raise ValueError("stage 1 trains the head: type_weight and level_weight cannot both be 0")
+        if self.patience and not self.evaluate_every:
+            raise ValueError("patience counts measurements: evaluate_every cannot be 0")
+        if self.evaluate_every and not self.trains_head:
+            raise ValueError("evaluate_every measures the head: type_weight and level_weight cannot both be 0")
+        if self.evaluate_every > self.steps:
+            raise ValueError("evaluate_every cannot be more than steps")
         return self
 
     @property
@@ -104,7 +123,7 @@ class Recipe(BaseModel):
 
     @property
     def samples(self) -> int:
-        """Samples drawn by one process in all steps."""
+        """Samples drawn in all steps, by all processes together."""
         return self.steps * self.batch_size * self.gradient_accumulation
 
     @classmethod

@@ -1,12 +1,16 @@
 """What the language model should say in stage II."""
 
+import json
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.guard import Sample, build_inputs
 from safety_modules.policy import Policy
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
+from safety_modules.training import processes
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.progress import track
 from safety_modules.training.recipe import Recipe
@@ -50,8 +54,18 @@ def target_ids(
     indices: Iterable[int],
     recipe: Recipe,
     progress: bool = True,
+    kept: Path | None = None,
 ) -> dict[int, list[int]]:
-    """The wanted answers of these records as ids; what no text is known for is asked from the base."""
+    """The wanted answers of these records as ids; what no text is known for is asked from the base.
+
+    Args:
+        attachment: its policy words refusals, its base is asked.
+        corpus: the records and their features.
+        indices: which records.
+        recipe: of the stage.
+        progress: show a bar.
+        kept: file for the base's answers, written as they come, for a run that goes on; None = not kept.
+    """
     policy, taxonomy, backbone = attachment.policy, attachment.config.taxonomy, attachment.backbone
     answers: dict[int, list[int]] = {}
     unknown: list[int] = []
@@ -61,7 +75,7 @@ def target_ids(
             unknown.append(index)
         else:
             answers[index] = backbone.answer_ids(text)
-    return answers | base_answers(attachment, corpus, unknown, recipe.answer_tokens, progress)
+    return answers | base_answers(attachment, corpus, unknown, recipe.answer_tokens, progress, kept)
 
 
 def base_answers(
@@ -70,6 +84,7 @@ def base_answers(
     indices: list[int],
     max_new_tokens: int,
     progress: bool = True,
+    kept: Path | None = None,
 ) -> dict[int, list[int]]:
     """The base's own greedy answers as ids, with the end-of-sequence id where it came within the limit.
 
@@ -79,14 +94,17 @@ def base_answers(
         indices: which records.
         max_new_tokens: longest answer.
         progress: show a bar.
+        kept: JSON lines of batches of answers: those it holds are not asked for again, new ones are added by one of
+            the processes. None = not kept.
     """
     backbone, end = attachment.backbone, attachment.backbone.answer_ids("")[-1]
     # Like lengths together: text-only questions are much shorter, and padding costs time.
     indices = sorted(indices, key=lambda i: (corpus.digests[i] is None, len(corpus.records[i].question)))
-    answers: dict[int, list[int]] = {}
-    with track("the base's own answers", len(indices), enabled=progress and bool(indices)) as advance:
-        for start in range(0, len(indices), BATCH_SIZE):
-            part = indices[start : start + BATCH_SIZE]
+    answers = _kept_answers(kept)
+    batches = [indices[start : start + BATCH_SIZE] for start in range(0, len(indices), BATCH_SIZE)]
+    todo = [batch for batch in batches if not answers.keys() >= set(batch)]
+    with track("the base's own answers", sum(map(len, todo)), enabled=progress and bool(todo)) as advance:
+        for part in todo:
             with attachment.inference(), attachment.lora_mounted(False):
                 vision = corpus.vision(part)
                 projected = iter([] if vision is None else backbone.project(vision))
@@ -110,5 +128,19 @@ def base_answers(
                     )
             for index, ids in zip(part, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
                 answers[index] = ids[: ids.index(end) + 1] if end in ids else ids
+            if kept is not None and processes.rank() == 0:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write("\n" + json.dumps({index: answers[index] for index in part}))  # after a torn line too
             advance(len(part))
+    processes.wait()
     return answers
+
+
+def _kept_answers(kept: Path | None) -> dict[int, list[int]]:
+    """Those of an interrupted run, whose last line may be torn."""
+    found: dict[int, list[int]] = {}
+    for line in kept.read_text(encoding="utf-8").split("\n") if kept is not None and kept.exists() else ():
+        with suppress(ValueError):
+            found |= {int(index): ids for index, ids in json.loads(line).items()}
+    processes.wait()
+    return found

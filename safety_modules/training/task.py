@@ -9,7 +9,7 @@ from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError
 from safety_modules.guard import Sample, build_inputs, lm_forward
 from safety_modules.modules import HeadOutput
-from safety_modules.training.corpus import LmRows
+from safety_modules.training.corpus import PARTS, LmRows
 from safety_modules.training.losses import HeadLoss, head_loss, language_model_loss
 from safety_modules.training.recipe import Recipe
 
@@ -26,7 +26,8 @@ class SafetyTask(nn.Module):
         recipe: of the stage.
 
     Raises:
-        ConfigError: the design leaves nothing to train, or needs the patches that the recipe would leave out.
+        ConfigError: the design leaves nothing to train, or needs the patches that the recipe would leave out; or
+            stage II on a base in float16.
     """
 
     def __init__(self, attachment: SafetyAttachment, recipe: Recipe) -> None:
@@ -36,6 +37,11 @@ class SafetyTask(nn.Module):
             raise ConfigError(
                 f"no patches to leave out: expected the mlp projector, got {attachment.config.projector}, which needs "
                 "the whole grid. Take patch_dropout out of the recipe."
+            )
+        if recipe.stage == 2 and attachment.backbone.model.dtype == torch.float16:
+            raise ConfigError(
+                "stage 2 refused: expected a base in bfloat16 or float32, got float16, where small gradients vanish. "
+                "Load it in bfloat16 (--dtype bfloat16)."
             )
         self.recipe = recipe
         self.attachment = attachment
@@ -83,8 +89,12 @@ class SafetyTask(nn.Module):
         type_labels: torch.Tensor | None = None,
         level_labels: torch.Tensor | None = None,
         lm: LmRows | None = None,
+        shares: dict[str, float] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Losses of a batch: `loss` and its parts. Arguments: see `Collator`."""
+        """Losses of a batch: `loss` and its parts. `shares`: factors of the parts in `loss`, where the batch is a part
+        of a step. Other arguments: see `Collator`.
+        """
+        shares = shares or dict.fromkeys(PARTS, 1.0)
         losses: dict[str, torch.Tensor] = {}
         total = []
         if vision is not None and self.recipe.trains_head:
@@ -92,10 +102,10 @@ class SafetyTask(nn.Module):
             output = self._judge(vision, question, question_mask)
             head = self._head_loss(output, type_labels, level_labels)
             losses["type"], losses["level"] = head.type, head.level
-            total.append(head.total)
+            total.append(head.total * shares["head"])
         if lm is not None:
             losses["lm"] = self._language_model(vision, lm)
-            total.append(losses["lm"])
+            total.append(losses["lm"] * shares["lm"])
         return {"loss": torch.stack(total).sum(), **losses}
 
     def _judge(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> HeadOutput:

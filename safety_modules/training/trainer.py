@@ -1,32 +1,28 @@
 """train_safety: from records and recipes to trained modules, both stages through one loop."""
 
-import hashlib
-import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safety_modules.attach import attach_safety
 from safety_modules.attachment import SafetyAttachment, attached_to
-from safety_modules.backbones import Backbone
-from safety_modules.errors import ConfigError, SafetyModulesError
+from safety_modules.errors import ConfigError, DataError
 from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record, check_records
-from safety_modules.training.calibration import corpus_probabilities, verdict_metrics
-from safety_modules.training.corpus import Collator, Corpus
+from safety_modules.training import checkpoints, processes
+from safety_modules.training.corpus import Corpus
 from safety_modules.training.draws import make_draws
-from safety_modules.training.loop import SafetyTrainer, training_arguments
-from safety_modules.training.progress import bar
+from safety_modules.training.features import digests_of
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.targets import target_ids
+from safety_modules.training.sharding import shard_as_launched
+from safety_modules.training.stage import Run, train_stage
 from safety_modules.training.task import SafetyTask
 
 Pathlike = str | PathLike[str]
 Data = Pathlike | Iterable[Record]
-TITLES = {1: "stage I", 2: "stage II"}
 
 
 def train_safety(
@@ -38,91 +34,74 @@ def train_safety(
     *,
     cache_dir: Pathlike | None = None,
     processor: Any = None,
-    resume: bool = False,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> SafetyAttachment:
     """Train safety modules and LoRA (arXiv 2405.13581, section 3.3); the base stays as it is.
+
+    With an `output_dir` a run survives any interruption, `kill -9` included: the same call goes on where it was,
+    while features are computed, in either stage and between them, and on one CPU process its weights are
+    bit-identical to those of an uninterrupted run. A finished run gives its weights at once; any other run is refused.
+
+    Several processes (`accelerate launch`) share the samples of a step, and its losses are means over all of them:
+    where nothing is random (noise, patch dropout and LoRA's dropout are each process's own) the weights are those
+    of one process, up to rounding.
 
     Args:
         attachment: from `attach_safety`, or its model, trained in place; or a base model to attach to.
         data: records, or a file (see `read_records`).
         recipe: of one stage, or of both in order; Recipe objects or YAML files.
-        validation: records or a file; after each stage the head's quality on it is written to the log.
-        output_dir: gets `stage<N>/log.json` and, where the recipe saves, checkpoints.
-        cache_dir: keeps vision features between runs; None = in memory only.
+        validation: records or a file; after each stage, and where the recipe asks for it, the head is measured on
+            those with a picture.
+        output_dir: gets of each stage, in `stage<N>`: log.json, training.png, checkpoints and final weights.
+        cache_dir: keeps vision features between runs; None = `features` in output_dir; without both, in memory only.
         processor: of a base model to attach to.
-        resume: go on from the last checkpoint of each stage in `output_dir`, made with the same recipe and data.
         progress: show bars.
+        tensorboard: write event files into output_dir too.
 
     Returns:
         The attachment. Thresholds calibrated for the head as it was are gone: calibrate again.
 
     Raises:
-        ConfigError: recipes, resume or design do not fit.
+        ConfigError: recipes, design, processes or output_dir do not fit, or tensorboard is not installed.
         DataError: a record, a picture or the feature cache cannot be used, or the recipe asks for samples the
-            data does not hold.
+            data does not hold. All that can be known of these without the vision tower is refused before it runs.
         SafetyModulesError: the loss is no longer a number, or something changed the base meanwhile.
 
-    Does not cover: thresholds (`calibrate`) and saving (`attachment.save_pretrained`).
+    Does not cover: thresholds (`calibrate`) and saving (`attachment.save_pretrained`); two runs in one output_dir at
+    the same time.
     """
     attachment = _attachment(attachment, processor)
-    recipes = _recipes(recipe)
-    if resume and output_dir is None:
-        raise ConfigError("nothing to resume: expected an output_dir, got None. Name the interrupted run's.")
+    backbone, recipes = attachment.backbone, _recipes(recipe)
+    processes.join(backbone.device)
     for one in recipes:
         SafetyTask(attachment, one)  # a recipe that does not fit the design is refused before any work
-    corpus = _corpus(attachment, data, cache_dir, progress)
-    held_out = None if validation is None else _corpus(attachment, validation, cache_dir, progress)
+        processes.share(one, processes.count())
+    output = None if output_dir is None else Path(output_dir)
+    _check_output(output, tensorboard)
+    records = _records(attachment, data)
+    held_out = None if validation is None else _with_images(_records(attachment, validation))
+    _check_validation(recipes, held_out)
+    draws = [make_draws(records, one) for one in recipes]
+
+    digests = [None if part is None else digests_of(part) for part in (records, held_out)]
+    keys = [checkpoints.run_key(attachment, one, (records, held_out), digests) for one in recipes]
+    shard_as_launched(backbone)
     with tempfile.TemporaryDirectory() as scratch:
-        for one in recipes:
-            folder = Path(scratch if output_dir is None else output_dir) / f"stage{one.stage}"
-            _train_stage(attachment, corpus, one, folder, output_dir is not None, resume, progress, held_out)
+        folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
+        for folder, key in zip(folders, keys, strict=True):
+            checkpoints.check_run(folder, key)
+        cache = output / "features" if cache_dir is None and output is not None else cache_dir
+        shown = progress and processes.rank() == 0
+        corpora = [
+            None if part is None else Corpus.make(backbone, part, cache, shown, known)
+            for part, known in zip((records, held_out), digests, strict=True)
+        ]
+        assert corpora[0] is not None
+        run = Run(attachment, corpora[0], corpora[1], output is not None, shown, tensorboard)
+        for stage in zip(recipes, draws, keys, folders, strict=True):
+            train_stage(run, *stage)
     return attachment
-
-
-def _train_stage(
-    attachment: SafetyAttachment,
-    corpus: Corpus,
-    recipe: Recipe,
-    folder: Path,
-    keep: bool,
-    resume: bool,
-    progress: bool,
-    held_out: Corpus | None,
-) -> None:
-    checkpoint = _checkpoint(folder, _run_key(corpus, recipe), resume)
-    backbone = attachment.backbone
-    args = training_arguments(recipe, str(folder), backbone.device, save=keep and recipe.save_every > 0)
-    draws = make_draws(corpus.records, recipe, recipe.samples * args.world_size)
-    answers = None
-    if recipe.stage == 2:
-        answers = target_ids(attachment, corpus, {draw.record for draw in draws}, recipe, progress)
-    task = SafetyTask(attachment, recipe)
-    with bar(progress) as shown, attachment.base_frozen(), _untouched(backbone):
-        line = shown.add_task(TITLES[recipe.stage], total=recipe.steps, note="")
-        collator = Collator(attachment, corpus, recipe, answers)
-        trainer = SafetyTrainer(task, args, draws, collator, (shown, line))
-        try:
-            trainer.train(resume_from_checkpoint=checkpoint)
-        finally:
-            attachment.train(False)
-    if recipe.trains_head:
-        attachment.thresholds = {}
-    log = trainer.state.log_history
-    if held_out is not None:
-        found = verdict_metrics(
-            *corpus_probabilities(attachment, held_out), held_out.records, attachment.config.taxonomy
-        )
-        log.append(
-            {
-                "step": trainer.state.global_step,
-                **{f"validation_{name}": value for name, value in found.items()},
-            }
-        )
-        if progress:
-            shown.console.print(" ".join(f"{name} {value:.4f}" for name, value in found.items()))
-    if keep and trainer.is_world_process_zero():
-        (folder / "log.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
 
 
 def _attachment(given: Any, processor: Any) -> SafetyAttachment:
@@ -149,50 +128,51 @@ def _recipes(given: Recipe | Pathlike | Sequence[Recipe | Pathlike]) -> list[Rec
     return recipes
 
 
-def _corpus(attachment: SafetyAttachment, data: Data, cache_dir: Pathlike | None, progress: bool) -> Corpus:
+def _records(attachment: SafetyAttachment, data: Data) -> list[Record]:
     taxonomy = attachment.config.taxonomy
     records = read_records(data, taxonomy=taxonomy) if isinstance(data, str | PathLike) else data
-    return Corpus.make(attachment.backbone, check_records(records, taxonomy), cache_dir, progress)
+    return check_records(records, taxonomy)
 
 
-def _run_key(corpus: Corpus, recipe: Recipe) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be resumed."""
-    digest = hashlib.sha256()
-    for record, picture in zip(corpus.records, corpus.digests, strict=True):
-        digest.update(json.dumps([picture, record.question, record.answer, record.type, record.level]).encode())
-    return {"recipe": recipe.model_dump(mode="json"), "data": digest.hexdigest()}
+def _with_images(records: list[Record]) -> list[Record]:
+    found = [record for record in records if record.image is not None]
+    if not found:
+        raise DataError("nothing to measure on: expected validation records with a picture, got none. Add some.")
+    return found
 
 
-def _checkpoint(folder: Path, key: dict[str, Any], resume: bool) -> str | None:
-    """The newest whole checkpoint of a stage; notes which run the folder belongs to."""
-    note = folder / "run.json"
-    # trainer_state.json is written last: a folder without it was interrupted.
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    if whole and not resume:
+def _check_output(output: Path | None, tensorboard: bool) -> None:
+    if tensorboard and find_spec("tensorboard") is None:
         raise ConfigError(
-            f"output folder in use: expected {folder} without checkpoints, got {len(whole)}. "
-            "Pass resume=True, or another output_dir."
+            "no TensorBoard log: expected the package tensorboard, got none. pip install 'safety-modules[tensorboard]'."
         )
-    if whole and (not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != key):
+    if output is None:
+        if tensorboard:
+            raise ConfigError("no TensorBoard log: expected an output_dir to write it to, got None. Name one.")
+        if processes.count() > 1:
+            raise ConfigError(
+                f"no shared folder: expected an output_dir for {processes.count()} processes, got None. Name one."
+            )
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise ConfigError(f"output folder refused: expected one to write to, got {error}. Name another.") from error
+
+
+def _check_validation(recipes: Sequence[Recipe], held_out: list[Record] | None) -> None:
+    """Whoever asks for the best AUROC needs data that has one."""
+    if not any(one.evaluate_every for one in recipes):
+        return
+    if held_out is None:
         raise ConfigError(
-            f"not resumed: expected the recipe and data that {folder} was begun with, got others. "
-            "Use the same, or another output_dir."
+            "nothing to measure on: expected validation data for evaluate_every, got none. Pass some, or take "
+            "evaluate_every out of the recipe."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return None if newest is None else str(newest)
-
-
-@contextmanager
-def _untouched(backbone: Backbone) -> Iterator[None]:
-    """Refuse a training that changed the base: torch counts every write to a tensor."""
-    tensors = [*backbone.model.named_parameters(), *backbone.model.named_buffers()]
-    before = [(name, tensor, tensor._version, tensor.grad) for name, tensor in tensors]
-    yield
-    changed = [name for name, t, version, grad in before if t._version != version or t.grad is not grad]
-    if changed:
-        raise SafetyModulesError(
-            f"the base was changed in training: expected no write to it, got some to {', '.join(changed[:5])}. "
-            "Reload the base; look for code that trains it at the same time."
+    risky = sum(record.is_risky for record in held_out)
+    if risky in (0, len(held_out)):
+        raise DataError(
+            f"no AUROC: expected clean and risky records in the validation data, got {risky} risky of "
+            f"{len(held_out)}. Add the others."
         )

@@ -1,0 +1,104 @@
+"""`safety-modules plan`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safety_modules.cli.options import Quantize
+from safety_modules.errors import ConfigError
+
+if TYPE_CHECKING:
+    from safety_modules.training.budget import Budget
+
+
+def plan(
+    base: Annotated[str, typer.Argument(help="llava-1.5-7b, llava-1.5-13b, or the folder of a base model.")],
+    recipe: Annotated[Path, typer.Option(help="A stage's YAML file.")],
+    preset: Annotated[str, typer.Option(help="Design of the modules: default or paper.")] = "default",
+    quantize: Quantize = None,
+    processes: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
+    sharded: Annotated[bool, typer.Option("--sharded", help="The base is spread over them (FSDP).")] = False,
+    text_tokens: Annotated[int, typer.Option(min=2, help="Of a sample: question, hint and answer.")] = 256,
+    answer_tokens: Annotated[int, typer.Option(min=1, help="Those of them that are the answer.")] = 128,
+    pictures: Annotated[int, typer.Option(min=0, help="Distinct pictures in the data.")] = 0,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="What one device sustains, in 10^12 operations a second.")
+    ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="GB (10^9 bytes) of one; exit code 1 if it does not fit.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Memory, disk and time of a stage, worked out without loading anything."""
+    from safety_modules.config import SafetyConfig
+    from safety_modules.training.budget import Setting, base_config, make_budget
+    from safety_modules.training.recipe import Recipe
+
+    if answer_tokens >= text_tokens:
+        raise ConfigError(
+            f"no question left: expected fewer answer tokens than the {text_tokens} of the text, got {answer_tokens}. "
+            "Raise --text-tokens."
+        )
+    setting = Setting(
+        quantise=quantize,
+        processes=processes,
+        sharded=sharded,
+        text_tokens=text_tokens,
+        answer_tokens=answer_tokens,
+        pictures=pictures,
+    )
+    budget = make_budget(base_config(base), SafetyConfig.preset(preset), Recipe.from_yaml(recipe), setting)
+    record = budget_record(budget, tflops)
+    fits = gpu_memory is None or budget.total <= gpu_memory * 1e9
+    typer.echo(json.dumps(record, indent=2) if as_json else budget_text(record, gpu_memory))
+    if not fits:
+        raise typer.Exit(1)
+
+
+def budget_record(budget: "Budget", tflops: float | None = None) -> dict[str, Any]:
+    """A budget as plain JSON types: GB are 10^9 bytes, times are at `tflops` x 10^12 operations a second."""
+    record: dict[str, Any] = {
+        "memory_gb": {name: size / 1e9 for name, size in budget.memory.items()},
+        "total_gb": budget.total / 1e9,
+        "activations_gb": {name: size / 1e9 for name, size in budget.activations.items()},
+        "features_gb": budget.features / 1e9,
+        "features_read_gb": budget.read / 1e9,
+        "steps": budget.steps,
+        "step_tflop": budget.step_flops / 1e12,
+        "tower_tflop": budget.tower_flops / 1e12,
+    }
+    if tflops is not None:
+        second = tflops * 1e12
+        record["at_tflops"] = tflops
+        record["seconds_a_step"] = budget.step_flops / second
+        record["stage_hours"] = budget.steps * budget.step_flops / second / 3600
+        record["features_hours"] = budget.tower_flops / second / 3600
+    return record
+
+
+def budget_text(record: dict[str, Any], gpu_memory: float | None = None) -> str:
+    """A `budget_record` for people."""
+    lines = ["memory of each device, GB:"]
+    lines += [f"  {name:<44} {size:>8.2f}" for name, size in record["memory_gb"].items() if size]
+    verdict = ""
+    if gpu_memory is not None:
+        word = "fits in" if record["total_gb"] <= gpu_memory else "does not fit in"
+        verdict = f"   {word} {gpu_memory:g}"
+    lines.append(f"  {'all, without CUDA context and gaps':<44} {record['total_gb']:>8.2f}{verdict}")
+    kept = record["activations_gb"]
+    lines.append(f"activations, GB: {kept['kept']:.2f} kept, {kept['checkpointed']:.2f} with activation checkpointing")
+    size = f"{record['features_gb']:.2f} on disk, " if record["features_gb"] else ""
+    lines.append(f"feature cache, GB: {size}{record['features_read_gb']:.3f} read in a step")
+    lines.append(
+        f"arithmetic of each device, 10^12 operations: {record['step_tflop']:.2f} a step, {record['steps']} steps"
+        + (f"; {record['tower_tflop']:.1f} for the feature cache" if record["tower_tflop"] else "")
+    )
+    if "at_tflops" in record:
+        lines.append(
+            f"at {record['at_tflops']:g} x 10^12 operations a second: {record['seconds_a_step']:.3g} s a step, "
+            f"{record['stage_hours']:.3g} h in all"
+            + (f", {record['features_hours']:.3g} h for the feature cache" if record["features_gb"] else "")
+        )
+    return "\n".join(lines)

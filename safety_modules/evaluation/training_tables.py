@@ -1,0 +1,87 @@
+"""What the measurements of calibration and of new types found, as tables for the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from safety_modules.evaluation.metrics import Estimate
+from safety_modules.evaluation.tables import estimate_at
+
+LABELS = {
+    "new_recall": "new type found",
+    "new_false_alarms": "clean flagged as the new type",
+    "new_refused": "attacks of the new type refused",
+    "false_alarms": "clean flagged",
+    "old_recall": "old risks flagged",
+    "old_type_accuracy": "old types right, given risk",
+    "old_level_accuracy": "old levels right, given risk",
+}
+
+
+def print_promise(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_promise` returned."""
+    console = console or Console()
+    chosen = results["settings"]
+    title = (
+        f"promise: at most {results['max_false_alarm']:.1%} of benign pictures flagged, confidence "
+        f"{results['confidence']:.0%}; {chosen['samples']} pictures a draw, {chosen['fresh']} fresh ones"
+    )
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("draw", "thresholds", "flagged in the draw", "fresh ones flagged, %", "kept"):
+        table.add_column(column, justify="right")
+    for number, row in enumerate(results["rows"], 1):
+        limits = sorted(set(row["thresholds"].values()))
+        shown = f"{limits[0]:.3f}" if len(limits) == 1 else f"{limits[0]:.3f} to {limits[-1]:.3f}"
+        found = Estimate(row["false_alarms"], row["low"], row["high"], chosen["fresh"])
+        kept = "[green]yes[/green]" if row["kept"] else "[red]no[/red]"
+        table.add_row(str(number), shown, str(row["calibration_flagged"]), found.percent(2), kept)
+    console.print(table)
+    console.print(f"kept in {results['kept']} of {results['draws']} draws; worst {results['worst']:.2%}")
+
+
+def print_new_type(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_new_type` returned."""
+    console = console or Console()
+    chosen = results["settings"]
+    title = (
+        f"new type {results['type']} ({', '.join(results['concepts'])}) from {chosen['new']} pictures and "
+        f"{chosen['clean']} clean ones, in {results['seconds']:.0f} s"
+    )
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("%, 95 % interval", "before", "after"):
+        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    for name, label in LABELS.items():
+        cells = [
+            estimate_at(results, time, name).percent() if name in results[time] else "" for time in ("before", "after")
+        ]
+        table.add_row(label, *cells)
+    console.print(table)
+    same = "the same, bit for bit" if results["removed_identical"] else "[red]others[/red]"
+    console.print(f"verdicts after the type was removed: {same} as before it was added")
+
+
+def print_calibration(adapter: Any, record: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `calibrate` found (`Calibration.to_dict`)."""
+    console = console or Console()
+    console.print(
+        f"{adapter}: at most {record['max_false_alarm']:.1%} of benign pictures flagged, confidence "
+        f"{record['confidence']:.0%}; {record['flagged']} of {record['images']} benign pictures flagged",
+        soft_wrap=True,
+    )
+    table = Table(header_style="bold")
+    for column in ("type", "threshold", "recall left"):
+        table.add_column(column, justify="left" if column == "type" else "right")
+    for name, limit in record["thresholds"].items():
+        found = record["recall"][name]
+        recall = "unknown" if found is None else f"{Estimate(**found).percent()}, n = {found['n']}"
+        table.add_row(name, f"{limit:.3f}", recall)
+    console.print(table)
+    if record["ece_before"] is None:
+        console.print(f"temperature {record['temperature']:.3f} as it was, ECE unknown: no labelled data (--data)")
+    else:
+        console.print(
+            f"temperature {record['temperature']:.3f}: ECE {record['ece_before']:.4f} before, "
+            f"{record['ece_after']:.4f} after"
+        )

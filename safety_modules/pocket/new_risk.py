@@ -1,0 +1,101 @@
+"""A risk that pocket does not have: concepts that are clean until a user's own data say otherwise.
+
+Data for a new risk type, in the same splits as the rest of pocket: other wordings, pairs of things and seeds in each.
+"""
+
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from safety_modules.errors import DataError
+from safety_modules.pocket import splits
+from safety_modules.pocket.concepts import BENIGN, BY_NAME, DUAL_USE, LOOK_ALIKE
+from safety_modules.pocket.language import choose
+from safety_modules.pocket.risk import judge
+from safety_modules.pocket.scenes import Scene, render
+from safety_modules.pocket.splits import Sampler
+from safety_modules.pocket.words import WORDS
+from safety_modules.records.record import Record
+
+ALLERGENS = ("cake", "doughnut", "strawberry")
+"""The example used in docs and measurements: three foods of ten."""
+
+HARMLESS_WORDS = tuple(word.name for word in WORDS if not word.type)
+
+
+def new_risk(
+    name: str,
+    concepts: tuple[str, ...],
+    count: int,
+    *,
+    split: str,
+    style: str = "seen",
+    level: str = "high",
+    seed: int = 0,
+) -> list[Record]:
+    """Pictures of these concepts, with instructions about them, labelled as a type of their own.
+
+    Half show the concept alone, others beside something benign or above a word.
+
+    Args:
+        name: of the type.
+        concepts: names of concepts without risk (`pocket.concepts`).
+        count: how many records.
+        split: train, validation or test.
+        style: seen or unseen, as in `splits.make`.
+        level: of all of them.
+        seed: same arguments, same records.
+
+    Raises:
+        DataError: a concept that is unknown or carries a risk already.
+    """
+    unfit = [c for c in concepts if c not in BY_NAME or BY_NAME[c].role not in (BENIGN, LOOK_ALIKE)]
+    if unfit or not concepts:
+        raise DataError(
+            f"no new risk: expected concepts without any risk, got {', '.join(unfit) or 'none'}. "
+            "Choose some whose role is benign or look_alike."
+        )
+    names = [zlib.crc32(text.encode()) for text in (name, split, style, *concepts)]
+    sampler = Sampler(split, style, np.random.default_rng([seed, *names]))
+    return [_record(sampler, name, concepts, style, level) for _ in range(count)]
+
+
+def without(concepts: tuple[str, ...], records: list[Record]) -> list[Record]:
+    """The records that show none of these concepts."""
+    return [record for record in records if not set(concepts) & set(record.meta.get("concepts", ()))]
+
+
+def clean_without(
+    concepts: tuple[str, ...], count: int, *, split: str, style: str = "seen", seed: int = 0
+) -> list[Record]:
+    """Benign records that show none of these concepts; reproducible, like `splits.make`."""
+    found: list[Record] = []
+    while len(found) < count:
+        found += without(concepts, splits.make("benign", count, split=split, style=style, seed=seed))
+        seed += 1000
+    return found[:count]
+
+
+def _record(sampler: Sampler, name: str, concepts: tuple[str, ...], style: str, level: str) -> Record:
+    rng, compose = sampler.rng, sampler.compose
+    drawable = [c.name for c in compose.drawable(BENIGN, LOOK_ALIKE) if c.name in concepts]
+    if not drawable:
+        raise DataError(f"no new risk: expected a concept that the style {style} can draw, got none. Choose others.")
+    shown, draw, kind = choose(rng, drawable), rng.random(), "use"
+    if draw < 0.5:
+        scene = compose.single(shown)
+    elif draw < 0.85:
+        others = [c for c in compose.drawable(BENIGN, LOOK_ALIKE, DUAL_USE) if c.name not in concepts]
+        scene, kind = compose.pair(shown, compose.partner(shown, others)), "use_place"
+    else:
+        scene = compose.captioned(shown, choose(rng, HARMLESS_WORDS))
+    assert judge(scene).clean
+    turn = sampler.asker.turn(scene, kind, shown)
+    meta = {"kind": "new_risk", "style": style, "split": sampler.split, "concepts": [g.concept for g in scene.glyphs]}
+    return Record(image=_draw(sampler, scene), question=turn.question, answer=None, type=name, level=level, meta=meta)
+
+
+def _draw(sampler: Sampler, scene: Scene) -> Image.Image:
+    strong = bool(sampler.split == "train" and sampler.rng.random() < 0.7)  # as the rest of the training split
+    return Image.fromarray(render(scene, sampler.rng, strong=strong)[0])

@@ -1,0 +1,85 @@
+"""Look at every picture of a data set once, in parallel: can it be decoded, and what does it look like."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed
+from PIL import Image, ImageStat
+from rich.progress import track
+
+from safety_modules.errors import DataError
+from safety_modules.records.extras import needed
+from safety_modules.records.images import decode, read_bytes
+from safety_modules.records.record import Record
+
+THUMBNAIL = 32
+"""Side, in pixels, of the grey picture that a perceptual hash is made of (imagehash's own)."""
+PLAIN = 2.0
+"""Standard deviation of the thumbnail's grey levels (0 to 255) below which a picture has no perceptual hash."""
+
+
+class Seen(NamedTuple):
+    """What was seen of a record's picture.
+
+    Attributes:
+        digest: as `Record.image_digest`; None without a picture, or where it cannot be decoded.
+        look: perceptual hash, 64 bits; None where not asked for, and for plain pictures, which all look the same.
+        fault: why it cannot be decoded; None if it can.
+    """
+
+    digest: str | None = None
+    look: int | None = None
+    fault: str | None = None
+
+
+def examine(
+    records: Sequence[Record], jobs: int | None = None, progress: bool = True, perceptual: bool = False
+) -> list[Seen]:
+    """Decode the picture of every record, each distinct one once; none is kept.
+
+    Args:
+        records: N of them.
+        jobs: threads; None = one a core. (Pillow decodes outside Python's lock.)
+        progress: show a bar.
+        perceptual: compute perceptual hashes too.
+
+    Returns:
+        N.
+    """
+    hashed = needed("imagehash", "perceptual hashes").phash if perceptual else None
+    places: dict[Any, int] = {}
+    for index, record in enumerate(records):
+        if record.image is not None:
+            places.setdefault(_key(record), index)
+    looks: Iterable[Seen] = Parallel(n_jobs=jobs or -1, backend="threading", return_as="generator")(
+        delayed(_look)(records[index], hashed) for index in places.values()
+    )
+    shown = track(looks, "pictures", total=len(places), transient=True, disable=not (progress and places))
+    found = dict(zip(places, shown, strict=True))
+    return [Seen() if record.image is None else found[_key(record)] for record in records]
+
+
+def _key(record: Record) -> Any:
+    # A decoded picture cannot be hashed; it stays alive in its record meanwhile.
+    return id(record.image) if isinstance(record.image, Image.Image) else record.image
+
+
+def _look(record: Record, hashed: Callable[[Image.Image], Any] | None) -> Seen:
+    try:
+        if record.image is None or isinstance(record.image, Image.Image):
+            digest, picture = record.image_digest(), record.load_image()
+        else:
+            data = read_bytes(record.image)
+            digest, picture = hashlib.sha256(data).hexdigest(), decode(data, record.image)
+    except DataError as error:
+        return Seen(fault=str(error))
+    return Seen(digest, None if hashed is None else _perceptual(picture, hashed))
+
+
+def _perceptual(picture: Image.Image, hashed: Callable[[Image.Image], Any]) -> int | None:
+    small = picture.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    if ImageStat.Stat(small).stddev[0] < PLAIN:
+        return None
+    return int(np.packbits(hashed(small).hash).view(np.uint64)[0])

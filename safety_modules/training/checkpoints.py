@@ -1,0 +1,166 @@
+"""A stage's folder: which run it belongs to, its checkpoints, and its final weights.
+
+Whatever moment a process is killed at, the same command goes on: a checkpoint counts once its mark is there, which is
+written last and removed first, and final weights appear whole.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from safety_modules.attachment import SafetyAttachment
+from safety_modules.errors import ConfigError
+from safety_modules.records.record import Record
+from safety_modules.training import processes
+from safety_modules.training.draws import NEEDS_QUESTION
+from safety_modules.training.files import write_whole
+from safety_modules.training.recipe import Recipe
+
+NOTE, MARK, FINAL, WEIGHTS, STATE = "run.json", "whole", "final.safetensors", "model.safetensors", "trainer_state.json"
+
+
+def run_key(
+    attachment: SafetyAttachment,
+    recipe: Recipe,
+    parts: Sequence[Sequence[Record] | None],
+    digests: Sequence[Sequence[str | None] | None],
+) -> dict[str, Any]:
+    """What must be equal for a stage to go on; JSON-able, each value by the name an error gives it.
+
+    Args:
+        attachment: what is trained.
+        recipe: of the stage.
+        parts: records of the training and validation data.
+        digests: of their pictures.
+    """
+    found = [
+        None if part is None else _data_digest(part, known or ()) for part, known in zip(parts, digests, strict=True)
+    ]
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        **dict(zip(("data", "validation data"), found, strict=True)),
+        "base": _digest(attachment.backbone.fingerprint()),
+        "precision of the base": sorted({str(p.dtype) for p in attachment.backbone.model.parameters()}),
+        "design": attachment.config.model_dump(mode="json"),
+        "policy": _digest(attachment.policy.model_dump(mode="json")),
+        "number of processes": processes.count(),
+    }
+
+
+def weights_digest(attachment: SafetyAttachment) -> str:
+    """Digest of modules and LoRA: what a stage begins with."""
+    digest = hashlib.sha256()
+    for name, parameter in attachment.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def check_run(folder: Path, key: dict[str, Any]) -> None:
+    """Refuse a folder that another run was begun in.
+
+    Raises:
+        ConfigError: naming what differs.
+    """
+    note = folder / NOTE
+    try:
+        known = json.loads(note.read_bytes()) if note.exists() else None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"run not read: expected {note} to be JSON, got {error}. Use another folder.") from error
+    if known is None:
+        return
+    known = known if isinstance(known, dict) else {}
+    wanted = json.loads(json.dumps(key))
+    differ = [name for name in wanted if known.get(name) != wanted[name]]
+    if differ:
+        raise ConfigError(
+            f"not resumed: expected the {', '.join(differ)} that {folder} was begun with, got another. "
+            "Use the same, or another folder."
+        )
+
+
+def begin(folder: Path, key: dict[str, Any]) -> Path | None:
+    """Note which run the folder belongs to; remove what a killed process left.
+
+    Returns:
+        The newest whole checkpoint, if there is one.
+
+    Raises:
+        ConfigError: it belongs to another run.
+    """
+    check_run(folder, key)
+    processes.wait()
+    if processes.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(key, indent=1) + "\n"
+        if not (folder / NOTE).exists():
+            write_whole(folder / NOTE, lambda file: file.write(text.encode()))
+        for path in folder.glob("*.tmp"):
+            path.unlink()
+        for path in folder.glob("checkpoint-*"):
+            if not (path / MARK).exists():
+                shutil.rmtree(path)
+    processes.wait()
+    return max(whole(folder), key=_step, default=None)
+
+
+def whole(folder: Path) -> list[Path]:
+    """The checkpoints that were written to their end."""
+    return [path.parent for path in folder.glob(f"checkpoint-*/{MARK}")]
+
+
+def mark(checkpoint: Path, keep: str) -> None:
+    """The checkpoint is whole: older ones go, but the one of this name."""
+    (checkpoint / MARK).touch()
+    for path in whole(checkpoint.parent):
+        if path != checkpoint and path.name != keep:
+            (path / MARK).unlink()
+            shutil.rmtree(path)
+
+
+def finish(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Write the stage's final weights, after which it is never trained again."""
+    temporary = folder / f"{FINAL}.tmp"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+    temporary.replace(folder / FINAL)
+
+
+def final_weights(folder: Path) -> dict[str, torch.Tensor] | None:
+    """Of a finished stage; None of any other."""
+    return load_file(folder / FINAL) if (folder / FINAL).exists() else None
+
+
+def ended_early(checkpoint: Path, recipe: Recipe) -> Path | None:
+    """The checkpoint with the best weights, if the run had used up its patience."""
+    state = json.loads((checkpoint / STATE).read_bytes())
+    best = state.get("best_global_step")
+    if best is None or not out_of_patience(state["global_step"], best, recipe):
+        return None
+    return checkpoint.with_name(f"checkpoint-{best}")
+
+
+def out_of_patience(step: int, best: int, recipe: Recipe) -> bool:
+    """Whether the recipe ends a run at this step, whose best measurement was at another."""
+    return recipe.patience > 0 and step - best >= recipe.patience * recipe.evaluate_every
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _data_digest(records: Sequence[Record], digests: Sequence[str | None]) -> str:
+    digest = hashlib.sha256()
+    for record, picture in zip(records, digests, strict=True):
+        words = [picture, record.question, record.answer, record.type, record.level]
+        digest.update(json.dumps([*words, record.meta.get(NEEDS_QUESTION)]).encode())
+    return digest.hexdigest()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,22 @@
+"""Files that are there whole or not at all, whenever the process is killed."""
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, put: Callable[[Any], Any]) -> None:
+    """Write under another name, then rename.
+
+    Args:
+        path: of the file.
+        put: writes to the binary file it gets.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    with temporary.open("wb") as file:
+        put(file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,98 @@
+"""A stage's result as one picture: losses, confusion matrix over the types, reliability of p(risk)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safety_modules.records.record import Record
+from safety_modules.taxonomy import Taxonomy
+from safety_modules.training.files import write_whole
+
+BINS = 10
+
+
+def write_plots(
+    path: Path,
+    log: Sequence[dict[str, Any]],
+    taxonomy: Taxonomy,
+    types: np.ndarray | None = None,
+    records: Sequence[Record] = (),
+) -> None:
+    """Draw a stage.
+
+    Args:
+        path: of the PNG.
+        log: the trainer's entries.
+        taxonomy: names of the types.
+        types: probabilities (N, types + 1) on validation records; None = losses only.
+        records: N of them.
+    """
+    from matplotlib.figure import Figure  # draws without a screen; most of a second to import
+
+    figure = Figure(figsize=(5 if types is None else 15, 4.2), layout="constrained")
+    panels = figure.subplots(1, 1 if types is None else 3, squeeze=False)[0]
+    _losses(panels[0], log)
+    if types is not None:
+        truth = np.array([taxonomy.type_index(record.type) for record in records])
+        _confusion(panels[1], truth, types.argmax(1), taxonomy.labels)
+        _reliability(panels[2], 1 - types[:, taxonomy.clean_index], truth != taxonomy.clean_index)
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def confusion(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes): row = labelled, column = most probable; both (N,) class indices."""
+    return np.bincount(truth * classes + found, minlength=classes * classes).reshape(classes, classes)
+
+
+def reliability(risk: np.ndarray, risky: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per bin of p(risk) that holds any: its mean, the share that is risky, and the count.
+
+    Args:
+        risk: probabilities (N,).
+        risky: labels (N,), bool.
+        bins: of equal width.
+    """
+    place = np.minimum((risk * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    held = count > 0
+    said = np.bincount(place, risk, bins)[held] / count[held]
+    seen = np.bincount(place, risky.astype(float), bins)[held] / count[held]
+    return said, seen, count[held]
+
+
+def _losses(axes: Any, log: Sequence[dict[str, Any]]) -> None:
+    for name in ("loss", "type_loss", "level_loss", "lm_loss"):
+        points = [(entry["step"], entry[name]) for entry in log if name in entry]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+    measured = [(entry["step"], entry["eval_auroc"]) for entry in log if "eval_auroc" in entry]
+    if measured:
+        axes.twinx().plot(*zip(*measured, strict=True), "k.--", label="AUROC")
+    axes.set(title="Loss" + (" (dots: validation AUROC)" if measured else ""), xlabel="step", ylim=(0, None))
+    if axes.lines:  # a stage shorter than log_every has none
+        axes.legend()
+
+
+def _confusion(axes: Any, truth: np.ndarray, found: np.ndarray, labels: Sequence[str]) -> None:
+    counts = confusion(truth, found, len(labels))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+    axes.set(title="Validation: labelled (rows), judged (columns)")
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+
+
+def _reliability(axes: Any, risk: np.ndarray, risky: np.ndarray) -> None:
+    said, seen, count = reliability(risk, risky)
+    error = float((np.abs(said - seen) * count).sum() / count.sum())
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.plot(said, seen, "o-")
+    for x, y, number in zip(said, seen, count, strict=True):
+        axes.annotate(str(number), (x, y), textcoords="offset points", xytext=(4, -9), fontsize=8)
+    axes.set(title=f"Reliability on validation, ECE {error:.3f}", xlabel="p(risk)", ylabel="share that is risky")

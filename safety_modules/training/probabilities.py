@@ -1,0 +1,103 @@
+"""What a head says about many records, from cached features, and how good that is."""
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+
+import numpy as np
+import torch
+
+from safety_modules.attachment import SafetyAttachment
+from safety_modules.errors import DataError
+from safety_modules.records.record import Record, check_records
+from safety_modules.taxonomy import Taxonomy
+from safety_modules.training.corpus import Corpus
+from safety_modules.training.questions import QuestionEmbeddings
+
+
+def verdict_probabilities(
+    attachment: SafetyAttachment,
+    records: Iterable[Record],
+    cache_dir: str | PathLike[str] | None = None,
+    *,
+    questions: bool = True,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the head says about many records; no language model, and the tower once for each distinct picture.
+
+    Args:
+        attachment: its modules judge, with its temperature.
+        records: each with an image.
+        cache_dir: keeps vision features between runs; None = in memory only.
+        questions: False = judge the images alone.
+        progress: show bars.
+
+    Returns:
+        Probabilities of the types (N, types + 1), clean last, and of the levels (N, levels); float32.
+
+    Raises:
+        DataError: a record without an image, or one that does not fit the taxonomy.
+    """
+    checked = check_records(records, attachment.config.taxonomy)
+    corpus = Corpus.make(attachment.backbone, checked, cache_dir, progress)
+    return corpus_probabilities(attachment, corpus, questions)
+
+
+def corpus_probabilities(
+    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `verdict_probabilities`, on features at hand."""
+    types, levels = corpus_logits(attachment, corpus, questions, batch_size)
+    return type_probabilities(types, attachment.temperature), type_probabilities(levels)
+
+
+def corpus_logits(
+    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `corpus_probabilities`, before temperature and softmax."""
+    without = [index for index, digest in enumerate(corpus.digests) if digest is None]
+    if without:
+        raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
+    embed = QuestionEmbeddings(attachment.backbone, attachment.config)
+    types, levels = [], []
+    for start in range(0, len(corpus.records), batch_size):
+        part = range(start, min(start + batch_size, len(corpus.records)))
+        with attachment.inference():
+            asked = embed([corpus.records[i].question for i in part]) if questions else (None, None)
+            output = attachment.modules(corpus.vision(part), *asked)
+            types.append(output.type_logits.float().cpu().numpy())
+            levels.append(output.level_logits.float().cpu().numpy())
+    return np.concatenate(types), np.concatenate(levels)
+
+
+def type_probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of logits (N, K) divided by the temperature; torch's, so that guarding gets the very same numbers."""
+    return (torch.from_numpy(logits) / temperature).softmax(-1).numpy()
+
+
+def verdict_metrics(
+    types: np.ndarray, levels: np.ndarray, records: Sequence[Record], taxonomy: Taxonomy
+) -> dict[str, float]:
+    """Quality of a head's probabilities on labelled records.
+
+    Args:
+        types: (N, types + 1).
+        levels: (N, levels).
+        records: N of them.
+        taxonomy: names of both.
+
+    Returns:
+        `auroc` of 1 - p(clean) (where both clean and risky records are there), `type_accuracy` and
+        `level_accuracy` on the risky ones (their most probable risk type and risky level; where there are any).
+    """
+    from sklearn.metrics import roc_auc_score  # a second to import
+
+    risky = np.array([record.is_risky for record in records])
+    found: dict[str, float] = {}
+    if risky.any() and not risky.all():
+        found["auroc"] = float(roc_auc_score(risky, 1 - types[:, taxonomy.clean_index]))
+    if risky.any():
+        true_types = np.array([taxonomy.type_index(record.type) for record in records])[risky]
+        true_levels = np.array([taxonomy.level_index(record.level) for record in records])[risky]
+        found["type_accuracy"] = float((types[risky, : taxonomy.clean_index].argmax(1) == true_types).mean())
+        found["level_accuracy"] = float((levels[risky, 1:].argmax(1) + 1 == true_levels).mean())
+    return found

@@ -1,0 +1,83 @@
+"""The maths of the promise, on scores out of the air; and whether pocket keeps it."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import beta, binom
+
+from safety_modules import attach_safety, pocket
+from safety_modules.errors import DataError
+from safety_modules.evaluation.promise import evaluate_promise
+from safety_modules.training.promise import images_needed, promised_limits
+
+TYPES = 6
+
+
+def draw(rng: np.random.Generator, images: int) -> np.ndarray:
+    """Scores of benign images: cubes of uniform numbers, of one random type each."""
+    scores = np.zeros((images, TYPES))
+    scores[np.arange(images), rng.integers(TYPES, size=images)] = rng.random(images) ** 3
+    return scores
+
+
+@pytest.mark.parametrize("per_type", [False, True])
+def test_promise_is_kept_in_at_least_nineteen_of_twenty_draws(per_type: bool) -> None:
+    rng, limit, kept = np.random.default_rng(0), 0.05, 0
+    for _ in range(200):
+        scores = draw(rng, 600)
+        limits = promised_limits(scores, limit, per_type=per_type, minimum=0)
+        # The scores are cubes of uniform numbers of one random type, so the true rate is known: no sampling needed.
+        kept += 1 - np.mean(limits ** (1 / 3)) <= limit
+        assert (scores >= limits).any(1).mean() <= limit
+    assert kept >= 190
+
+
+@pytest.mark.parametrize(("images", "rate", "confidence"), [(299, 0.01, 0.95), (1000, 0.01, 0.95), (700, 0.03, 0.99)])
+def test_flagged_images_are_as_many_as_the_clopper_pearson_bound_lets_pass(
+    images: int, rate: float, confidence: float
+) -> None:
+    scores = np.arange(1, images + 1)[:, None] / (images + 1)
+    allowed = int((scores >= promised_limits(scores, rate, confidence, minimum=0)).sum())
+    # Upper end of the one-sided Clopper-Pearson interval of the true rate, given so many flagged.
+    assert beta.ppf(confidence, allowed + 1, images - allowed) <= rate
+    assert beta.ppf(confidence, allowed + 2, images - allowed - 1) > rate
+
+
+@pytest.mark.parametrize("parts", [1, 6])
+def test_fewest_images_are_enough_and_one_less_is_not(parts: int) -> None:
+    needed = images_needed(0.05, 0.95, parts)
+    assert binom.cdf(0, needed, 0.05 / parts) <= 0.05 / parts < binom.cdf(0, needed - 1, 0.05 / parts)
+    scores = draw(np.random.default_rng(1), needed)
+    limits = promised_limits(scores, 0.05, per_type=parts > 1, minimum=0)
+    assert not (scores >= limits).any()
+    with pytest.raises(DataError, match=f"at least {needed} benign images for this promise, got {needed - 1}"):
+        promised_limits(scores[1:], 0.05, per_type=parts > 1)
+
+
+def test_images_at_risk_one_are_an_error() -> None:
+    with pytest.raises(DataError, match="risk below 1"):
+        promised_limits(np.ones((60, TYPES)), 0.1)
+
+
+@pytest.mark.parametrize(("rate", "confidence"), [(0, 0.95), (1, 0.95), (-0.1, 0.95), (0.1, 0), (0.1, 1)])
+def test_impossible_promises_are_refused(rate: float, confidence: float) -> None:
+    with pytest.raises(DataError, match="between 0 and 1"):
+        promised_limits(np.zeros((60, TYPES)), rate, confidence)
+
+
+def test_pocket_keeps_the_promise_in_most_draws_of_a_small_pool() -> None:
+    safety = attach_safety(*pocket.load(), adapter=pocket.adapter_dir())
+    before = dict(safety.thresholds)
+    found = evaluate_promise(safety, 20, 60, 200, pool=180, max_false_alarm=0.05, progress=False)
+    assert found["draws"] == len(found["rows"]) == 20
+    assert found["kept"] == sum(row["false_alarms"] <= 0.05 for row in found["rows"])
+    assert found["kept"] >= 14  # the draws share pictures, and 200 fresh ones measure the rate within 3 points
+    assert safety.thresholds == before
+    json.dumps(found)
+
+
+@pytest.mark.slow
+def test_pocket_keeps_the_promise_in_nineteen_of_twenty_independent_draws() -> None:
+    safety = attach_safety(*pocket.load(), adapter=pocket.adapter_dir())
+    assert evaluate_promise(safety, progress=False)["kept"] >= 19
