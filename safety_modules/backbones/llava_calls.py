@@ -63,13 +63,20 @@ class CallForm(NamedTuple):
         output.sequences = output.sequences[:, width:]
         return output
 
-    def ask(self, generate: Callable[..., Any], lengths: Sequence[Sequence[int]] | None, kwargs: dict[str, Any]) -> Any:
+    def ask(
+        self,
+        generate: Callable[..., Any],
+        lengths: Sequence[Sequence[int]] | None,
+        kwargs: dict[str, Any],
+        per_row: int = 1,
+    ) -> Any:
         """A call in the guard's form, answered by a `generate` in the package's form.
 
         Args:
             generate: the package's.
             lengths: per row the number of image tokens of each of its images; None = num_patches each.
             kwargs: of the call.
+            per_row: how many row numbers `generate` counts for each prompt.
         """
         kwargs = dict(kwargs)
         ids, pixels = kwargs.pop("input_ids"), kwargs.pop("pixel_values", None)
@@ -85,8 +92,7 @@ class CallForm(NamedTuple):
             nothing = torch.zeros_like(pixels[0])
             pixels = torch.stack([pixel for row in lengths for pixel in ([next(left) for _ in row] or [nothing])])
 
-        n = 1 if (kwargs.get("num_beams") or 1) > 1 else kwargs.get("num_return_sequences") or 1
-        whole = with_prompts(ids, 0, n)
+        whole = with_prompts(ids, 0, per_row)
         output = generate(inputs, images=pixels, attention_mask=mask, **kwargs | seen_through(whole, kwargs))
         if isinstance(output, torch.Tensor):
             return whole(output, None)

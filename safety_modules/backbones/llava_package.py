@@ -26,6 +26,7 @@ from safety_modules.backbones.llava_calls import CallForm
 from safety_modules.backbones.planning import current_plan, planned
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
+from safety_modules.generation import rows_per_prompt
 
 _GUARD_FORM = {"pixel_values", "logits_to_keep"}  # arguments that the package's own forward does not have
 
@@ -124,7 +125,8 @@ class LlavaPackage(LlavaBackbone):
         lengths = None if plan is None else [[len(feature) for feature in row] for row in plan.rows]
         if lengths is not None:
             self._check_planned(kwargs["input_ids"], kwargs.get("attention_mask"))
-        return self._form.ask(functools.partial(LlavaLlamaForCausalLM.generate, self.model), lengths, kwargs)
+        generate = functools.partial(LlavaLlamaForCausalLM.generate, self.model)
+        return self._form.ask(generate, lengths, kwargs, rows_per_prompt(self.model, kwargs))
 
     def _check_planned(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
         """The package cuts long prompts at the end, where the hint is, and pads short ones where the answer begins."""

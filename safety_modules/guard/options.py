@@ -13,19 +13,9 @@ from transformers import GenerationConfig
 
 from safety_modules.backbones import Backbone
 from safety_modules.callbacks import seen_through, with_prompts
+from safety_modules.generation import option, rows_per_prompt
 
 _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
-
-
-def option(model: Any, kwargs: dict[str, Any], name: str, default: Any = None) -> Any:
-    """A generation setting as transformers resolves it: argument, passed config, the model's config."""
-    if kwargs.get(name) is not None:
-        return kwargs[name]
-    for config in (kwargs.get("generation_config"), model.generation_config):
-        value = getattr(config, name, None)
-        if value is not None:
-            return value
-    return default
 
 
 def max_length(model: Any, kwargs: dict[str, Any]) -> int | None:
@@ -113,8 +103,7 @@ def callbacks(
         prompts: their prompts as the caller passed them (G, T).
         width: length of the prompts the language model really gets.
     """
-    # generate counts a row once per sampled answer, and once for all its beams.
-    n = 1 if option(model, kwargs, "num_beams", 1) > 1 else option(model, kwargs, "num_return_sequences", 1)
+    n = rows_per_prompt(model, kwargs)
     allowed = kwargs.get("prefix_allowed_tokens_fn")
     if allowed is not None:
 

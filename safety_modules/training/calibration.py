@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
-from safety_modules.policy import rule_scores
+from safety_modules.scores import rule_scores
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.questions import QuestionEmbeddings
@@ -55,7 +55,7 @@ def calibrate(
     benign images, at most `max_false_alarm` of *all* images of the same kind are flagged. It is the exact binomial
     (Clopper-Pearson) bound on an order statistic, that is, training-conditional split conformal prediction (Vovk
     2012): the threshold lies above the (k+1)-th largest score, k the largest number with
-    Binomial(n, max_false_alarm).cdf(k) <= 1 - confidence. The score of an image is that of `policy.rule_scores`, or,
+    Binomial(n, max_false_alarm).cdf(k) <= 1 - confidence. The score of an image is that of `scores.rule_scores`, or,
     for the one threshold common to all types, the largest of them, p(risk). With `per_type`, rate and doubt are
     divided by the number of types (Bonferroni).
 
