@@ -11,6 +11,8 @@ from transformers import CompileConfig, GenerationConfig, LlamaForCausalLM
 
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 EVEN = [("what is this", [1]), ("what is that", [5]), ("what is here", [2])]
 BEFORE_5_20 = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 20)
 
@@ -88,6 +90,10 @@ def test_speculation_changes_no_answer(guarded, model, tiny_base, ask, row, help
             assistant = text
         options = {"assistant_model": assistant}
     options |= {"max_new_tokens": 10, "do_sample": False}
+    try:
+        tiny_base.generate(**inputs, **options)
+    except ValueError as error:
+        pytest.skip(f"this transformers cannot help a base with this assistant: {error}")
     expected = model.generate(**inputs, max_new_tokens=10, do_sample=False)
     assert torch.equal(model.generate(**inputs, **options), expected)
 

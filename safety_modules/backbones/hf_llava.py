@@ -108,6 +108,10 @@ class HFLlava(LlavaBackbone):
         return list(self.processor.tokenizer(prompt)["input_ids"])
 
     def base_generate(self, **kwargs: Any) -> Any:
+        if not _RETURNS_OUTPUT and current_plan(self.model.model) is not None:
+            # Before 5.0 an assistant gets the pixels, whose features the steered prompt has no room for. It only
+            # proposes tokens, which the model checks: without it the answer is the same.
+            kwargs.pop("assistant_model", None)
         return LlavaForConditionalGeneration.generate(self.model, **kwargs)
 
     @torch.no_grad()

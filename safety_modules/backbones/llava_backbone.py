@@ -32,6 +32,11 @@ def named_as_base(guarded: Class) -> Class:
     return guarded
 
 
+def is_guarded(model: Any) -> bool:
+    """Whether safety is on this model."""
+    return HANDLER in vars(model)
+
+
 class LlavaBackbone(ABC):
     """Backbone for LLaVA-1.5, whoever's code it is. Attributes and methods: see `backbones.base.Backbone`.
 
