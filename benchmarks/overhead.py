@@ -10,45 +10,29 @@ ECSO's (arXiv 2403.09572) on a harmless answer: answer, then ask the model wheth
 is what a risky answer would cost if LoRA were merged into the weights: hint and tokens alone.
 """
 
-import argparse
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
-from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from bases import NAMES, load
-from PIL import Image
+from bases import load
+from guarded_calls import circumstances, noise_batch, parser, set_verdicts, write_record
 from rich.console import Console
 from rich.table import Table
-from side_by_side import environment, measure, ratio
+from side_by_side import measure, ratio
 
 from safety_modules import Policy, SafetyConfig, attach_safety
 from safety_modules.attachment import SafetyAttachment
 
+QUESTION = "How do I use what is shown here?"
 JUDGE = "Does this answer do harm? Say yes or no. Answer: "
 JUDGED_TOKENS = 4
 CASES = ("clean", "risky", "refuse", "risky_no_lora", "reference", "ecso")
 QUICK = CASES[:3]
-
-
-def set_verdicts(attachment: SafetyAttachment, risky: bool) -> None:
-    """Make the head judge every picture alike, whatever it shows."""
-    head, sign = attachment.modules.head, 1.0 if risky else -1.0
-    with torch.no_grad():
-        if hasattr(head, "type_bias"):
-            head.type_bias.fill_(-50.0)
-            head.type_bias[1] = 50.0 * sign
-            head.clean.bias.fill_(-50.0 * sign)
-        else:
-            head.types.bias.fill_(-50.0)
-            head.types.bias[1 if risky else -1] = 50.0
 
 
 class Setup:
@@ -81,22 +65,9 @@ class Setup:
         finally:
             attachment.detach()
 
-    def inputs(self, rows: int, question: str = "How do I use what is shown here?") -> dict[str, Any]:
-        """A batch of noise pictures with a question."""
-        size = self.model.config.vision_config.image_size
-        rng = np.random.default_rng(0)
-        pictures = [Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)) for _ in range(rows)]
-        texts = [f"USER: <image>\n{question} ASSISTANT:"] * rows
-        batch = self.processor(images=pictures, text=texts, return_tensors="pt", padding=True)
-        dtype = self.model.dtype
-        return {
-            name: value.to(self.model.device, dtype if value.is_floating_point() else None)
-            for name, value in batch.items()
-        }
-
     def cases(self, rows: int, new: int) -> dict[str, Callable[[], Any]]:
         """Every way of answering a batch with `new` tokens."""
-        inputs = self.inputs(rows)
+        inputs = noise_batch(self.model, self.processor, [QUESTION] * rows)
         length: dict[str, Any] = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
 
         def guarded(name: str, risky: bool, policy: Policy | None = None) -> Any:
@@ -118,7 +89,7 @@ class Setup:
             return ours
         answers = self.model.generate(**inputs, **length)[:, inputs["input_ids"].shape[1] :]
         said = self.processor.tokenizer.decode(answers[0], skip_special_tokens=True).replace("<image>", "")
-        judged = self.inputs(rows, JUDGE + said)
+        judged = noise_batch(self.model, self.processor, [JUDGE + said] * rows)
 
         def ecso() -> Any:
             self.model.generate(**inputs, **length)
@@ -138,7 +109,7 @@ class Setup:
                 attachment.enable()
             with _clock(found["detach_ms"]):
                 attachment.detach()
-        return {name: round(float(np.median(values)), 3) for name, values in found.items()}
+        return {name: round(median(values), 3) for name, values in found.items()}
 
 
 @contextmanager
@@ -159,22 +130,15 @@ def import_over_transformers(rounds: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", choices=NAMES, default="wide")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="batch sizes")
-    parser.add_argument("--new", type=int, nargs="+", default=[32, 128], help="new tokens")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="one row, 32 new tokens, our own three cases")
-    parser.add_argument("--json", type=Path, help="file for the medians")
-    args = parser.parse_args()
+    options = parser(__doc__, quick="one row, 32 new tokens, our own three cases")
+    options.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="batch sizes")
+    options.add_argument("--new", type=int, nargs="+", default=[32, 128], help="new tokens")
+    args = options.parse_args()
     if args.quick:
         args.rows, args.new, args.rounds = [1], [32], 3
 
     setup = Setup(args.base, args.device, getattr(torch, args.dtype), args.quick)
-    found: dict[str, Any] = {"date": str(date.today()), "base": args.base, "dtype": args.dtype}
-    found |= environment(args.device)
+    found = circumstances(args)
     table = Table(title=f"{args.base}: time over the base's own, median (quartiles) of {args.rounds} rounds")
     for column in ("rows", "new tokens", *(QUICK if args.quick else CASES)):
         table.add_column(column, justify="right")
@@ -193,8 +157,7 @@ def main() -> None:
     console = Console(width=180)
     console.print(table)
     console.print({name: value for name, value in found.items() if name != "settings"})
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_record(found, args.json)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ MOST_ALIKE = 20  # problems of one file that are listed
 MOST_CONFIG_BYTES = 1_000_000
 DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """safetensors' names of the dtypes an adapter may have."""
+VOCABULARY = "vocab_size"
+"""Recorded, never compared: transformers' conversions of one checkpoint pad it with rows that no adapter touches."""
 
 
 def check_json(folder: Folder, name: str, expected: Mapping[str, Any], problems: list[str]) -> None:
@@ -115,10 +117,6 @@ def parse_tensors(
     ]
     problems += _shortened(sorted(found), name)
     return tensors
-
-
-VOCABULARY = "vocab_size"
-"""Recorded, never compared: transformers' conversions of one checkpoint pad it with rows that no adapter touches."""
 
 
 def base_problems(

@@ -4,7 +4,6 @@ import os
 import re
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from safety_modules.adapter_format import CONFIG_FILE, LORA_CONFIG_FILE, LORA_FILE, SAFETY_FILE
 from safety_modules.errors import AdapterError
@@ -107,5 +106,5 @@ def _download_problem(adapter: str, revision: str | None, error: Exception) -> s
     return f"not downloaded: {_words(error)} Check the connection and the name."
 
 
-def _words(error: Exception) -> Any:
+def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().rstrip('.')}."

@@ -44,17 +44,17 @@ def adapter_text(record: dict[str, Any]) -> str:
     lines = [
         f"{record['path']}: a valid adapter, {record['dtype']}",
         *_table(record["parts"]),
-        f"base: {_list(base)}",
+        f"base: {_pairs(base)}",
         f"      digest {digest}",
-        f"design: {_list(record['design'])}",
+        f"design: {_pairs(record['design'])}",
         f"types: {', '.join(record['types'])}",
         f"levels: {', '.join(record['levels'])}",
         f"thresholds: {limits or 'not calibrated'}",
         f"temperature: {record['temperature']:.3f}",
         *(f"rule it brings for {name}: {quote(rule)}" for name, rule in record["rules"].items()),
-        f"pixels: {_list(record['processor'])}",
+        f"pixels: {_pairs(record['processor'])}",
         *(f"SHA-256 of {name}: {value}" for name, value in record["files"].items()),
-        f"made with: {_list(record['versions'])}",
+        f"made with: {_pairs(record['versions'])}",
         *(f"metadata: {name} {quote(value)}" for name, value in record["metadata"].items()),
     ]
     return "\n".join(map(printable, lines))
@@ -69,9 +69,9 @@ def plan_record(base: str) -> dict[str, Any]:
     Raises:
         ConfigError: unknown base.
     """
-    sizes = published_sizes(base)
+    sizes, dtype = published_sizes(base), "float16"
     plans = {name: planned_parameters(SafetyConfig.preset(name), sizes) for name in PRESETS}
-    return {"base": base, "dtype": "float16", "presets": {name: _sizes(plan) for name, plan in plans.items()}}
+    return {"base": base, "dtype": dtype, "presets": {name: _sizes(plan, dtype) for name, plan in plans.items()}}
 
 
 def plan_text(record: dict[str, Any]) -> str:
@@ -82,7 +82,7 @@ def plan_text(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _sizes(plan: Plan, dtype: str = "float16") -> dict[str, dict[str, float]]:
+def _sizes(plan: Plan, dtype: str) -> dict[str, dict[str, float]]:
     sizes = {
         part: {"parameters": count, "megabytes": plan.megabytes(dtype, part)} for part, count in plan.parts.items()
     }
@@ -96,5 +96,5 @@ def _table(parts: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
-def _list(values: dict[str, Any]) -> str:
+def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())

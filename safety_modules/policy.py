@@ -1,8 +1,7 @@
-"""Policy: what to do about a verdict, per risk type. Data, not code; switching one type off touches no
-other."""
+"""Policy: what to do about a verdict, per risk type. Data, not code; switching one type off touches no other."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import accumulate
 from os import PathLike
@@ -15,7 +14,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from safety_modules.errors import PolicyError, validation_problems
+from safety_modules.scores import rule_scores
 from safety_modules.taxonomy import Taxonomy
+from safety_modules.unique_keys import UniqueKeyLoader
 from safety_modules.verdict import Action, Verdict
 from safety_modules.wording import check_plain, check_sentence, fill
 
@@ -50,7 +51,7 @@ class Rule(BaseModel):
 class Policy(BaseModel):
     """A rule for every risk type.
 
-    A rule fires when its score (`rule_scores`) reaches its threshold and its action is not `allow`. Of the rules
+    A rule fires when its score (`scores.rule_scores`) reaches its threshold and its action is not `allow`. Of the rules
     that fire, the most probable type wins. Nothing fired: the base model's own answer.
 
     The level that picks the wording is the highest one for which P(level or above | risky) reaches
@@ -94,7 +95,7 @@ class Policy(BaseModel):
     @classmethod
     def _parse(cls, text: str, where: str) -> "Policy":
         try:
-            return cls.model_validate(yaml.load(text, _UniqueKeyLoader))  # noqa: S506 (a SafeLoader)
+            return cls.model_validate(yaml.load(text, UniqueKeyLoader))  # noqa: S506 (a SafeLoader)
         except yaml.YAMLError as error:
             raise PolicyError(f"policy {where} refused: expected YAML, got {error}. Correct the file.") from error
         except ValidationError as error:
@@ -114,12 +115,9 @@ class Policy(BaseModel):
         Raises:
             PolicyError: no rule for this type, or a change that is not valid.
         """
-        if type not in self.rules:
-            raise PolicyError(
-                f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}. Check the spelling."
-            )
+        old = self._rule(type)
         try:
-            rule = Rule.model_validate({**self.rules[type].model_dump(), **changes})
+            rule = Rule.model_validate({**old.model_dump(), **changes})
         except ValidationError as error:
             raise PolicyError(f"rule {type!r} refused: {' '.join(validation_problems(error))}") from error
         return self.model_copy(update={"rules": {**self.rules, type: rule}})
@@ -229,7 +227,9 @@ class Policy(BaseModel):
 
     def _rule(self, type: str) -> Rule:
         if type not in self.rules:
-            raise PolicyError(f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}.")
+            raise PolicyError(
+                f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}. Check the spelling."
+            )
         return self.rules[type]
 
     def _render(self, text: str, type: str, level: str, probability: float | None) -> str:
@@ -241,36 +241,6 @@ class Policy(BaseModel):
             "probability": "unknown" if probability is None else f"{probability:.2f}",
         }
         return fill(text, values)
-
-
-def rule_scores(risks: np.ndarray) -> np.ndarray:
-    """What rules compare with their thresholds: p of the type, and of all risk types less probable than it.
-
-    For the most probable type this is p(risk) = 1 - p(clean), so an image that is surely risky fires even where its
-    type is doubtful. More probable types are left out, so that a type that is switched off takes its images with it.
-
-    Args:
-        risks: probabilities of the risk types (..., types), without clean.
-
-    Returns:
-        The same shape, float64, so that a calibrated threshold meets the very numbers it was set on.
-    """
-    order = np.argsort(-risks, axis=-1, kind="stable")
-    falling = np.take_along_axis(risks.astype(np.float64), order, -1)
-    scores = np.empty_like(falling)
-    np.put_along_axis(scores, order, falling[..., ::-1].cumsum(-1)[..., ::-1], -1)
-    return scores.clip(max=1.0)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a repeated key instead of silently taking the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if isinstance(key, Hashable) and keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _named(probs: torch.Tensor | Sequence[float], names: tuple[str, ...], what: str) -> dict[str, float]:

@@ -14,6 +14,4 @@ def flag_everything(action: str = "hint") -> Policy:
 def flag_nothing() -> Policy:
     """Every picture is answered by the base."""
     policy = Policy.default()
-    for type in policy.rules:
-        policy = policy.allow(type)
-    return policy
+    return policy.allow(*policy.rules)

@@ -8,6 +8,7 @@ import copy
 import pytest
 import torch
 from guard_policies import flag_everything, flag_nothing
+from transformers import GenerationConfig
 
 from safety_modules import pocket
 from safety_modules.attach import attach_safety
@@ -108,6 +109,19 @@ def test_beams_and_several_answers(package, safety, folder, processor, ask, ask_
         expected = safety.backbone.model.generate(**inputs, **options)
         got = package.generate(**ask_package(*ROWS), **options)
         assert torch.equal(got, new_tokens(expected, inputs))
+
+
+def test_allowed_tokens_see_the_callers_rows_whoever_asks_for_several_answers(package, processor, ask_package):
+    attach_safety(package, processor.tokenizer)
+    inputs, rows = ask_package(*ROWS), set()
+    several = GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
+    package.generate(
+        **inputs,
+        generation_config=several,
+        policy=flag_everything(),
+        prefix_allowed_tokens_fn=lambda row, ids: (rows.add(row), list(range(20)))[1],
+    )
+    assert rows == set(range(2 * len(ROWS)))
 
 
 def test_detached_package_model_is_bit_identical(package, converted, processor, ask_package):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from guard_policies import flag_everything, flag_nothing
 from transformers import LlavaForConditionalGeneration
 
@@ -28,15 +29,19 @@ def checkpoint(tiny_base, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def offloaded(checkpoint, tmp_path):
-    """As people load a base that does not fit: the language model stays on disk."""
-    model = LlavaForConditionalGeneration.from_pretrained(checkpoint, device_map=ON_DISK, offload_folder=tmp_path)
+@pytest.fixture(params=["disk", "memory"])
+def offloaded(request, checkpoint, tmp_path):
+    """As people load a base that does not fit: the language model stays on disk, or in the computer's memory."""
+    if request.param == "disk":
+        model = LlavaForConditionalGeneration.from_pretrained(checkpoint, device_map=ON_DISK, offload_folder=tmp_path)
+    else:
+        model = LlavaForConditionalGeneration.from_pretrained(checkpoint)
+        cpu_offload(model.model.language_model, execution_device="cpu")
     assert all(parameter.is_meta for parameter in model.model.language_model.parameters())
     return model.eval()
 
 
-def test_disk_offloaded_base_answers_bit_identically_and_is_guarded_alike(
+def test_offloaded_base_answers_bit_identically_and_is_guarded_alike(
     offloaded, safety, tiny_base, processor, ask, tmp_path
 ):
     inputs = ask(("what is this?", [1]), ("tell me", []))

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from guard_policies import flag_everything, flag_nothing
-from peft import PeftModel
 
 from safety_modules.attach import attach_safety
 from safety_modules.config import SafetyConfig
@@ -48,9 +47,10 @@ def test_clean_rows_beside_a_risky_one_are_bit_identical_on_their_sub_batch(half
 
 
 def test_verdicts_and_trained_parts_stay_in_single_precision(half, safety, ask):
-    inputs = ask(("what is this?", [1]))
+    inputs = ask(("what is this?", [1]), ("how do I use it?", [2]), ("hello", []))
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
     output = half.generate(**inputs, **OPTIONS, policy=flag_everything())
+    assert [v and v.flagged for v in output.verdicts] == [True, True, None]
     expected = safety.generate(**inputs, **OPTIONS).verdicts[0]
     assert output.verdicts[0].attention.dtype == torch.float32
     assert output.verdicts[0].probabilities == pytest.approx(expected.probabilities, abs=5e-3)
@@ -64,17 +64,3 @@ def test_detached_half_precision_base_is_bit_identical(half_base, half, ask):
     state = model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in half_base.state_dict().items())
     assert torch.equal(model.generate(**inputs, **OPTIONS), half_base.generate(**inputs, **OPTIONS))
-
-
-def test_lora_on_a_half_precision_base_gives_plain_pefts_logits(half_base, half, ask, tmp_path):
-    with torch.no_grad():
-        for parameter in half.lora.parameters():
-            parameter.normal_(std=0.1)
-    inputs = ask(("what is this?", [1]))
-    folder = half.save_pretrained(tmp_path / "adapter", dtype="float32")
-    with half.lora.mounted(), torch.no_grad():
-        expected = half.backbone.model(**inputs).logits
-    peft_model = PeftModel.from_pretrained(copy.deepcopy(half_base), folder / "lora").eval()
-    with torch.no_grad():
-        assert torch.equal(peft_model(**inputs).logits, expected)
-        assert not torch.equal(half_base(**inputs).logits, expected)

@@ -11,6 +11,8 @@ from transformers import CompileConfig, GenerationConfig, LlamaForCausalLM
 
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 EVEN = [("what is this", [1]), ("what is that", [5]), ("what is here", [2])]
 BEFORE_5_20 = tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 20)
 
@@ -49,27 +51,24 @@ def test_mixed_batch_equals_single_calls(guarded, model, ask, options, batch_mod
         assert torch.equal(got[:, : alone.shape[1]], alone), question
 
 
-def test_sampling_draws_as_the_base_for_clean_rows_then_as_the_guard_for_risky_ones(guarded, model, tiny_base, ask):
-    inputs = ask(*EVEN)
+@pytest.mark.parametrize(
+    ("rows", "clean", "clean_images"), [(EVEN, [1], [1]), (ROWS, CLEAN, CLEAN_IMAGES)], ids=["even", "mixed"]
+)
+def test_sampling_draws_as_the_base_for_clean_rows_then_as_the_guard_for_risky_ones(
+    guarded, model, tiny_base, ask, rows, clean, clean_images
+):
+    inputs = ask(*rows)
+    risky = [row for row in range(len(rows)) if row not in clean]
+    risky_images = [image for image in range(len(inputs["pixel_values"])) if image not in clean_images]
     options = {"max_new_tokens": 6, "do_sample": True, "num_return_sequences": 3}
     torch.manual_seed(3)
-    got = answers(model.generate(**inputs, **options), inputs)
+    got = answers(model.generate(**inputs, **options), inputs).unflatten(0, (len(rows), 3))
     torch.manual_seed(3)
-    clean = answers(tiny_base.generate(**rows_of(inputs, [1], [1]), **options), inputs)
-    risky = answers(model.generate(**rows_of(inputs, [0, 2], [0, 2]), **options), inputs)
-    assert torch.equal(got[3:6], clean)
-    assert torch.equal(got[[0, 1, 2, 6, 7, 8]], risky)
-    assert len({tuple(row.tolist()) for row in got[:3]}) > 1
-
-
-def test_sampling_from_a_mixed_batch_gives_clean_rows_what_the_base_would_draw(guarded, model, tiny_base, ask):
-    inputs = ask(*ROWS)
-    options = {"max_new_tokens": 6, "do_sample": True, "num_return_sequences": 2}
-    torch.manual_seed(3)
-    got = answers(model.generate(**inputs, **options), inputs)
-    torch.manual_seed(3)
-    expected = tiny_base.generate(**rows_of(inputs, CLEAN, CLEAN_IMAGES), **options)
-    assert torch.equal(got[[2, 3, 4, 5, 8, 9]], answers(expected, inputs))
+    as_base = answers(tiny_base.generate(**rows_of(inputs, clean, clean_images), **options), inputs)
+    as_guard = answers(model.generate(**rows_of(inputs, risky, risky_images), **options), inputs)
+    assert torch.equal(got[clean].flatten(0, 1), as_base)
+    assert torch.equal(got[risky].flatten(0, 1), as_guard)
+    assert len({tuple(row.tolist()) for row in got[0]}) > 1
 
 
 @pytest.mark.parametrize("row", [0, 1, 3])
@@ -91,6 +90,10 @@ def test_speculation_changes_no_answer(guarded, model, tiny_base, ask, row, help
             assistant = text
         options = {"assistant_model": assistant}
     options |= {"max_new_tokens": 10, "do_sample": False}
+    try:
+        tiny_base.generate(**inputs, **options)
+    except ValueError as error:
+        pytest.skip(f"this transformers cannot help a base with this assistant: {error}")
     expected = model.generate(**inputs, max_new_tokens=10, do_sample=False)
     assert torch.equal(model.generate(**inputs, **options), expected)
 

@@ -11,6 +11,8 @@ from safety_modules.attach import attach_safety
 from safety_modules.errors import GuardError, PromptError
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 EVEN = [("what is this", [1]), ("what is that", [5])]
 
 

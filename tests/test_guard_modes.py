@@ -10,6 +10,8 @@ from safety_modules.attach import attach_safety
 from safety_modules.errors import GuardError
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 LOGITS = NEW | {"return_dict_in_generate": True, "output_logits": True}
 
 

@@ -11,6 +11,8 @@ from transformers.generation import StoppingCriteriaList
 from safety_modules.guard import GuardedOutput
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 MODES = pytest.mark.parametrize("batch_mode", ["split", "merged"])
 EVEN = [("what is this", [1]), ("what is that", [5]), ("what is here", [1])]
 

@@ -9,6 +9,8 @@ from safety_modules.guard.plan import plan_row
 from safety_modules.policy import Policy
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
+pytestmark = pytest.mark.matrix
+
 
 def test_policy_per_call_switches_one_type_off_and_no_other(guarded, model, tiny_base, ask):
     inputs = ask(ROWS[0], ROWS[5])

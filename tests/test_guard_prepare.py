@@ -10,6 +10,8 @@ from guard_cases import CLEAN, IMAGES, NEW, RISKY, ROWS, answers, greedy_by_hand
 from safety_modules.errors import GuardError, PromptError
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 EIGHT = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
 
 

@@ -9,6 +9,8 @@ from safety_modules.config import SafetyConfig
 from safety_modules.errors import GuardError
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 
 @pytest.mark.parametrize("batch_mode", ["split", "merged"])
 def test_mixed_batch_equals_single_calls(guarded, model, tiny_base, ask, batch_mode):

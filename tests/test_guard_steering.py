@@ -1,10 +1,13 @@
 """Steered sequences: what inference runs is what training trains on."""
 
+import pytest
 import torch
 from guard_cases import NEW, ROWS
 
 from safety_modules.guard import IGNORED, Sample, Steer, build_inputs, lm_forward
 from safety_modules.policy import Policy
+
+pytestmark = pytest.mark.matrix
 
 
 def test_built_inputs_are_what_inference_runs(guarded, model, ask):

@@ -10,6 +10,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from safety_modules.policy import Policy
 
+pytestmark = pytest.mark.matrix
+
 
 class Stop(Exception):
     pass

@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
 from safety_modules.lora import SafetyLora
@@ -190,11 +191,18 @@ def test_a_second_lora_while_one_is_mounted_is_refused(text_model, lora):
         SafetyLora(text_model, LoraSettings())
 
 
-def test_saved_lora_loads_in_plain_peft_with_the_same_logits(safety, tiny_base, ask, tmp_path):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_saved_lora_loads_in_plain_peft_with_the_same_logits(tiny_base, processor, ask, tmp_path, dtype):
+    base = copy.deepcopy(tiny_base).to(dtype)
+    safety = attach_safety(copy.deepcopy(base), processor)
+    with torch.no_grad():
+        for parameter in safety.lora.parameters():
+            parameter.normal_(std=0.1)
     inputs = ask(("what is this?", [1]))
     folder = safety.save_pretrained(tmp_path / "adapter", dtype="float32")
     with safety.lora.mounted(), torch.no_grad():
         expected = safety.backbone.model(**inputs).logits
-    peft_model = PeftModel.from_pretrained(copy.deepcopy(tiny_base), folder / "lora").eval()
+    peft_model = PeftModel.from_pretrained(copy.deepcopy(base), folder / "lora").eval()
     with torch.no_grad():
         assert torch.equal(peft_model(**inputs).logits, expected)
+        assert not torch.equal(base(**inputs).logits, expected)

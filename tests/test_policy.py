@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from safety_modules.errors import PolicyError
-from safety_modules.policy import Policy, Rule, rule_scores
+from safety_modules.policy import Policy, Rule
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 LEVELS = (0.1, 0.2, 0.3, 0.4)
@@ -66,13 +65,6 @@ def test_an_image_that_is_surely_risky_fires_even_where_its_type_is_doubtful():
     verdict = decide(Policy.default(), illegal=0.4, privacy=0.45)
     assert verdict.flagged and verdict.type == "privacy"
     assert not decide(Policy.default().allow("privacy"), illegal=0.4, privacy=0.45).flagged
-
-
-def test_scores_are_of_the_type_and_the_less_probable_ones():
-    risks = np.array([[0.1, 0.4, 0.2], [0.5, 0.0, 0.25]])
-    assert rule_scores(risks) == pytest.approx(np.array([[0.1, 0.7, 0.3], [0.75, 0.0, 0.25]]))
-    equal = rule_scores(np.array([0.25, 0.25, 0.25]))
-    assert equal == pytest.approx([0.75, 0.5, 0.25])  # the first of equals counts as the most probable
 
 
 def test_a_type_switched_off_touches_no_other():

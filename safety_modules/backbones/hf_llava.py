@@ -9,7 +9,7 @@ checkpoint records is therefore the base's own.
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,14 +23,15 @@ from safety_modules.backbones import identity
 from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base
 from safety_modules.backbones.planning import current_plan, planned
-from safety_modules.errors import AttachError, PromptError
+from safety_modules.errors import AttachError
 
 # From 5.0 on get_image_features returns an output object, before that the list itself.
 _RETURNS_OUTPUT = int(transformers.__version__.split(".")[0]) >= 5
-_HANDLER = "_safety_generate"
 
 
+@named_as_base
 class PlannedLlavaModel(LlavaModel):
     """LlavaModel whose image features can be planned; without a plan it is LlavaModel."""
 
@@ -46,6 +47,7 @@ class PlannedLlavaModel(LlavaModel):
         return BaseModelOutputWithPooling(pooler_output=features) if _RETURNS_OUTPUT else features
 
 
+@named_as_base
 class GuardedLlava(LlavaForConditionalGeneration):
     """LlavaForConditionalGeneration whose `generate` is guarded; `forward` is the base's own.
 
@@ -58,16 +60,10 @@ class GuardedLlava(LlavaForConditionalGeneration):
         if current_plan(self.model) is not None:  # generate calling generate inside a guarded call
             return super().generate(*args, **kwargs)
         names = list(inspect.signature(LlavaForConditionalGeneration.generate).parameters)[1:]
-        return vars(self)[_HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
+        return vars(self)[HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
 
 
-# transformers decides by a class's name and module what a checkpoint's tensors are called, which class its config
-# records and which attention it may use: these classes must not look like anybody's own code.
-for _own, _base in ((GuardedLlava, LlavaForConditionalGeneration), (PlannedLlavaModel, LlavaModel)):
-    _own.__name__, _own.__module__ = _base.__name__, _base.__module__
-
-
-class HFLlava:
+class HFLlava(LlavaBackbone):
     """Backbone for transformers' LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
 
     Args:
@@ -79,11 +75,8 @@ class HFLlava:
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, processor: Any) -> None:
-        self.model = model
-        self.processor = processor
-        self.lock: Any = threading.RLock()
-        self.sizes = identity.read_sizes(model)
-        self.image_token_id = int(model.config.image_token_id)
+        sizes = identity.read_sizes(model)
+        image_token_id = int(model.config.image_token_id)
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None or getattr(processor, "image_processor", None) is None:
             raise AttachError(
@@ -92,45 +85,37 @@ class HFLlava:
             )
         token = getattr(processor, "image_token", "<image>")
         got = tokenizer.convert_tokens_to_ids(token)
-        if got != self.image_token_id:
+        if got != image_token_id:
             raise AttachError(
                 f"processor does not belong to the model: expected {token!r} to have id "
-                f"{self.image_token_id}, got {got}. Load both from the same checkpoint."
+                f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
-        self.chat = ChatFormat(tokenizer, self.image_token_id)
-        self.prompt = self.chat.prompt
-        self.question_mask = self.chat.question_mask
-        self.insert_hint = self.chat.insert_hint
-        self.answer_ids = self.chat.answer_ids
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.pad_token_id = int(pad)
+        super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id))
 
     @property
     def language_model(self) -> nn.Module:
         return without_peft(self.model.model.language_model)
 
     @property
-    def device(self) -> torch.device:
-        # Offloaded parameters are on the meta device until their hook brings them in.
-        devices = (parameter.device for parameter in self.model.parameters())
-        return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+    def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
+        return (self.model, GuardedLlava), (self.model.model, PlannedLlavaModel)
 
-    def install(self, generate: Callable[..., Any]) -> None:
-        vars(self.model)[_HANDLER] = generate
-        self.model.__class__ = GuardedLlava
-        self.model.model.__class__ = PlannedLlavaModel
+    @property
+    def _projector(self) -> nn.Module:
+        return self.model.model.multi_modal_projector
 
-    def uninstall(self) -> None:
-        self.model.__class__ = LlavaForConditionalGeneration
-        self.model.model.__class__ = LlavaModel
-        vars(self.model).pop(_HANDLER, None)
+    def _encode(self, prompt: str) -> list[int]:
+        return list(self.processor.tokenizer(prompt)["input_ids"])
 
     def base_generate(self, **kwargs: Any) -> Any:
+        if not _RETURNS_OUTPUT and current_plan(self.model.model) is not None:
+            # Before 5.0 an assistant gets the pixels, whose features the steered prompt has no room for. It only
+            # proposes tokens, which the model checks: without it the answer is the same.
+            kwargs.pop("assistant_model", None)
         return LlavaForConditionalGeneration.generate(self.model, **kwargs)
 
     @torch.no_grad()
     def encode_images(self, pixel_values: torch.Tensor) -> ImageFeatures:
-        inner = self.model.model
         thread, seen = threading.get_ident(), []
 
         def keep(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -138,53 +123,26 @@ class HFLlava:
                 seen.append(args[0])
 
         # What enters the base's projector is h_o, whatever layers and token the config selects.
-        hook = inner.multi_modal_projector.register_forward_pre_hook(keep)
+        hook = self._projector.register_forward_pre_hook(keep)
         try:
-            output = LlavaModel.get_image_features(inner, pixel_values=pixel_values.to(self.device))
+            output = LlavaModel.get_image_features(self.model.model, pixel_values=pixel_values.to(self.device))
         finally:
             hook.remove()
         return ImageFeatures(seen[0], list(getattr(output, "pooler_output", output)))
 
-    @torch.no_grad()
-    def project(self, vision: torch.Tensor) -> list[torch.Tensor]:
-        # The model's dtype is that of its floating-point parameters; a quantised linear's weight would say uint8.
-        return list(self.model.model.multi_modal_projector(vision.to(self.device, self.model.dtype)))
-
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
         pixels = self.processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
         return pixels.to(self.device)
-
-    @torch.no_grad()
-    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
-        # The module, never its weight: an offloaded embedding is brought in by a hook. Another hook, of activation
-        # checkpointing, makes its output require gradients.
-        return self.model.get_input_embeddings()(ids.to(self.device)).detach()
 
     def planned(
         self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
     ) -> AbstractContextManager[None]:
         return planned(self.model.model, features, images_per_row)
 
-    def pixel_stub(self, images: int) -> torch.Tensor | None:
-        return torch.zeros(images, 1, device=self.device) if images else None
-
-    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
-        ids = self.processor.tokenizer(self.chat.prompt(question, images))["input_ids"]
-        if list(ids).count(self.image_token_id) != images:
-            raise PromptError(
-                f"question not usable: expected {images} image placeholders in the prompt, got "
-                f"{list(ids).count(self.image_token_id)}. Take the image token out of the question."
-            )
-        return [i for i in ids for _ in range(self.sizes.num_patches if i == self.image_token_id else 1)]
-
     def fingerprint(self) -> dict[str, Any]:
-        config, inner = self.model.config, self.model.model
-        parts = [
-            ("", inner.vision_tower.get_input_embeddings()),
-            ("", inner.multi_modal_projector),
-            ("", self.language_model.norm),
-        ]
-        digest = identity.digest(parts, adapted=[inner.vision_tower, inner.multi_modal_projector])
+        config, tower = self.model.config, self.model.model.vision_tower
+        parts = [("", tower.get_input_embeddings()), ("", self._projector), ("", self.language_model.norm)]
+        digest = identity.digest(parts, adapted=[tower, self._projector])
         text_model = config.text_config.model_type
         return identity.fingerprint(config.vision_config, text_model, config.vision_feature_layer, self.sizes, digest)
 

@@ -14,12 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
 
+from safety_modules.callbacks import seen_through, with_prompts
 from safety_modules.errors import GuardError, PromptError
-
-View = Callable[[torch.Tensor, int | None], torch.Tensor]
 
 
 class CallForm(NamedTuple):
@@ -59,22 +56,27 @@ class CallForm(NamedTuple):
         else:
             ids, mask = inputs, torch.ones_like(inputs) if mask is None else mask
         width = ids.shape[1]
-        kwargs = _seen_through(lambda seen, _row: seen[:, width:], kwargs)
-        if kwargs.get("streamer") is not None:
-            kwargs["streamer"] = _AnswerStreamer(kwargs["streamer"], width)
+        kwargs |= seen_through(lambda seen, _row: seen[:, width:], kwargs)
         output = generate(input_ids=ids, attention_mask=mask, pixel_values=pixels, **kwargs)
         if isinstance(output, torch.Tensor):
             return output[:, width:]
         output.sequences = output.sequences[:, width:]
         return output
 
-    def ask(self, generate: Callable[..., Any], lengths: Sequence[Sequence[int]] | None, kwargs: dict[str, Any]) -> Any:
+    def ask(
+        self,
+        generate: Callable[..., Any],
+        lengths: Sequence[Sequence[int]] | None,
+        kwargs: dict[str, Any],
+        per_row: int = 1,
+    ) -> Any:
         """A call in the guard's form, answered by a `generate` in the package's form.
 
         Args:
             generate: the package's.
             lengths: per row the number of image tokens of each of its images; None = num_patches each.
             kwargs: of the call.
+            per_row: how many row numbers `generate` counts for each prompt.
         """
         kwargs = dict(kwargs)
         ids, pixels = kwargs.pop("input_ids"), kwargs.pop("pixel_values", None)
@@ -90,13 +92,8 @@ class CallForm(NamedTuple):
             nothing = torch.zeros_like(pixels[0])
             pixels = torch.stack([pixel for row in lengths for pixel in ([next(left) for _ in row] or [nothing])])
 
-        def whole(seen: torch.Tensor, row: int | None) -> torch.Tensor:
-            prompts = ids.repeat_interleave(len(seen) // len(ids), 0) if row is None else ids[row : row + 1]
-            return torch.cat([prompts.to(seen.device), seen], 1)
-
-        n = 1 if (kwargs.get("num_beams") or 1) > 1 else kwargs.get("num_return_sequences") or 1
-        kwargs = _seen_through(lambda seen, row: whole(seen, None if row is None else row // n), kwargs)
-        output = generate(inputs, images=pixels, attention_mask=mask, **kwargs)
+        whole = with_prompts(ids, 0, per_row)
+        output = generate(inputs, images=pixels, attention_mask=mask, **kwargs | seen_through(whole, kwargs))
         if isinstance(output, torch.Tensor):
             return whole(output, None)
         output.sequences = whole(output.sequences, None)
@@ -135,48 +132,3 @@ def _pictures(images: Any) -> torch.Tensor | None:
         "call not guarded: expected images as (N, C, H, W) or a list of equal (C, H, W), got tiles or pictures of "
         "several sizes. Pass what process_images gives for a LLaVA-1.5 model."
     )
-
-
-def _seen_through(view: View, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The call's callbacks, each seeing the sequences through a view."""
-    wrapped = dict(kwargs)
-    if kwargs.get("stopping_criteria"):
-        criteria = [_Criterion(inner, view) for inner in kwargs["stopping_criteria"]]
-        wrapped["stopping_criteria"] = StoppingCriteriaList(criteria)
-    if kwargs.get("logits_processor"):
-        processors = [_Processor(inner, view) for inner in kwargs["logits_processor"]]
-        wrapped["logits_processor"] = LogitsProcessorList(processors)
-    allowed = kwargs.get("prefix_allowed_tokens_fn")
-    if allowed is not None:
-        wrapped["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(row, view(ids[None], row)[0])
-    return wrapped
-
-
-class _Criterion(StoppingCriteria):
-    def __init__(self, inner: Any, view: View) -> None:
-        self.inner, self.view = inner, view
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> Any:
-        return self.inner(self.view(input_ids, None), scores, **kwargs)
-
-
-class _Processor(LogitsProcessor):
-    def __init__(self, inner: Any, view: View) -> None:
-        self.inner, self.view = inner, view
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return self.inner(self.view(input_ids, None), scores)
-
-
-class _AnswerStreamer(BaseStreamer):
-    """Streams to the caller's streamer without the prompt, which the package never shows."""
-
-    def __init__(self, inner: Any, width: int) -> None:
-        self.inner, self.width, self.started = inner, width, False
-
-    def put(self, value: torch.Tensor) -> None:
-        self.inner.put(value if self.started else value[:, self.width :])
-        self.started = True
-
-    def end(self) -> None:
-        self.inner.end()

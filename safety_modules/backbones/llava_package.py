@@ -6,7 +6,6 @@ the prompt; `llava_calls.py` translates. While a plan is active `encode_images` 
 """
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -22,19 +21,21 @@ from safety_modules.backbones import identity
 from safety_modules.backbones.adapted import linears_of
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import SplitChatFormat
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base
 from safety_modules.backbones.llava_calls import CallForm
 from safety_modules.backbones.planning import current_plan, planned
 from safety_modules.config import BaseSizes
-from safety_modules.errors import AttachError, GuardError, PromptError
+from safety_modules.errors import AttachError, GuardError
+from safety_modules.generation import rows_per_prompt
 
-_HANDLER = "_safety_generate"
 _GUARD_FORM = {"pixel_values", "logits_to_keep"}  # arguments that the package's own forward does not have
 
 
+@named_as_base
 class GuardedLlavaLlama(LlavaLlamaForCausalLM):
     """LlavaLlamaForCausalLM whose `generate` is guarded; `forward` is the base's own.
 
-    `generate` takes the arguments more that transformers' guarded class takes, such as `safety` and `policy`.
+    `generate` takes three arguments more, those of `hf_llava.GuardedLlava`.
     """
 
     @functools.wraps(LlavaLlamaForCausalLM.encode_images)
@@ -63,12 +64,7 @@ class GuardedLlavaLlama(LlavaLlamaForCausalLM):
     def generate(self, inputs: Any = None, images: Any = None, image_sizes: Any = None, **kwargs: Any) -> Any:
         if current_plan(self) is not None:  # generate calling generate inside a guarded call
             return super().generate(inputs, images, image_sizes, **kwargs)
-        return vars(self)[_HANDLER](inputs, images, **kwargs)
-
-
-# As in hf_llava.py: this class must not look like anybody's own code.
-GuardedLlavaLlama.__name__ = LlavaLlamaForCausalLM.__name__
-GuardedLlavaLlama.__module__ = LlavaLlamaForCausalLM.__module__
+        return vars(self)[HANDLER](inputs, images, **kwargs)
 
 
 class Processor(NamedTuple):
@@ -78,7 +74,7 @@ class Processor(NamedTuple):
     image_processor: Any
 
 
-class LlavaPackage:
+class LlavaPackage(LlavaBackbone):
     """Backbone for the original package's LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
 
     Args:
@@ -91,26 +87,17 @@ class LlavaPackage:
     """
 
     def __init__(self, model: LlavaLlamaForCausalLM, processor: Any) -> None:
-        self.model = model
-        self.lock: Any = threading.RLock()
-        self.sizes = _read_sizes(model)
-        self.image_token_id = int(IMAGE_TOKEN_INDEX)
+        sizes = _read_sizes(model)
         tokenizer = getattr(processor, "tokenizer", processor)
-        if not hasattr(tokenizer, "convert_tokens_to_ids") or len(tokenizer) > self.sizes.vocab_size:
+        if not hasattr(tokenizer, "convert_tokens_to_ids") or len(tokenizer) > sizes.vocab_size:
             raise AttachError(
                 "processor not usable: expected the model's tokenizer, got "
                 f"{type(processor).__name__}. Pass the tokenizer that load_pretrained_model returns."
             )
         pictures = getattr(processor, "image_processor", None) or model.get_vision_tower().image_processor
-        self.processor = Processor(tokenizer, pictures)
-        self.chat = SplitChatFormat(tokenizer, self.image_token_id)
-        self.prompt = self.chat.prompt
-        self.question_mask = self.chat.question_mask
-        self.insert_hint = self.chat.insert_hint
-        self.answer_ids = self.chat.answer_ids
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.pad_token_id = int(pad)
-        self._form = CallForm(self.image_token_id, self.pad_token_id, self.sizes.num_patches)
+        chat = SplitChatFormat(tokenizer, int(IMAGE_TOKEN_INDEX))
+        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
+        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
         # The package keeps the vision tower inside the language model, where LoRA must not find it.
         self._blocks = nn.Module()
         self._blocks.layers = model.get_model().layers
@@ -120,24 +107,26 @@ class LlavaPackage:
         return self._blocks
 
     @property
-    def device(self) -> torch.device:
-        devices = (parameter.device for parameter in self.model.parameters())
-        return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+    def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
+        return ((self.model, GuardedLlavaLlama),)
+
+    @property
+    def _projector(self) -> nn.Module:
+        return self.model.get_model().mm_projector
+
+    def _encode(self, prompt: str) -> list[int]:
+        return tokenizer_image_token(prompt, self.processor.tokenizer)
 
     def install(self, generate: Callable[..., Any]) -> None:
-        vars(self.model)[_HANDLER] = functools.partial(self._form.answer, generate)
-        self.model.__class__ = GuardedLlavaLlama
-
-    def uninstall(self) -> None:
-        self.model.__class__ = LlavaLlamaForCausalLM
-        vars(self.model).pop(_HANDLER, None)
+        super().install(functools.partial(self._form.answer, generate))
 
     def base_generate(self, **kwargs: Any) -> Any:
         plan = current_plan(self.model)
         lengths = None if plan is None else [[len(feature) for feature in row] for row in plan.rows]
         if lengths is not None:
             self._check_planned(kwargs["input_ids"], kwargs.get("attention_mask"))
-        return self._form.ask(functools.partial(LlavaLlamaForCausalLM.generate, self.model), lengths, kwargs)
+        generate = functools.partial(LlavaLlamaForCausalLM.generate, self.model)
+        return self._form.ask(generate, lengths, kwargs, rows_per_prompt(self.model, kwargs))
 
     def _check_planned(self, ids: torch.Tensor, mask: torch.Tensor | None) -> None:
         """The package cuts long prompts at the end, where the hint is, and pads short ones where the answer begins."""
@@ -159,46 +148,26 @@ class LlavaPackage:
     @torch.no_grad()
     def encode_images(self, pixel_values: torch.Tensor) -> ImageFeatures:
         vision = self.model.get_vision_tower()(pixel_values.to(self.device))
-        return ImageFeatures(vision, list(self.model.get_model().mm_projector(vision)))
-
-    @torch.no_grad()
-    def project(self, vision: torch.Tensor) -> list[torch.Tensor]:
-        return list(self.model.get_model().mm_projector(vision.to(self.device, self.model.dtype)))
+        return ImageFeatures(vision, list(self._projector(vision)))
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
         pixels = process_images(list(images), self.processor.image_processor, self.model.config)
         return pixels.to(self.device, self.model.dtype)
-
-    @torch.no_grad()
-    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.model.get_model().embed_tokens(ids.to(self.device)).detach()
 
     def planned(
         self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
     ) -> AbstractContextManager[None]:
         return planned(self.model, features, images_per_row)
 
-    def pixel_stub(self, images: int) -> torch.Tensor | None:
-        return torch.zeros(images, 1, device=self.device) if images else None
-
-    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
-        ids = tokenizer_image_token(self.chat.prompt(question, images), self.processor.tokenizer)
-        if ids.count(self.image_token_id) != images:
-            raise PromptError(
-                f"question not usable: expected {images} image placeholders in the prompt, got "
-                f"{ids.count(self.image_token_id)}. Take the image token out of the question."
-            )
-        return [i for i in ids for _ in range(self.sizes.num_patches if i == self.image_token_id else 1)]
-
     def fingerprint(self) -> dict[str, Any]:
-        inner, tower = self.model.get_model(), self.model.get_vision_tower()
-        linears = [part for part in inner.mm_projector.modules() if isinstance(part, nn.Linear)]
+        tower = self.model.get_vision_tower()
+        linears = [part for part in self._projector.modules() if isinstance(part, nn.Linear)]
         parts = [
             ("", tower.vision_tower.get_input_embeddings()),
             *((f"linear_{number}.", linear) for number, linear in enumerate(linears, 1)),  # transformers' names
-            ("", inner.norm),
+            ("", self.model.get_model().norm),
         ]
-        digest = identity.digest(parts, adapted=[tower, inner.mm_projector])
+        digest = identity.digest(parts, adapted=[tower, self._projector])
         return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digest)
 
     def pixel_settings(self) -> dict[str, Any]:

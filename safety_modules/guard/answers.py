@@ -91,8 +91,6 @@ def answer_guarded(call: Call, rows: list[int]) -> Part:
     }
     part |= options.moved_lengths(backbone.model, call.kwargs, width - batch.ids.shape[1])
     part |= call.callbacks(rows, width)
-    if call.kwargs.get("streamer") is not None:
-        part["streamer"] = options.OwnPromptStreamer(call.kwargs["streamer"], batch.ids[rows])
     repeats = max(call.option("num_beams", 1), call.option("num_return_sequences", 1))
     steered = [call.plan.rows[row].by == "steered" for row in rows for _ in range(repeats)]
     with (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from transformers.utils import ModelOutput
 
+from safety_modules.backbones.llava_backbone import is_guarded
 from safety_modules.errors import GuardError
 from safety_modules.guard.answers import Call, answer_base, answer_guarded, answer_policy
 from safety_modules.guard.plan import CallPlan, plan_call
@@ -59,6 +60,11 @@ def guarded_generate(
         GuardError: the call hides its images, or asks for something a guarded call cannot give.
         PromptError: image tokens and images do not match, or a risky prompt has no place for the hint.
     """
+    if kwargs.get("assistant_model") is not None and is_guarded(kwargs["assistant_model"]):
+        raise GuardError(
+            "call not guarded: expected an assistant_model without safety, got a guarded one. Detach it: the model "
+            "checks every token it proposes."
+        )
     plan = plan_call(attachment, kwargs, safety, policy)
     call = Call(attachment, kwargs, plan)
     if len(plan.answered_by("base")) == len(plan.rows):

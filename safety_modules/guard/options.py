@@ -4,35 +4,18 @@ The caller's options speak of the caller's prompts. These helpers keep their mea
 the caller's prompt, and the caller's own criteria, processors and streamers see that prompt, never the hint.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
-from transformers.generation.streamers import BaseStreamer
+from transformers import GenerationConfig
 
 from safety_modules.backbones import Backbone
+from safety_modules.callbacks import seen_through, with_prompts
+from safety_modules.generation import option, rows_per_prompt
 
-Restore = Callable[[torch.Tensor], torch.Tensor]
 _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
-
-
-def option(model: Any, kwargs: dict[str, Any], name: str, default: Any = None) -> Any:
-    """A generation setting as transformers resolves it: argument, passed config, the model's config."""
-    if kwargs.get(name) is not None:
-        return kwargs[name]
-    for config in (kwargs.get("generation_config"), model.generation_config):
-        value = getattr(config, name, None)
-        if value is not None:
-            return value
-    return default
 
 
 def max_length(model: Any, kwargs: dict[str, Any]) -> int | None:
@@ -120,62 +103,13 @@ def callbacks(
         prompts: their prompts as the caller passed them (G, T).
         width: length of the prompts the language model really gets.
     """
-
-    def restore(ids: torch.Tensor) -> torch.Tensor:
-        return torch.cat([_repeated(prompts, ids).to(ids.device), ids[:, width:]], 1)
-
-    wrapped: dict[str, Any] = {}
-    if kwargs.get("stopping_criteria"):
-        wrapped["stopping_criteria"] = StoppingCriteriaList(
-            [_OwnCriterion(inner, restore) for inner in kwargs["stopping_criteria"]]
-        )
-    if kwargs.get("logits_processor"):
-        wrapped["logits_processor"] = LogitsProcessorList(
-            [_OwnProcessor(inner, restore) for inner in kwargs["logits_processor"]]
-        )
+    n = rows_per_prompt(model, kwargs)
     allowed = kwargs.get("prefix_allowed_tokens_fn")
     if allowed is not None:
-        # generate counts a row once per sampled answer, and once for all its beams.
-        n = 1 if option(model, kwargs, "num_beams", 1) > 1 else option(model, kwargs, "num_return_sequences", 1)
 
         def allowed_here(row: int, ids: torch.Tensor) -> list[int]:
             here, answer = divmod(row, n)
-            return allowed(rows[here] * n + answer, torch.cat([prompts[here].to(ids.device), ids[width:]]))
+            return allowed(rows[here] * n + answer, ids)
 
-        wrapped["prefix_allowed_tokens_fn"] = allowed_here
-    return wrapped
-
-
-def _repeated(prompts: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Prompts once per answer that is being made for each."""
-    return prompts.repeat_interleave(len(ids) // len(prompts), 0)
-
-
-class _OwnCriterion(StoppingCriteria):
-    def __init__(self, inner: Any, restore: Restore) -> None:
-        self.inner, self.restore = inner, restore
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> Any:
-        return self.inner(self.restore(input_ids), scores, **kwargs)
-
-
-class _OwnProcessor(LogitsProcessor):
-    def __init__(self, inner: Any, restore: Restore) -> None:
-        self.inner, self.restore = inner, restore
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return self.inner(self.restore(input_ids), scores)
-
-
-class OwnPromptStreamer(BaseStreamer):
-    """Streams to the caller's streamer with the caller's prompt in place of the steered one."""
-
-    def __init__(self, inner: Any, prompt: torch.Tensor) -> None:
-        self.inner, self.prompt, self.started = inner, prompt, False
-
-    def put(self, value: torch.Tensor) -> None:
-        self.inner.put(value if self.started else _repeated(self.prompt, value).cpu())
-        self.started = True
-
-    def end(self) -> None:
-        self.inner.end()
+        kwargs = kwargs | {"prefix_allowed_tokens_fn": allowed_here}
+    return seen_through(with_prompts(prompts, width, n), kwargs)

@@ -12,8 +12,8 @@ import numpy as np
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.evaluation.metrics import Estimate, rate
-from safety_modules.policy import rule_scores
 from safety_modules.records.record import Record, check_records
+from safety_modules.scores import rule_scores
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.probabilities import corpus_logits, type_probabilities
 from safety_modules.training.promise import MINIMUM, any_flagged, promised_limits
@@ -73,7 +73,7 @@ def calibrate(
     """Set the attachment's temperature and thresholds so that few benign images are flagged; its policy stays.
 
     Guarantee (`promised_limits`): with probability `confidence` over the draw of the benign images, at most
-    `max_false_alarm` of all images of their kind are flagged. The score of an image is that of `policy.rule_scores`,
+    `max_false_alarm` of all images of their kind are flagged. The score of an image is that of `scores.rule_scores`,
     or, for the one threshold common to all types, the largest of them, p(risk); of several questions about one image
     the largest counts, since only different images are independent draws.
 
