@@ -48,6 +48,8 @@ def base(args: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
 def shortened(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     """The recipe with a few steps, and without what only a long run needs."""
     changes = {"steps": args.steps, "warmup_steps": 0, "evaluate_every": 0, "patience": 0, "log_every": 1}
+    if recipe.stage == 2:
+        changes["answer_tokens"] = 8  # records without an answer ask the base for one
     if args.batch_size is not None:
         changes |= {"batch_size": args.batch_size, "gradient_accumulation": 1}
     return Recipe.model_validate({**recipe.model_dump(exclude_unset=True), **changes})

@@ -98,12 +98,12 @@ def main() -> None:
 
         model, processor = load_base(Path(options.model))
     safety = attach_safety(model, processor)
-    recipe = Recipe(stage=1, steps=4, batch_size=32, learning_rate=1e-4, clean_share=0.5)
+    recipe = Recipe(stage=1, steps=16, batch_size=8, learning_rate=1e-4, clean_share=0.5)
     records = [record for record in mix.training_records(128 if options.quick else 512) if record.image is not None]
     with tempfile.TemporaryDirectory() as folder, safety.base_frozen():
         steps = Steps(safety, records, recipe, Path(folder))
         cases = {name: getattr(steps, name) for name in CASES}
-        times = measure(cases, rounds=7 if options.quick else 30)
+        times = measure(cases, rounds=5 if options.quick else 30)
     found: dict[str, Any] = {
         "environment": environment(str(safety.backbone.device)),
         "batch_size": recipe.batch_size,

@@ -16,7 +16,7 @@ from safety_modules.evaluation.matchers import is_refusal
 from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.pocket import splits
 from safety_modules.pocket.new_risk import ALLERGENS, clean_without, new_risk, without
-from safety_modules.policy import rule_scores
+from safety_modules.scores import rule_scores
 from safety_modules.training.calibration import calibrate
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.extend import extend_safety, remove_type

@@ -8,7 +8,7 @@ from safety_modules.errors import DataError
 from safety_modules.evaluation.metrics import rate
 from safety_modules.evaluation.results import settings
 from safety_modules.pocket import mix
-from safety_modules.policy import rule_scores
+from safety_modules.scores import rule_scores
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.probabilities import corpus_probabilities
 from safety_modules.training.promise import any_flagged, promised_limits

@@ -58,7 +58,7 @@ def weights_digest(attachment: SafetyAttachment) -> str:
     digest = hashlib.sha256()
     for name, parameter in attachment.named_parameters():
         digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

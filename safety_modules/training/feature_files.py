@@ -51,11 +51,11 @@ def open_folder(settings: dict[str, Any], cache_dir: Path, make_probe: Callable[
     known = _load(path)
     if known.shape != probe.shape:
         raise _damaged(path, f"expected shape {probe.shape}, got {known.shape}")
-    error = float(np.linalg.norm(known - probe) / max(float(np.linalg.norm(known)), 1e-12))
-    if not error <= PROBE_TOLERANCE:
+    distance = float(np.linalg.norm(known - probe) / max(float(np.linalg.norm(known)), 1e-12))
+    if not distance <= PROBE_TOLERANCE:
         raise DataError(
             f"feature cache {folder} was made by another tower: expected features within {PROBE_TOLERANCE} of it, "
-            f"got a relative error of {error:.3f} (other weights, or quantised). Use another cache_dir."
+            f"got a relative error of {distance:.3f} (other weights, or quantised). Use another cache_dir."
         )
     return folder
 

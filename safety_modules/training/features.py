@@ -28,7 +28,8 @@ SHARD_BYTES, SHARD_ROWS = 256_000_000, 4096
 """Largest shard: what an interrupted build computes anew."""
 MAX_THREADS = 8
 """Threads that decode and prepare pictures while the tower runs; a batch of LLaVA-1.5's takes 43 MB."""
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class FeatureStore:

@@ -154,7 +154,8 @@ class SafetyTrainer(Trainer):
         assert self._measure is not None
         found = {f"eval_{name}": value for name, value in self._measure().items()}
         self.log(found)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        control = self.control  # type: ignore[has-type]
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, control, found)
         return found
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
