@@ -208,7 +208,7 @@ def data(tmp_path: Path, picture: Path) -> dict[str, Path]:
     rows = []
     for index in range(14):
         said = [
-            {"from": "USER", "value": "<image>\nWhat is this?"},
+            {"from": "USER", "value": f"<image>\nWhat is this, asked for the {index}th time?"},
             {"from": "ASSISTANT", "value": "A square."},
         ]
         level = 0 if index % 7 == 6 else 1 + index % 3

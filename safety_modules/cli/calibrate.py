@@ -11,9 +11,9 @@ from safety_modules.errors import ConfigError
 
 def calibrate(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder; its temperature and thresholds are replaced.")],
-    benign: Annotated[Path | None, typer.Option(help="Clean records; default: pocket's validation data.")] = None,
+    benign: Annotated[str | None, typer.Option(help="Clean records; default: pocket's validation data.")] = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Labelled records with other pictures: fit the temperature, measure the recall. Default: pocket's."
         ),

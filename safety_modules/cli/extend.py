@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from safety_modules.cli.options import attach
+from safety_modules.cli.options import attach, load_records
 from safety_modules.errors import ConfigError
 
 
@@ -14,7 +14,7 @@ def extend_adapter(
     adapter: Path,
     out: Path,
     model: Path | None,
-    data: Path | None,
+    data: str | None,
     format: str | None,
     images: Path | None,
     recipes: Sequence[Path],
@@ -90,7 +90,7 @@ def _given(options: Mapping[str, object]) -> str:
 def _add(
     safety: Any,
     name: str,
-    data: Path | None,
+    data: str | None,
     format: str | None,
     images: Path | None,
     recipes: Sequence[Path],
@@ -98,13 +98,12 @@ def _add(
     cache: Path | None,
     policy: Path | None,
 ) -> None:
-    from safety_modules.records import read_records
     from safety_modules.training.extend import RECIPE, extend_safety, extended_config, rule_from
 
     if len(recipes) > 1:
         raise ConfigError(f"one recipe for a new type: expected one --recipe, got {len(recipes)}. Leave one out.")
     assert data is not None
-    records = read_records(data, images, extended_config(safety.config, name).taxonomy, format=format)
+    records = load_records(data, images, format, extended_config(safety.config, name).taxonomy)
     rule = None if policy is None else rule_from(policy, name)
     recipe = recipes[0] if recipes else RECIPE
     extend_safety(safety, records, name, rule, recipe, output_dir=runs, cache_dir=cache)
@@ -112,14 +111,13 @@ def _add(
 
 def _train_on(
     safety: Any,
-    data: Path | None,
+    data: str | None,
     format: str | None,
     images: Path | None,
     recipes: Sequence[Path],
     runs: Path | None,
     cache: Path | None,
 ) -> None:
-    from safety_modules.records import read_records
     from safety_modules.training import train_safety
 
     if not recipes:
@@ -128,7 +126,7 @@ def _train_on(
             "fewer steps than a fresh one: begin with a tenth of both."
         )
     assert data is not None
-    records = read_records(data, images, safety.config.taxonomy, format=format)
+    records = load_records(data, images, format, safety.config.taxonomy)
     train_safety(safety, records, list(recipes), None, runs, cache_dir=cache)
 
 

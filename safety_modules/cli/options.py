@@ -9,6 +9,8 @@ from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
     from safety_modules.attach import SafetyAttachment
+    from safety_modules.records import Record
+    from safety_modules.taxonomy import Taxonomy
 
 Model = Annotated[
     Path | None, typer.Option(help="Folder of a base model (transformers' LLaVA); default: llava-pocket.")
@@ -62,3 +64,37 @@ def attach(model: Path | None, adapter: Path | None) -> "SafetyAttachment":
         raise ConfigError("no adapter: expected --adapter with --model, got none. Name the adapter's folder.")
     base, processor = load_base(model)
     return attach_safety(base, processor, adapter=adapter or adapter_dir())
+
+
+def load_records(
+    data: str,
+    images: Path | None,
+    format: str | None = None,
+    taxonomy: "Taxonomy | None" = None,
+    left_out: Path | None = None,
+) -> "list[Record]":
+    """Records to train on, every picture decoded once before any work.
+
+    Args:
+        data: file, folder or address.
+        images: where relative image paths start.
+        format: of the data; None = recognised.
+        taxonomy: names of types and levels; None = the default ones.
+        left_out: train without bad records, and list them in this file; None = refuse data with any.
+    """
+    from safety_modules.records import read_good_records
+    from safety_modules.records.record import raise_problems
+    from safety_modules.taxonomy import DEFAULT_TAXONOMY
+    from safety_modules.training.files import write_whole
+
+    records, problems = read_good_records(data, images, taxonomy or DEFAULT_TAXONOMY, format)
+    if left_out is None or not records:
+        raise_problems(
+            [str(problem) for problem in problems] or ([] if records else ["expected records, got none."]), data
+        )
+        return records
+    left_out.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(f"{problem.model_dump_json()}\n" for problem in problems)
+    write_whole(left_out, lambda file: file.write(lines.encode()))
+    typer.echo(f"{len(problems)} of {data} left out: see {left_out}")
+    return records

@@ -1,17 +1,14 @@
 """`safety-modules train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from safety_modules.cli.calibrate import calibrate_adapter
 from safety_modules.cli.extend import extend_adapter, refuse_with_extend, refuse_without_extend
-from safety_modules.cli.options import Cache, Dtype, Images, Model, Quantize, load_base
+from safety_modules.cli.options import Cache, Dtype, Images, Model, Quantize, load_base, load_records
 from safety_modules.errors import ConfigError
-
-if TYPE_CHECKING:
-    from safety_modules.records import Record
 
 
 def train(
@@ -19,14 +16,14 @@ def train(
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
-    data: Annotated[Path | None, typer.Option(help="Records; default: pocket's training mix.")] = None,
+    data: Annotated[str | None, typer.Option(help="Records; default: pocket's training mix.")] = None,
     format: Annotated[str | None, typer.Option(help="Of --data; default: recognised (`data check --help`).")] = None,
     images: Images = None,
     recipe: Annotated[
         list[Path] | None, typer.Option(help="A stage's YAML file; repeat for both. Default: pocket's.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Design of the modules: default or paper.")] = "default",
-    validation: Annotated[Path | None, typer.Option(help="Records to measure the head on.")] = None,
+    validation: Annotated[str | None, typer.Option(help="Records to measure the head on.")] = None,
     runs: Annotated[
         Path | None,
         typer.Option(help="Folder for logs, plots, features and checkpoints; an interrupted run in it goes on."),
@@ -71,10 +68,11 @@ def train(
     from safety_modules.config import SafetyConfig
     from safety_modules.paths import recipe_dir
     from safety_modules.pocket import mix
-    from safety_modules.records import read_records
     from safety_modules.training import Recipe, processes, train_safety
     from safety_modules.training import calibrate as set_thresholds
 
+    if skip_bad and runs is None:
+        raise ConfigError("no place for the list of bad records: expected --runs with --skip-bad, got none. Name it.")
     if data is None and (model is not None or skip_bad or format is not None):
         raise ConfigError("nothing to train on: expected --data with these options, got none. Name a data file.")
     paths = recipe or [recipe_dir() / "stage1.yaml", recipe_dir() / "stage2.yaml"]
@@ -83,16 +81,14 @@ def train(
     safety = attach_safety(base, processor, config=SafetyConfig.preset(preset))
     if data is None:
         records = mix.training_records()
-    elif skip_bad:
-        records = _good_records(data, images, format, runs)
     else:
-        records = read_records(data, images, format=format)
-    held_out = None if validation is None else read_records(validation, images)
+        records = load_records(data, images, format, left_out=runs / "left-out.jsonl" if runs and skip_bad else None)
+    held_out = None if validation is None else load_records(validation, images)
     train_safety(safety, records, recipes, held_out, runs, cache_dir=cache, tensorboard=tensorboard)
     if processes.rank() > 0:
         return
     metadata = {
-        "data": "pocket" if data is None else data.name,
+        "data": "pocket" if data is None else Path(data).name,
         "records": len(records),
         "recipes": {path.name: path.read_text(encoding="utf-8") for path in paths},
     }
@@ -101,18 +97,3 @@ def train(
         typer.echo(f"{out}: not calibrated yet. Next: safety-modules calibrate {out} --benign FILE")
         return
     calibrate_adapter(set_thresholds, out, None, mix.calibration_records(), mix.MAX_FALSE_ALARM, False, cache)
-
-
-def _good_records(data: Path, images: Path | None, format: str | None, runs: Path | None) -> "list[Record]":
-    """What can be trained on; the rest is listed in the run's folder."""
-    from safety_modules.records import read_good_records
-    from safety_modules.training.files import write_whole
-
-    if runs is None:
-        raise ConfigError("no place for the list of bad records: expected --runs with --skip-bad, got none. Name it.")
-    records, problems = read_good_records(data, images, format=format)
-    runs.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"{problem.model_dump_json()}\n" for problem in problems)
-    write_whole(runs / "left-out.jsonl", lambda file: file.write(lines.encode()))
-    typer.echo(f"{len(problems)} of {data} left out: see {runs / 'left-out.jsonl'}")
-    return records

@@ -86,7 +86,7 @@ def digests_of(records: Sequence[Record]) -> list[str | None]:
             try:
                 found.append(None if record.image is None else record.image_digest())
             except DataError as error:
-                problems.append((index, f"record {index}: {error}"))
+                problems.append((index, f"{record.source or f'record {index}'}: {error}"))
         return found
 
     digests = [one for part in ahead(digest, range(0, len(records), 256)) for one in part]
@@ -166,7 +166,7 @@ def _build(
             try:
                 pictures.append((digest, records[index].load_image()))
             except DataError as error:
-                problems.append((index, f"record {index}: {error}"))
+                problems.append((index, f"{records[index].source or f'record {index}'}: {error}"))
         pixels = backbone.pixel_values([picture for _, picture in pictures]) if pictures else None
         return [digest for digest, _ in pictures], pixels
 
