@@ -2,24 +2,39 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from safety_modules.cli.options import attach, load_records
 from safety_modules.errors import ConfigError
 
+if TYPE_CHECKING:
+    from safety_modules.records import Record
+    from safety_modules.taxonomy import Taxonomy
+
+
+class Training(NamedTuple):
+    """What to train with: the options of `train` that mean the same with and without --extend."""
+
+    data: str | None
+    format: str | None
+    images: Path | None
+    recipes: Sequence[Path]
+    runs: Path | None
+    cache: Path | None
+
+    def records(self, taxonomy: "Taxonomy") -> "list[Record]":
+        """The records of the data."""
+        assert self.data is not None
+        return load_records(self.data, self.images, self.format, taxonomy)
+
 
 def extend_adapter(
     adapter: Path,
     out: Path,
     model: Path | None,
-    data: str | None,
-    format: str | None,
-    images: Path | None,
-    recipes: Sequence[Path],
-    runs: Path | None,
-    cache: Path | None,
+    training: Training,
     *,
     new_type: str | None = None,
     remove_type: str | None = None,
@@ -39,7 +54,7 @@ def extend_adapter(
     if len(verbs) > 1:
         raise ConfigError(f"one change at a time: expected one of {', '.join(verbs)}, got all. Run it once for each.")
     needs_data = remove_type is None and merge is None
-    if needs_data != (data is not None):
+    if needs_data != (training.data is not None):
         wanted, got = ("--data", "none") if needs_data else ("no --data", "some")
         raise ConfigError(f"data refused: expected {wanted} with {(verbs or ['--extend'])[0]}, got {got}. Correct it.")
     if policy is not None and new_type is None:
@@ -48,8 +63,9 @@ def extend_adapter(
     safety = attach(model, adapter)
     metadata: dict[str, Any] = {name: value for name, value in config.metadata.items() if name != "calibration"}
     if new_type is not None:
-        _add(safety, new_type, data, format, images, recipes, runs, cache, policy)
-        added = {"data": str(data), "recipe": recipes[0].read_text(encoding="utf-8") if recipes else "default"}
+        _add(safety, new_type, training, policy)
+        recipe = training.recipes[0].read_text(encoding="utf-8") if training.recipes else "default"
+        added = {"data": training.data, "recipe": recipe}
         metadata["added"] = {**_added(metadata), new_type: added}
     elif remove_type is not None:
         from safety_modules.training.extend import remove_type as remove
@@ -62,8 +78,8 @@ def extend_adapter(
         merge_types(safety, merge)
         metadata["added"] = {**_added(read_adapter(merge).config.metadata), **_added(metadata)}
     else:
-        _train_on(safety, data, format, images, recipes, runs, cache)
-        metadata["trained_on"] = str(data)
+        _train_on(safety, training)
+        metadata["trained_on"] = training.data
     if processes.rank() > 0:
         return
     safety.save_pretrained(out, dtype=config.dtype, metadata=metadata)
@@ -87,47 +103,29 @@ def _given(options: Mapping[str, object]) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
 
 
-def _add(
-    safety: Any,
-    name: str,
-    data: str | None,
-    format: str | None,
-    images: Path | None,
-    recipes: Sequence[Path],
-    runs: Path | None,
-    cache: Path | None,
-    policy: Path | None,
-) -> None:
+def _add(safety: Any, name: str, training: Training, policy: Path | None) -> None:
     from safety_modules.training.extend import RECIPE, extend_safety, extended_config, rule_from
 
-    if len(recipes) > 1:
-        raise ConfigError(f"one recipe for a new type: expected one --recipe, got {len(recipes)}. Leave one out.")
-    assert data is not None
-    records = load_records(data, images, format, extended_config(safety.config, name).taxonomy)
+    if len(training.recipes) > 1:
+        raise ConfigError(
+            f"one recipe for a new type: expected one --recipe, got {len(training.recipes)}. Leave one out."
+        )
+    records = training.records(extended_config(safety.config, name).taxonomy)
     rule = None if policy is None else rule_from(policy, name)
-    recipe = recipes[0] if recipes else RECIPE
-    extend_safety(safety, records, name, rule, recipe, output_dir=runs, cache_dir=cache)
+    recipe = training.recipes[0] if training.recipes else RECIPE
+    extend_safety(safety, records, name, rule, recipe, output_dir=training.runs, cache_dir=training.cache)
 
 
-def _train_on(
-    safety: Any,
-    data: str | None,
-    format: str | None,
-    images: Path | None,
-    recipes: Sequence[Path],
-    runs: Path | None,
-    cache: Path | None,
-) -> None:
+def _train_on(safety: Any, training: Training) -> None:
     from safety_modules.training import train_safety
 
-    if not recipes:
+    if not training.recipes:
         raise ConfigError(
             "no recipe: expected --recipe with --extend, got none. A trained adapter needs a lower learning rate and "
             "fewer steps than a fresh one: begin with a tenth of both."
         )
-    assert data is not None
-    records = load_records(data, images, format, safety.config.taxonomy)
-    train_safety(safety, records, list(recipes), None, runs, cache_dir=cache)
+    records = training.records(safety.config.taxonomy)
+    train_safety(safety, records, list(training.recipes), None, training.runs, cache_dir=training.cache)
 
 
 def _added(metadata: dict[str, Any]) -> dict[str, Any]:

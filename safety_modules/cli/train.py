@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from safety_modules.cli.calibrate import calibrate_adapter
-from safety_modules.cli.extend import extend_adapter, refuse_with_extend, refuse_without_extend
+from safety_modules.cli.extend import Training, extend_adapter, refuse_with_extend, refuse_without_extend
 from safety_modules.cli.options import Cache, Dtype, Images, Model, Quantize, load_base, load_records
 from safety_modules.errors import ConfigError
 
@@ -51,12 +51,7 @@ def train(
             extend,
             out,
             model,
-            data,
-            format,
-            images,
-            recipe or [],
-            runs,
-            cache,
+            Training(data, format, images, recipe or [], runs, cache),
             new_type=new_type,
             remove_type=remove_type,
             merge=merge,
