@@ -41,7 +41,7 @@ def test_rows_may_be_repeated_as_for_beams(guarded, model, ask):
         ids["attention_mask"] = torch.cat([ids["attention_mask"], torch.ones_like(ids["input_ids"])], 1)
         ids["position_ids"] = ids["position_ids"][:, -1:] + 1
         twice = model(**ids, past_key_values=cache).logits
-    assert torch.equal(twice[::2], twice[1::2])
+    assert torch.allclose(twice[::2], twice[1::2], atol=1e-5)  # rows of one batch agree up to rounding
     expected = guarded.generate(**ask(*ROWS), **EIGHT, output_logits=True, batch_mode="merged").logits[1]
     assert torch.allclose(twice[::2, -1], expected, atol=1e-4)
 
