@@ -20,15 +20,20 @@ DESIGN = SafetyConfig(
 )
 
 
-def records() -> list[Record]:
-    """Answers of unlike lengths, and a text-only record that the base itself answers."""
+def pictures() -> list[Record]:
+    """Clean and risky ones, with answers of unlike lengths."""
     found = []
     for seed in range(12):
         type, level = (("clean", "safe"), ("illegal", "high"), ("privacy", "low"))[seed % 3]
         pixels = np.random.default_rng(seed).integers(0, 256, (28, 28, 3), dtype=np.uint8)
         words = {"question": "what is this?"[: 6 + seed], "answer": "a cup of tea"[: 1 + seed]}
         found.append(Record(image=Image.fromarray(pixels), **words, type=type, level=level))
-    return [*found, Record(image=None, question="a knife?", answer=None, type="clean", level="safe")]
+    return found
+
+
+def records() -> list[Record]:
+    """With a text-only record that the base itself answers."""
+    return [*pictures(), Record(image=None, question="a knife?", answer=None, type="clean", level="safe")]
 
 
 def main(base: Path, out: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes_run import pictures
 
 from safety_modules import SafetyConfig, attach_safety, train_safety
 from safety_modules.attachment import SafetyAttachment
@@ -35,13 +36,7 @@ def recipe(stage: int, **changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    found = []
-    for seed in range(12):
-        type, level = (("clean", "safe"), ("illegal", "high"), ("privacy", "low"))[seed % 3]
-        pixels = np.random.default_rng(seed).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-        words = {"question": "what is this?"[: 6 + seed], "answer": "a cup of tea"[: 1 + seed]}
-        found.append(Record(image=Image.fromarray(pixels), **words, type=type, level=level))
-    return found
+    return pictures()
 
 
 @pytest.fixture

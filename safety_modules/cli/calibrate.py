@@ -1,12 +1,15 @@
 """`safety-modules calibrate`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safety_modules.cli.options import Cache, Images, Json, Model, attach
 from safety_modules.errors import ConfigError
+
+if TYPE_CHECKING:
+    from safety_modules.records import Record
 
 
 def calibrate(
@@ -27,63 +30,45 @@ def calibrate(
     json_file: Json = None,
 ) -> None:
     """Set an adapter's thresholds: "at most 1 % of my benign images flagged", a finite-sample guarantee."""
+    from safety_modules.adapter import read_adapter
     from safety_modules.evaluation.results import write_json
-    from safety_modules.evaluation.training_tables import print_calibration
     from safety_modules.pocket import mix
     from safety_modules.records import read_records
-    from safety_modules.training import calibrate as set_thresholds
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
-    safety = attach(model, adapter)
-    taxonomy = safety.config.taxonomy
+    taxonomy = read_adapter(adapter).config.safety.taxonomy
     records = mix.calibration_records() if benign is None else read_records(benign, images, taxonomy)
     labelled = None if data is None else read_records(data, images, taxonomy)
     if benign is None and data is None:
         labelled = mix.labelled_records()
     found = save_calibrated(
-        set_thresholds, safety, adapter, records, max_false_alarm, per_type, confidence, labelled=labelled, cache=cache
+        adapter, model, records, max_false_alarm, per_type, confidence, labelled=labelled, cache=cache
     )
-    print_calibration(adapter, found)
     if json_file is not None:
         write_json(json_file, found)
 
 
 def save_calibrated(
-    set_thresholds: Any,
-    safety: Any,
     adapter: Path,
-    records: Any,
+    model: Path | None,
+    records: "list[Record]",
     max_false_alarm: float,
     per_type: bool = False,
     confidence: float = 0.95,
     *,
-    labelled: Any = None,
+    labelled: "list[Record] | None" = None,
     cache: Path | None = None,
 ) -> dict[str, Any]:
-    """Calibrate an attached adapter, as it is on disk, and write the outcome into its folder."""
+    """Calibrate an adapter as it is on disk, so that rounding is part of it; write the outcome there, and print it."""
     from safety_modules.adapter import read_adapter
+    from safety_modules.evaluation.training_tables import print_calibration
+    from safety_modules.training import calibrate as set_thresholds
 
-    config = read_adapter(adapter).config
+    safety, config = attach(model, adapter), read_adapter(adapter).config
     found = set_thresholds(
         safety, records, max_false_alarm, per_type, confidence, labelled=labelled, cache_dir=cache
     ).to_dict()
     safety.save_pretrained(adapter, dtype=config.dtype, metadata={**config.metadata, "calibration": found})
-    return found
-
-
-def calibrate_adapter(
-    set_thresholds: Any,
-    adapter: Path,
-    model: Path | None,
-    records: Any,
-    max_false_alarm: float,
-    per_type: bool,
-    cache: Path | None,
-) -> None:
-    """On the adapter as it is on disk, so that rounding is part of what is calibrated."""
-    from safety_modules.evaluation.training_tables import print_calibration
-
-    safety = attach(model, adapter)
-    found = save_calibrated(set_thresholds, safety, adapter, records, max_false_alarm, per_type, cache=cache)
     print_calibration(adapter, found)
+    return found

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli.calibrate import calibrate_adapter
+from safety_modules.cli.calibrate import save_calibrated
 from safety_modules.cli.extend import Training, extend_adapter, refuse_with_extend, refuse_without_extend
 from safety_modules.cli.options import Cache, Dtype, Images, Model, Quantize, load_base, load_records
 from safety_modules.errors import ConfigError
@@ -64,7 +64,6 @@ def train(
     from safety_modules.paths import recipe_dir
     from safety_modules.pocket import mix
     from safety_modules.training import Recipe, processes, train_safety
-    from safety_modules.training import calibrate as set_thresholds
 
     if skip_bad and runs is None:
         raise ConfigError("no place for the list of bad records: expected --runs with --skip-bad, got none. Name it.")
@@ -91,4 +90,4 @@ def train(
     if data is not None:
         typer.echo(f"{out}: not calibrated yet. Next: safety-modules calibrate {out} --benign FILE")
         return
-    calibrate_adapter(set_thresholds, out, None, mix.calibration_records(), mix.MAX_FALSE_ALARM, False, cache)
+    save_calibrated(out, None, mix.calibration_records(), mix.MAX_FALSE_ALARM, cache=cache)
