@@ -46,8 +46,12 @@ def base(args: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
 
 
 def shortened(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    """The recipe with a few steps, and without what only a long run needs."""
+    """The recipe with a few steps, without what only a long run needs, and in the precision of the base.
+
+    On a CPU without bfloat16 arithmetic a step in bfloat16 takes many minutes.
+    """
     changes = {"steps": args.steps, "warmup_steps": 0, "evaluate_every": 0, "patience": 0, "log_every": 1}
+    changes["precision"] = args.dtype
     if recipe.stage == 2:
         changes["answer_tokens"] = 8  # records without an answer ask the base for one
     if args.batch_size is not None:

@@ -61,10 +61,10 @@ class Drawn(NamedTuple):
     talks: list[list[Exchange]]
 
 
-def draw(count: int, seed: int) -> Drawn:
+def draw(count: int, seed: int, style: str) -> Drawn:
     """Some pictures and a conversation of five turns about each."""
     rng = np.random.default_rng(seed)
-    talker = Talker(rng)
+    talker = Talker(rng, style=style)
     pixels, patches, talks = [], [], []
     for _ in range(count):
         scene, said = talker.about_picture(5)

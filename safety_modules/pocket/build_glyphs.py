@@ -4,20 +4,23 @@
     npm pack @iconify-json/noto @iconify-json/twemoji ...        # see STYLES
     npm pack @fontsource/roboto ...                              # see FONTS
     python -m safety_modules.pocket.build_glyphs FOLDER_OF_TGZ
+    python -m safety_modules.pocket.build_glyphs --build FOLDER_OF_TGZ     # what only the building of the base uses
 
-Every icon is drawn at 96 x 96 pixels with transparency; a style becomes one lossless WebP sheet in table order.
+`Symbola_hint.ttf` comes from Debian's fonts-symbola and lies in the folder beside the packages. Every icon is drawn at
+96 x 96 pixels with transparency; a style becomes one lossless WebP sheet in table order.
 """
 
+import argparse
 import io
 import json
-import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from safety_modules.pocket.concepts import CONCEPTS, Concept
-from safety_modules.pocket.glyphs import CELL, COLUMNS, DATA, FONTS, STYLES
+from safety_modules.pocket.glyphs import BUILD, CELL, COLUMNS, DATA, FONTS, STYLES, Style
 
 # What the typographic images and captions need; everything else is cut away to keep the fonts small.
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789. "
@@ -45,15 +48,15 @@ def draw(icons: dict, concept: Concept) -> Image.Image | None:
             glyph.thumbnail((CELL, CELL))
             canvas.paste(glyph, ((CELL - glyph.width) // 2, (CELL - glyph.height) // 2))
             glyph = canvas
-        box = glyph.getchannel("A").getbbox()
-        if box is None:
+        if glyph.getchannel("A").getbbox() is None:
             raise ValueError(f"{concept.name}: icon {name!r} drew nothing")
-        return _fill(glyph.crop(box))
+        return _fill(glyph)
     return None
 
 
 def _fill(glyph: Image.Image) -> Image.Image:
-    """The cropped glyph scaled so that its longer side fills the cell, centred."""
+    """The glyph without its margins, scaled so that its longer side fills the cell, centred."""
+    glyph = glyph.crop(glyph.getchannel("A").getbbox())
     scale = CELL / max(glyph.size)
     size = (max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale)))
     canvas = Image.new("RGBA", (CELL, CELL))
@@ -61,37 +64,97 @@ def _fill(glyph: Image.Image) -> Image.Image:
     return canvas
 
 
-def member(folder: Path, package: str, name: str) -> bytes:
-    """One file of an npm package that lies as `*.tgz` in the folder."""
+def package_of(folder: Path, package: str) -> Path:
+    """An npm package that lies as `*.tgz` in the folder."""
     stem = package.lstrip("@").replace("/", "-")
     found = sorted(path for path in folder.glob(f"{stem}-*.tgz") if path.name[len(stem) + 1].isdigit())
     if not found:
         raise FileNotFoundError(
             f"{package}: expected {stem}-*.tgz in {folder}, got none. Run `npm pack {package}` there."
         )
-    with tarfile.open(found[-1]) as archive:
+    return found[-1]
+
+
+def member(folder: Path, package: str, name: str) -> bytes:
+    """One file of an npm package."""
+    with tarfile.open(package_of(folder, package)) as archive:
         handle = archive.extractfile(f"package/{name}")
         assert handle is not None, f"{name} is not a file"
         return handle.read()
 
 
-def build_sheet(folder: Path, style: str, package: str) -> list[str]:
+def characters(folder: Path) -> dict[str, str]:
+    """Concept -> its code point as Twemoji's table of names gives it, in hexadecimal."""
+    named = {name: code for code, name in json.loads(member(folder, "@iconify-json/twemoji", "chars.json")).items()}
+    return {concept.name: next(named[n] for n in concept.icons if n in named) for concept in CONCEPTS}
+
+
+def drawer(folder: Path, style: Style) -> Callable[[Concept], Image.Image | None]:
+    """What draws a concept in the style: from an icon set, a folder of pictures, or a font."""
+    if style.package.startswith("@iconify-json/"):
+        icons = json.loads(member(folder, style.package, "icons.json"))
+        return lambda concept: draw(icons, concept)
+    codes = characters(folder)
+    if style.package.endswith("-3d"):
+        with tarfile.open(package_of(folder, style.package)) as archive:
+            files = {name.rsplit("/", 1)[-1].split(".")[0]: name[8:] for name in archive.getnames()}
+
+        def picture(concept: Concept) -> Image.Image | None:
+            file = files.get(codes[concept.name]) or files.get(codes[concept.name] + "-fe0f")
+            data = member(folder, style.package, file) if file else None
+            return _fill(Image.open(io.BytesIO(data)).convert("RGBA")) if data else None
+
+        return picture
+    fonts = font_files(folder, style.package)
+    return lambda concept: draw_character(fonts, int(codes[concept.name], 16))
+
+
+def font_files(folder: Path, package: str) -> list[bytes]:
+    """A font file, or the parts that a @fontsource package cuts one into, as TrueType."""
+    from fontTools import ttLib
+
+    if package.endswith(".ttf"):
+        return [(folder / package).read_bytes()]
+    found = []
+    with tarfile.open(package_of(folder, package)) as archive:
+        names = [name[8:] for name in archive.getnames() if name.endswith("-400-normal.woff2")]
+    for name in names:
+        font, plain = ttLib.TTFont(io.BytesIO(member(folder, package, name))), io.BytesIO()
+        font.flavor = None
+        font.save(plain)
+        found.append(plain.getvalue())
+    return found
+
+
+def draw_character(fonts: list[bytes], code: int) -> Image.Image | None:
+    """The character as (96, 96) RGBA in black, or None where no font has it."""
+    from fontTools import ttLib
+
+    for data in fonts:
+        if code in ttLib.TTFont(io.BytesIO(data), lazy=True).getBestCmap():
+            canvas = Image.new("RGBA", (3 * CELL, 3 * CELL))
+            font = ImageFont.truetype(io.BytesIO(data), CELL)
+            ImageDraw.Draw(canvas).text((CELL, 2 * CELL), chr(code), font=font, fill="black", anchor="ls")
+            return _fill(canvas)
+    return None
+
+
+def build_sheet(folder: Path, style: Style, out: Path) -> list[str]:
     """Writes one style's sheet and returns the concepts the set does not have (their cells stay empty)."""
-    icons = json.loads(member(folder, package, "icons.json"))
     rows = -(-len(CONCEPTS) // COLUMNS)
     sheet = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
-    missing = []
+    missing, glyph_of = [], drawer(folder, style)
     for index, concept in enumerate(CONCEPTS):
-        glyph = draw(icons, concept)
+        glyph = glyph_of(concept)
         if glyph is None:
             missing.append(concept.name)
         else:
             sheet.paste(glyph, (index % COLUMNS * CELL, index // COLUMNS * CELL))
-    sheet.save(DATA / f"{style}.webp", lossless=True, quality=100, method=6)
+    sheet.save(out / f"{style.name}.webp", lossless=True, quality=100, method=6)
     return missing
 
 
-def build_font(folder: Path, name: str, package: str) -> None:
+def build_font(folder: Path, name: str, package: str, out: Path) -> None:
     """Cuts one font down to the characters pocket draws."""
     from fontTools import subset, ttLib
 
@@ -106,21 +169,24 @@ def build_font(folder: Path, name: str, package: str) -> None:
         if record.nameID == 1:
             record.string = f"Pocket {FONTS.index(next(f for f in FONTS if f.name == name)):02}"
     font.flavor = None
-    font.save(DATA / "fonts" / f"{name}.ttf")
+    font.save(out / "fonts" / f"{name}.ttf")
 
 
-def main(folder: Path) -> None:
-    (DATA / "fonts").mkdir(parents=True, exist_ok=True)
-    for style in STYLES:
-        missing = build_sheet(folder, style.name, style.package)
-        size = (DATA / f"{style.name}.webp").stat().st_size
+def main(folder: Path, build: bool) -> None:
+    out = BUILD if build else DATA
+    (out / "fonts").mkdir(parents=True, exist_ok=True)
+    for style in (style for style in STYLES if (style.split == "build") == build):
+        missing = build_sheet(folder, style, out)
+        size = (out / f"{style.name}.webp").stat().st_size
         print(f"{style.name:16} {size / 1024:6.0f} KiB, missing: {', '.join(missing) or 'none'}")
-    for font in FONTS:
-        build_font(folder, font.name, font.package)
-        print(f"{font.name:16} {(DATA / 'fonts' / f'{font.name}.ttf').stat().st_size / 1024:6.1f} KiB")
+    for font in (font for font in FONTS if (font.split == "build") == build):
+        build_font(folder, font.name, font.package, out)
+        print(f"{font.name:16} {(out / 'fonts' / f'{font.name}.ttf').stat().st_size / 1024:6.1f} KiB")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        sys.exit("usage: python -m safety_modules.pocket.build_glyphs FOLDER_OF_TGZ")
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the packages lie as *.tgz")
+    parser.add_argument("--build", action="store_true", help="the styles and fonts that only the base's building uses")
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.build)

@@ -146,7 +146,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng([args.seed, worker.rank])
     out = Path(args.out)
-    drawn = draw(args.pictures // worker.world, args.seed * 1000 + worker.rank)
+    drawn = draw(args.pictures // worker.world, args.seed * 1000 + worker.rank, args.styles)
     talker = Talker(rng)
     texts = [talker.text_only(int(rng.integers(1, 5))) for _ in range(len(drawn.talks) // 2)]
     if not args.start and worker.rank == 0:

@@ -6,9 +6,9 @@ or goes on from a checkpoint's tower, with new pictures and a new schedule:
 
     python -m safety_modules.pocket.build_tower --start checkpoints/llava-pocket --out runs/tower_2 --minutes 40
 
-LLaVA reads the second last hidden state, so the loss sits there and the last layer is left as initialised. Pictures are
-drawn once into a pool; each step mixes and recolours them. Writes `tower.safetensors`, refreshed every two minutes, and
-`log.jsonl`.
+It draws in the styles and fonts of the split "build" (see `glyphs`). LLaVA reads the second last hidden state, so the
+loss sits there and the last layer is left as initialised. Pictures are drawn once into a pool; each step mixes and
+recolours them. Writes `tower.safetensors`, refreshed every two minutes, and `log.jsonl`.
 """
 
 import argparse
@@ -189,8 +189,9 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
         tower.vision.load_state_dict(
             LlavaForConditionalGeneration.from_pretrained(args.start).model.vision_tower.state_dict()
         )
+    styles = "train" if args.styles == "seen" else args.styles
     seeds = [args.seed * 100 + worker.rank * 2 + part for part in (0, 1)]
-    pools = [draw_pool(args.pool // 2, seed, "train", part, True) for part, seed in enumerate(seeds)]
+    pools = [draw_pool(args.pool // 2, seed, styles, part, True) for part, seed in enumerate(seeds)]
     held = {}
     if worker.rank == 0:
         held = {s: draw_pool(384, 9000 + i, s, 0.0, False) for i, s in enumerate(("train", "validation"))}

@@ -55,11 +55,12 @@ class Talker:
     Args:
         rng: source of all choices.
         hinted: share of turns with a safety hint.
+        style: of the pictures, as `Sampler` takes it.
     """
 
-    def __init__(self, rng: np.random.Generator, hinted: float = 0.15) -> None:
+    def __init__(self, rng: np.random.Generator, hinted: float = 0.15, style: str = "seen") -> None:
         self.rng, self.hinted = rng, hinted
-        self.sampler = Sampler("train", "seen", rng)
+        self.sampler = Sampler("train", style, rng)
         self.policy = self.sampler.policy
 
     def about_picture(self, turns: int) -> tuple[Scene, list[Exchange]]:

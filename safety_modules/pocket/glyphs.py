@@ -1,4 +1,8 @@
-"""The drawing styles and fonts of pocket's world: which exist, which split may use them, and their pixels."""
+"""The drawing styles and fonts of pocket's world: which exist, which split may use them, and their pixels.
+
+Styles and fonts of the split "build" are used to build the base, together with those of "train", and nowhere else. They
+are not in the repository; `build_glyphs --build` draws them.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +14,7 @@ from PIL import Image, ImageFont
 from safety_modules.pocket.concepts import CONCEPTS
 
 DATA = Path(__file__).parent / "data"
+BUILD = DATA / "build"
 CELL, COLUMNS = 96, 13
 
 
@@ -19,9 +24,10 @@ class Style:
 
     Attributes:
         name: file stem of its sheet.
-        package: npm package it was drawn from.
+        package: npm package it was drawn from, or the name of a font file.
         licence: SPDX identifier; the attribution stands in data/LICENCES.md.
-        split: "train" (tower, language model, head), "validation" (choices and thresholds only) or "test" (unseen).
+        split: "train" (tower, language model, head), "build" (tower and language model only), "validation" (choices
+            and thresholds only) or "test" (unseen).
         monochrome: drawn in black only; a scene tints it so that it stands out.
     """
 
@@ -52,10 +58,21 @@ STYLES: tuple[Style, ...] = (
     Style("streamline", "@iconify-json/streamline-emojis", "CC-BY-4.0", "train"),
     Style("firefox", "@iconify-json/fxemoji", "Apache-2.0", "validation"),
     Style("twemoji", "@iconify-json/twemoji", "CC-BY-4.0", "test"),
+    Style("openmoji", "@iconify-json/openmoji", "CC-BY-SA-4.0", "build"),
+    Style("emojione_v1", "@iconify-json/emojione-v1", "CC-BY-SA-4.0", "build"),
+    Style("fluent_3d", "@lobehub/fluent-emoji-3d", "MIT", "build"),
+    Style("noto_mono", "@fontsource/noto-emoji", "OFL-1.1", "build", monochrome=True),
+    Style("symbola", "Symbola_hint.ttf", "LicenseRef-Symbola", "build", monochrome=True),
+    Style("material", "@iconify-json/mdi", "Apache-2.0", "build", monochrome=True),
+    Style("game_icons", "@iconify-json/game-icons", "CC-BY-3.0", "build", monochrome=True),
 )
 _TRAINING_FONTS = (
     "roboto open-sans lato merriweather montserrat inter nunito roboto-slab roboto-mono comic-neue oswald "
     "pt-serif raleway"
+)
+_BUILD_FONTS = (
+    "arvo bitter cabin crimson-text dosis exo-2 ibm-plex-mono josefin-sans karla libre-baskerville noto-sans "
+    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans"
 )
 FONTS: tuple[Font, ...] = (
     *(Font(name.replace("-", "_"), f"@fontsource/{name}", "train") for name in _TRAINING_FONTS.split()),
@@ -65,13 +82,14 @@ FONTS: tuple[Font, ...] = (
     Font("lora", "@fontsource/lora", "test"),
     Font("courier_prime", "@fontsource/courier-prime", "test"),
     Font("quicksand", "@fontsource/quicksand", "test"),
+    *(Font(name.replace("-", "_"), f"@fontsource/{name}", "build") for name in _BUILD_FONTS.split()),
 )
 
 
 @cache
 def sheet(style: str) -> np.ndarray:
     """One style's glyphs in table order: (number of concepts, 96, 96, 4) uint8 RGBA."""
-    with Image.open(DATA / f"{style}.webp") as image:
+    with Image.open(_file(f"{style}.webp")) as image:
         pixels = np.asarray(image.convert("RGBA"))
     rows = pixels.shape[0] // CELL
     cells = pixels.reshape(rows, CELL, COLUMNS, CELL, 4).swapaxes(1, 2).reshape(-1, CELL, CELL, 4)
@@ -88,14 +106,30 @@ def carried(style: str) -> frozenset[str]:
 @cache
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """A font at a size in pixels."""
-    return ImageFont.truetype(str(DATA / "fonts" / f"{name}.ttf"), size)
+    return ImageFont.truetype(str(_file(f"fonts/{name}.ttf")), size)
 
 
 def styles_of(split: str) -> tuple[Style, ...]:
-    """The styles of a split."""
-    return tuple(style for style in STYLES if style.split == split)
+    """The styles of a split; "build" has those of "train" as well."""
+    return tuple(style for style in STYLES if style.split in _members(split))
 
 
 def fonts_of(split: str) -> tuple[Font, ...]:
-    """The fonts of a split."""
-    return tuple(font for font in FONTS if font.split == split)
+    """The fonts of a split; "build" has those of "train" as well."""
+    return tuple(font for font in FONTS if font.split in _members(split))
+
+
+def _members(split: str) -> tuple[str, ...]:
+    return ("train", "build") if split == "build" else (split,)
+
+
+def _file(name: str) -> Path:
+    """A sheet or font of the package, or one that only the building of the base uses."""
+    found = next((folder / name for folder in (DATA, BUILD) if (folder / name).is_file()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{name}: expected it in {DATA} or {BUILD}, got it in neither. What only the building of the base uses is "
+            f"drawn by `python -m safety_modules.pocket.build_glyphs --build FOLDER_OF_TGZ`; `--styles seen` builds "
+            f"without it."
+        )
+    return found

@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser, minutes: float, port: int) ->
     parser.add_argument("--out", required=True, help="folder for weights and log")
     parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--styles", choices=("build", "seen"), default="build", help="drawing styles and fonts")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--port", type=int, default=port)
 

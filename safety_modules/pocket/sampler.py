@@ -27,10 +27,10 @@ Pair = tuple[Scene, Turn]
 
 
 class Sampler:
-    """Random (scene, question) pairs of one split and style."""
+    """Random (scene, question) pairs of one split and style: "seen", "unseen", or "build" (see `glyphs`)."""
 
     def __init__(self, split: str, style: str, rng: np.random.Generator) -> None:
-        styles = "train" if style == "seen" else split
+        styles = {"seen": "train", "build": "build"}.get(style, split)
         self.rng, self.split = rng, split
         self.policy = Policy.default()  # read once, not for every record
         self.compose, self.asker = Composer(split, styles, rng), Asker(split, rng)
