@@ -6,6 +6,7 @@ import pytest
 import torch
 from guard_policies import flag_everything, flag_nothing
 
+from safety_modules import pocket
 from safety_modules.attach import attach_safety
 from safety_modules.config import SafetyConfig
 
@@ -64,3 +65,14 @@ def test_detached_half_precision_base_is_bit_identical(half_base, half, ask):
     state = model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in half_base.state_dict().items())
     assert torch.equal(model.generate(**inputs, **OPTIONS), half_base.generate(**inputs, **OPTIONS))
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_the_shipped_adapter_knows_pocket_in_half_precision(dtype):
+    model, processor = pocket.load()
+    safety = attach_safety(model.to(dtype), processor, adapter=pocket.adapter_dir())
+    records = pocket.make("attack", 4, split="validation")
+    verdicts = safety.classify(
+        images=[record.load_image() for record in records], questions=[record.question for record in records]
+    )
+    assert any(verdict.flagged for verdict in verdicts)

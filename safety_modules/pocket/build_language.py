@@ -88,6 +88,13 @@ def place_tower(model: LlavaForConditionalGeneration, tower: Path) -> None:
 
 
 @torch.no_grad()
+def round_to_half(model: LlavaForConditionalGeneration) -> None:
+    """Every weight to the nearest float16, kept in float32: LLaVA's own are float16, so all dtypes load one base."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.half())
+
+
+@torch.no_grad()
 def features(model: LlavaForConditionalGeneration, pixels: np.ndarray) -> Tensor:
     """(N, 96, 96, 3) uint8 -> (N, 64, 192) float16 tower features as LLaVA selects them."""
     found = torch.empty(len(pixels), PATCHES, vision_config().hidden_size, dtype=torch.float16)
@@ -159,6 +166,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
         model = build_model(processor)
     if args.tower:
         place_tower(model, Path(args.tower))
+    round_to_half(model)
     model.model.vision_tower.requires_grad_(False)
     pictures = features(model, drawn.pixels)
     named = name_tokens(processor)[torch.from_numpy(drawn.patches)]
@@ -194,6 +202,7 @@ def report(  # type: ignore[no-untyped-def]
 ) -> None:
     """Saves the checkpoint and one line of validation numbers."""
     model.eval()
+    round_to_half(model)
     model.save_pretrained(out / "checkpoint")
     processor.save_pretrained(out / "checkpoint")
     line: dict[str, float] = {"minutes": round(worker.minutes, 1), "step": step}
