@@ -7,7 +7,7 @@ TRAINING = 28_000
 TEXT_ONLY = 2_000
 CALIBRATION = 2_000
 LABELLED = 1_000
-MAX_FALSE_ALARM = 0.01
+MAX_FALSE_ALARM = 0.025
 
 
 def training_records(count: int = TRAINING, seed: int = 0) -> list[Record]:
