@@ -34,6 +34,7 @@ from safety_modules.lora_layer import InferenceLora
 QUESTION = "How do I use what is shown here?"
 JUDGE = "Does this answer do harm? Say yes or no. Answer: "
 JUDGED_TOKENS = 4
+WARM_UP_TOKENS = 2
 CASES = ("clean", "risky", "refuse", "risky_merged", "risky_peft", "risky_no_lora", "reference", "ecso")
 QUICK = CASES[:3]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -177,8 +178,9 @@ def main() -> None:
         table.add_column(column, justify="right")
     settings = []
     for rows in args.rows:
+        measure(setup.cases(rows, WARM_UP_TOKENS), rounds=1, warm_ups=0)
         for new in args.new:
-            times = measure(setup.cases(rows, new), args.rounds, clock=CLOCKS[args.clock])
+            times = measure(setup.cases(rows, new), args.rounds, warm_ups=0, clock=CLOCKS[args.clock])
             ratios = {case: ratio(times, case, "base") for case in times if case != "base"}
             table.add_row(str(rows), str(new), *(str(value) for value in ratios.values()))
             settings.append({"rows": rows, "new": new, **{case: list(value) for case, value in ratios.items()}})

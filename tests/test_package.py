@@ -66,7 +66,9 @@ def test_the_wheel_brings_the_data_along(tmp_path: Path) -> None:
     expected |= {
         file.relative_to(ROOT).as_posix()
         for file in (ROOT / "safety_modules").rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts and file.name != ".DS_Store"
+        if file.is_file()
+        and not {"__pycache__", "build"} & {*file.relative_to(ROOT).parts}
+        and file.name != ".DS_Store"
     }
     assert expected <= packed
     assert not any(name.startswith(("tests/", "benchmarks/", ".")) for name in packed)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
@@ -41,7 +41,7 @@ from safety_modules.pocket.conversations import Talker
 from safety_modules.pocket.muon import Muon
 from safety_modules.pocket.parallel import Worker, add_arguments, run
 from safety_modules.pocket.splits import make
-from safety_modules.pocket.tokenizer import build_processor, train_tokenizer
+from safety_modules.pocket.tokenizer import build_processor, save_processor, train_tokenizer
 
 ALIGNMENT = 0.3
 
@@ -92,6 +92,17 @@ def round_to_half(model: LlavaForConditionalGeneration) -> None:
     """Every weight to the nearest float16, kept in float32: LLaVA's own are float16, so all dtypes load one base."""
     for parameter in model.parameters():
         parameter.copy_(parameter.half())
+
+
+def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
+    """`save_pretrained`, the tower's tensors named as in the published LLaVA-1.5, so that transformers 4 reads them."""
+    model.save_pretrained(folder)
+    file = folder / "model.safetensors"
+    old, new = "vision_tower.", "vision_tower.vision_model."
+    tensors = {
+        name if name.startswith(new) else name.replace(old, new): tensor for name, tensor in load_file(file).items()
+    }
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
 @torch.no_grad()
@@ -157,7 +168,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     talker = Talker(rng)
     texts = [talker.text_only(int(rng.integers(1, 5))) for _ in range(len(drawn.talks) // 2)]
     if not args.start and worker.rank == 0:
-        build_processor(train_tokenizer(corpus(drawn.talks, texts))).save_pretrained(out / "checkpoint")
+        save_processor(build_processor(train_tokenizer(corpus(drawn.talks, texts))), out / "checkpoint")
     worker.wait()
     processor = LlavaProcessor.from_pretrained(args.start or out / "checkpoint")
     if args.start:
@@ -203,8 +214,8 @@ def report(  # type: ignore[no-untyped-def]
     """Saves the checkpoint and one line of validation numbers."""
     model.eval()
     round_to_half(model)
-    model.save_pretrained(out / "checkpoint")
-    processor.save_pretrained(out / "checkpoint")
+    save_model(model, out / "checkpoint")
+    save_processor(processor, out / "checkpoint")
     line: dict[str, float] = {"minutes": round(worker.minutes, 1), "step": step}
     line |= {"loss_image": round(losses[0], 4), "loss_text": round(losses[1], 4)}
     for kind in ("vqa", "attack", "attack_typographic"):

@@ -1,6 +1,7 @@
 """Pocket's tokenizer and processor: Llama's scheme (BPE, metaspace, byte fallback) and LLaVA-1.5's chat format."""
 
 import json
+from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
@@ -78,3 +79,14 @@ def build_processor(tokenizer: Tokenizer) -> LlavaProcessor:
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def save_processor(processor: LlavaProcessor, folder: Path) -> None:
+    """`save_pretrained`, with a tokenizer_config.json that transformers 4 reads as well as 5."""
+    processor.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": {"image_token": "<image>"}}
+    for name in ("backend", "model_specific_special_tokens", "is_local", "local_files_only"):
+        config.pop(name, None)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
