@@ -153,7 +153,7 @@ def import_over_transformers(rounds: int) -> float:
     def importing(package: str) -> Callable[[], Any]:
         return lambda: subprocess.run([sys.executable, "-c", f"import {package}"], check=True)
 
-    times = measure({name: importing(name) for name in ("safety_modules", "transformers")}, rounds)
+    times = measure({name: importing(name) for name in ("safety_modules", "transformers")}, rounds, warm_ups=0)
     return ratio(times, "safety_modules", "transformers").median
 
 
