@@ -1,6 +1,11 @@
+import hashlib
+import json
+
 """What is refused when systems are made: names, missing weights, folders that do not belong."""
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +93,17 @@ def test_damaged_weights_are_refused(lora: Path, tiny_base: Any, processor: Any)
     data[-1] ^= 1
     (lora / TENSORS).write_bytes(bytes(data))
     with pytest.raises(AdapterError, match="damaged"):
+        make_system(f"lora={lora}", tiny_base, processor)
+
+
+def test_a_file_that_is_no_safetensors_is_refused_even_with_its_digest(
+    lora: Path, tiny_base: Any, processor: Any
+) -> None:
+    (lora / TENSORS).write_bytes(b"no tensors")
+    record = json.loads((lora / RECORD).read_text())
+    record["sha256"] = hashlib.sha256(b"no tensors").hexdigest()
+    (lora / RECORD).write_text(json.dumps(record))
+    with pytest.raises(AdapterError, match=f"{TENSORS}: expected safetensors, got"):
         make_system(f"lora={lora}", tiny_base, processor)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from safetensors import SafetensorError
 
 from safety_modules.errors import AdapterError, validation_problems
 from safety_modules.training.files import write_whole
@@ -109,7 +110,10 @@ def read_weights(folder: str | PathLike[str], system: str, base: Mapping[str, An
         problems.append(f"made for another base: expected the same {', '.join(differ)}, got another.")
     if problems:
         raise AdapterError(target, problems)
-    tensors = safetensors.torch.load(data)
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise AdapterError(target, [f"{TENSORS}: expected safetensors, got {error}. {training(system)}"]) from error
     bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise AdapterError(target, [f"{name}: expected finite numbers, got NaN or infinity." for name in bad])
