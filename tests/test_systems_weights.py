@@ -1,6 +1,3 @@
-import hashlib
-import json
-
 """What is refused when systems are made: names, missing weights, folders that do not belong."""
 
 import copy
