@@ -241,3 +241,8 @@ def test_a_policy_file_that_could_be_misread_is_refused(tmp_path, text, words):
 def test_a_missing_policy_file_is_an_error(tmp_path):
     with pytest.raises(PolicyError, match="policy not read"):
         Policy.from_yaml(tmp_path / "nowhere.yaml")
+
+
+def test_a_default_policy_that_somebody_changes_leaves_the_next_one_alone():
+    Policy.default().rules.clear()
+    assert Policy.default().rules

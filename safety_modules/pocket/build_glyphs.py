@@ -14,7 +14,7 @@ import argparse
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -109,12 +109,13 @@ def drawer(folder: Path, style: Style) -> Callable[[Concept], Image.Image | None
     return lambda concept: draw_character(fonts, int(codes[concept.name], 16))
 
 
-def font_files(folder: Path, package: str) -> list[bytes]:
-    """A font file, or the parts that a @fontsource package cuts one into, as TrueType."""
+def font_files(folder: Path, package: str) -> list[tuple[Set[int], bytes]]:
+    """A font file, or the parts that a @fontsource package cuts one into: characters, and the font as TrueType."""
     from fontTools import ttLib
 
     if package.endswith(".ttf"):
-        return [(folder / package).read_bytes()]
+        data = (folder / package).read_bytes()
+        return [(ttLib.TTFont(io.BytesIO(data)).getBestCmap().keys(), data)]
     found = []
     with tarfile.open(package_of(folder, package)) as archive:
         names = [name[8:] for name in archive.getnames() if name.endswith("-400-normal.woff2")]
@@ -122,16 +123,14 @@ def font_files(folder: Path, package: str) -> list[bytes]:
         font, plain = ttLib.TTFont(io.BytesIO(member(folder, package, name))), io.BytesIO()
         font.flavor = None
         font.save(plain)
-        found.append(plain.getvalue())
+        found.append((font.getBestCmap().keys(), plain.getvalue()))
     return found
 
 
-def draw_character(fonts: list[bytes], code: int) -> Image.Image | None:
+def draw_character(fonts: list[tuple[Set[int], bytes]], code: int) -> Image.Image | None:
     """The character as (96, 96) RGBA in black, or None where no font has it."""
-    from fontTools import ttLib
-
-    for data in fonts:
-        if code in ttLib.TTFont(io.BytesIO(data), lazy=True).getBestCmap():
+    for known, data in fonts:
+        if code in known:
             canvas = Image.new("RGBA", (3 * CELL, 3 * CELL))
             font = ImageFont.truetype(io.BytesIO(data), CELL)
             ImageDraw.Draw(canvas).text((CELL, 2 * CELL), chr(code), font=font, fill="black", anchor="ls")
