@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py --base wide --json overhead.json
     python benchmarks/overhead.py --quick
-    python benchmarks/overhead.py --base wide-336 --rows 1 --new 32
+    python benchmarks/overhead.py --base wide-336 --cases clean risky refuse --rounds 3
     python benchmarks/overhead.py --base llava-1.5-7b --device cuda --dtype bfloat16
 
 `clean`, `risky` and `refuse` are guarded calls whose verdicts are set by hand. `reference` is the published code's
@@ -15,7 +15,7 @@ what making them takes. `risky_peft` leaves LoRA to peft's own code; `risky_no_l
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
@@ -36,26 +36,30 @@ JUDGE = "Does this answer do harm? Say yes or no. Answer: "
 JUDGED_TOKENS = 4
 WARM_UP_TOKENS = 2
 CASES = ("clean", "risky", "refuse", "risky_merged", "risky_peft", "risky_no_lora", "reference", "ecso")
-QUICK = CASES[:3]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Setup:
     """One base with the attachments to compare; one of them is on the model at a time."""
 
-    def __init__(self, base: str, device: str, dtype: torch.dtype, quick: bool) -> None:
-        self.quick = quick
+    def __init__(self, base: str, device: str, dtype: torch.dtype, wanted: Sequence[str]) -> None:
+        self.wanted = wanted
         self.model, self.processor = load(base, device, dtype)
         self.attachments: dict[str, SafetyAttachment] = {}
-        designs = {"ours": SafetyConfig()}
-        if not quick:
-            designs |= {"merged": SafetyConfig(), "peft": SafetyConfig(), "no_lora": SafetyConfig(lora=None)}
-            designs |= {"paper": SafetyConfig.preset("paper")}
-        for name, config in designs.items():
+        designs = {
+            "ours": (SafetyConfig(), CASES[:3]),
+            "merged": (SafetyConfig(), ("risky_merged",)),
+            "peft": (SafetyConfig(), ("risky_peft",)),
+            "no_lora": (SafetyConfig(lora=None), ("risky_no_lora",)),
+            "paper": (SafetyConfig.preset("paper"), ("reference",)),
+        }
+        for name, (config, cases) in designs.items():
+            if not set(cases) & set(wanted):
+                continue  # at 7B width the published design alone has 165 million parameters
             attachment = attach_safety(self.model, self.processor, config=config, merge_lora=name == "merged")
             attachment.detach()
             self.attachments[name] = attachment
-        if not quick:
+        if "peft" in self.attachments:
             _use_peft_forward(self.attachments["peft"])
         self.refuse = Policy.default()
         for risk in self.refuse.rules:
@@ -86,14 +90,23 @@ class Setup:
                 self.model(**inputs)
             return guarded("paper", True)
 
-        ours = {
+        found: dict[str, Callable[[], Any]] = {
             "base": lambda: self.model.generate(**inputs, **length),
             "clean": lambda: guarded("ours", False),
             "risky": lambda: guarded("ours", True),
             "refuse": lambda: guarded("ours", True, self.refuse),
         }
-        if self.quick:
-            return ours
+        found |= {
+            "risky_merged": lambda: guarded("merged", True),  # with making the copies: `on` detaches after each call
+            "risky_peft": lambda: guarded("peft", True),
+            "risky_no_lora": lambda: guarded("no_lora", True),
+            "reference": reference,
+        }
+        if "ecso" in self.wanted:
+            found["ecso"] = self._ecso(inputs, rows, length)
+        return {case: run for case, run in found.items() if case == "base" or case in self.wanted}
+
+    def _ecso(self, inputs: dict[str, Any], rows: int, length: dict[str, Any]) -> Callable[[], Any]:
         answers = self.model.generate(**inputs, **length)[:, inputs["input_ids"].shape[1] :]
         said = self.processor.tokenizer.decode(answers[0], skip_special_tokens=True).replace("<image>", "")
         judged = noise_batch(self.model, self.processor, [JUDGE + said] * rows)
@@ -102,13 +115,7 @@ class Setup:
             self.model.generate(**inputs, **length)
             return self.model.generate(**judged, max_new_tokens=JUDGED_TOKENS, do_sample=False)
 
-        return ours | {
-            "risky_merged": lambda: guarded("merged", True),  # with making the copies: `on` detaches after each call
-            "risky_peft": lambda: guarded("peft", True),
-            "risky_no_lora": lambda: guarded("no_lora", True),
-            "reference": reference,
-            "ecso": ecso,
-        }
+        return ecso
 
     def handling(self, times: int = 20) -> dict[str, float]:
         """Milliseconds (median) of attaching, detaching, switching and merging, without reading files."""
@@ -121,15 +128,14 @@ class Setup:
                 attachment.enable()
             with _clock(found["detach_ms"]):
                 attachment.detach()
-        if self.quick:
-            return {name: round(median(values), 3) for name, values in found.items()}
-        found["merge_ms"] = []
-        lora = self.attachments["merged"].lora
-        assert lora is not None, "the default design has one"
-        for _ in range(3):
-            lora.free_merged()
-            with torch.no_grad(), _clock(found["merge_ms"]), lora.mounted(merged=True):
-                pass
+        if "merged" in self.attachments:
+            found["merge_ms"] = []
+            lora = self.attachments["merged"].lora
+            assert lora is not None, "the default design has one"
+            for _ in range(3):
+                lora.free_merged()
+                with torch.no_grad(), _clock(found["merge_ms"]), lora.mounted(merged=True):
+                    pass
         return {name: round(median(values), 3) for name, values in found.items()}
 
 
@@ -158,9 +164,12 @@ def import_over_transformers(rounds: int) -> float:
 
 
 def main() -> None:
-    options = parser(__doc__, quick="one row, 32 new tokens, our own four cases")
+    options = parser(__doc__, quick="one row, 32 new tokens, clean, risky and refuse")
     options.add_argument("--rows", type=int, nargs="+", default=[1, 8], help="batch sizes")
     options.add_argument("--new", type=int, nargs="+", default=[32, 128], help="new tokens")
+    options.add_argument(
+        "--cases", choices=CASES, nargs="+", default=CASES, help="ways of answering, beside the base's"
+    )
     options.add_argument(
         "--clock",
         choices=CLOCKS,
@@ -169,23 +178,23 @@ def main() -> None:
     )
     args = options.parse_args()
     if args.quick:
-        args.rows, args.new, args.rounds = [1], [32], 3
+        args.rows, args.new, args.rounds, args.cases = [1], [32], 3, CASES[:3]
 
-    setup = Setup(args.base, args.device, getattr(torch, args.dtype), args.quick)
+    setup = Setup(args.base, args.device, getattr(torch, args.dtype), args.cases)
     found: dict[str, Any] = circumstances(args) | {"clock": args.clock}
     table = Table(title=f"{args.base}: time over the base's own, median (quartiles) of {args.rounds} rounds")
-    for column in ("rows", "new tokens", *(QUICK if args.quick else CASES)):
+    for column in ("rows", "new tokens", *args.cases):
         table.add_column(column, justify="right")
     settings = []
     for rows in args.rows:
         measure(setup.cases(rows, WARM_UP_TOKENS), rounds=1, warm_ups=0)
         for new in args.new:
             times = measure(setup.cases(rows, new), args.rounds, warm_ups=0, clock=CLOCKS[args.clock])
-            ratios = {case: ratio(times, case, "base") for case in times if case != "base"}
+            ratios = {case: ratio(times, case, "base") for case in args.cases}
             table.add_row(str(rows), str(new), *(str(value) for value in ratios.values()))
             settings.append({"rows": rows, "new": new, **{case: list(value) for case, value in ratios.items()}})
     # The headline: the first setting, one row and the fewest new tokens, where overhead weighs most.
-    found |= {f"{case}_over_base": settings[0][case][0] for case in (QUICK if args.quick else CASES)}
+    found |= {f"{case}_over_base": settings[0][case][0] for case in args.cases}
     found |= setup.handling()
     found["import_over_transformers"] = import_over_transformers(1 if args.quick else 5)
     found["settings"] = settings

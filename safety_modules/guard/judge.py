@@ -21,20 +21,26 @@ def question_inputs(
     """The text the head sees of each prompt: embeddings (B, T, D) and their mask (B, T).
 
     The question's own tokens (`concept`, `pooled_question`), or the first token of the prompt as published
-    (`first_token`). Padding of the batch has no influence. Training uses this too.
+    (`first_token`). Padding of the batch has no influence.
 
     Args:
         backbone: the base.
         config: the modules' design.
         prompts: ids without padding, image tokens expanded or not.
     """
-    texts = []
-    for prompt in prompts:
-        ids = torch.tensor([list(prompt)])
-        if config.query == "first_token":
-            texts.append(ids[0, :1])
-        else:
-            texts.append(ids[0, backbone.question_mask(ids, torch.ones_like(ids))[0]])
+    return embed_questions(backbone, [question_ids(backbone, config, prompt) for prompt in prompts])
+
+
+def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
+    """The part of a prompt that the head sees, as ids (T,); arguments as in `question_inputs`."""
+    ids = torch.tensor([list(prompt)])
+    if config.query == "first_token":
+        return ids[0, :1]
+    return ids[0, backbone.question_mask(ids, torch.ones_like(ids))[0]]
+
+
+def embed_questions(backbone: Backbone, texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings (B, T, D) and mask (B, T) of ids of any lengths; an empty row has no true position."""
     width = max(1, *map(len, texts))
     padded = torch.stack([torch.cat([t, t.new_full((width - len(t),), backbone.pad_token_id)]) for t in texts])
     mask = torch.stack([torch.arange(width) < len(text) for text in texts])
