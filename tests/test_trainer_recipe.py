@@ -108,6 +108,17 @@ def test_accumulated_passes_give_the_gradient_of_one_large_pass(
         torch.testing.assert_close(sums[1][name], gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_without_lora_dropout_a_design_trains_as_one_that_has_none(
+    tiny_base: Any, processor: Any, records: Any
+) -> None:
+    found = []
+    for dropout in (0.5, 0.0):
+        design = SMALL.model_copy(update={"lora": LoraSettings(r=2, dropout=dropout)})
+        safety = attach_safety(copy.deepcopy(tiny_base), processor, config=design)
+        found.append(trained(safety, records, recipe(2, lora_dropout=dropout == 0.0)))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 @pytest.mark.parametrize(
     ("batch_size", "accumulation", "processes", "expected"),
     [(16, 8, 1, (16, 8)), (16, 8, 8, (16, 1)), (16, 8, 4, (16, 2)), (64, 1, 2, (32, 1)), (16, 2, 8, (4, 1))],

@@ -21,6 +21,7 @@ _STAGE_2_ONLY = (
     "caution",
     "answer_tokens",
     "length_window",
+    "lora_dropout",
     "activation_checkpointing",
 )
 
@@ -57,6 +58,8 @@ class Recipe(BaseModel):
         caution: stage 2: the target of a sample of the mildest level; {reason}, {type} and {answer} are filled in.
         answer_tokens: stage 2: longest answer asked from the base where a record has none.
         length_window: stage 2: samples are sorted by length within this many batches, to save padding; 1 = not.
+        lora_dropout: stage 2: whether the design's dropout on LoRA's inputs is on. On a CPU it can take two fifths of a
+            step.
         precision: of the forward and backward passes; what is trained stays float32. The base keeps its own.
         activation_checkpointing: stage 2: the language model's activations are computed again in the backward pass
             instead of kept; a step takes less memory and a third more time.
@@ -94,6 +97,7 @@ class Recipe(BaseModel):
     caution: str = "Please be careful. {reason} {answer}"
     answer_tokens: int = Field(default=48, gt=0)
     length_window: int = Field(default=4, gt=0)
+    lora_dropout: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     activation_checkpointing: bool = False
     evaluate_every: int = Field(default=0, ge=0)

@@ -65,7 +65,7 @@ class SafetyTask(nn.Module):
         super().train(mode)
         self.attachment.modules.train(mode)  # the parts are this module's own, their whole is not
         if self.attachment.lora and self.recipe.stage == 2:
-            self.attachment.lora.train(mode)  # its dropout is no part of this module
+            self.attachment.lora.train(mode and self.recipe.lora_dropout)  # no part of this module
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
