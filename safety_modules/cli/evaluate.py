@@ -38,9 +38,9 @@ def pocket(
 def promise(
     adapter: Adapter = None,
     json_file: Json = None,
-    draws: Annotated[int, typer.Option(min=1, help="Calibrations.")] = 20,
-    samples: Annotated[int, typer.Option(min=1, help="Benign pictures of each.")] = 470,
-    fresh: Annotated[int, typer.Option(min=1, help="Fresh benign pictures to measure on.")] = 4000,
+    draws: Annotated[int | None, typer.Option(min=1, help="Calibrations; default: 20.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Benign pictures of each; default: 470.")] = None,
+    fresh: Annotated[int | None, typer.Option(min=1, help="Fresh ones to measure on; default: 20,000.")] = None,
     pool: Annotated[
         int | None, typer.Option(min=1, help="Pictures the draws come from; default: enough for no two to share one.")
     ] = None,
@@ -49,15 +49,15 @@ def promise(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Is the promise of calibration kept? Many calibrations on pocket, each measured on fresh benign pictures."""
-    from safety_modules.evaluation.promise import evaluate_promise
+    from safety_modules.evaluation.promise import DRAWS, FRESH, IMAGES, evaluate_promise
     from safety_modules.evaluation.results import write_json
     from safety_modules.evaluation.training_tables import print_promise
 
     results = evaluate_promise(
         attach(None, adapter),
-        draws,
-        samples,
-        fresh,
+        draws or DRAWS,
+        samples or IMAGES,
+        fresh or FRESH,
         pool=pool,
         max_false_alarm=max_false_alarm,
         per_type=per_type,
