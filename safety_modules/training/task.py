@@ -65,7 +65,8 @@ class SafetyTask(nn.Module):
         super().train(mode)
         self.attachment.modules.train(mode)  # the parts are this module's own, their whole is not
         if self.attachment.lora and self.recipe.stage == 2:
-            self.attachment.lora.train(mode and self.recipe.lora_dropout)  # no part of this module
+            # Its dropout is no part of this module, and all that its training mode switches.
+            self.attachment.lora.train(mode and self.recipe.lora_dropout)
         return self
 
     def parameter_groups(self) -> list[dict[str, Any]]:
