@@ -48,15 +48,16 @@ def noise_batch(model: Any, processor: Any, questions: Sequence[str]) -> dict[st
 
 def set_verdicts(attachment: SafetyAttachment, risky: bool) -> None:
     """Make the head judge every picture alike, whatever it shows."""
-    head, sign = attachment.modules.head, 1.0 if risky else -1.0
+    sign = 1.0 if risky else -1.0
     with torch.no_grad():
-        if hasattr(head, "type_bias"):
-            head.type_bias.fill_(-50.0)
-            head.type_bias[1] = 50.0 * sign
-            head.clean.bias.fill_(-50.0 * sign)
-        else:
-            head.types.bias.fill_(-50.0)
-            head.types.bias[1 if risky else -1] = 50.0
+        for head in (member.head for member in attachment.modules.members):
+            if hasattr(head, "type_bias"):
+                head.type_bias.fill_(-50.0)
+                head.type_bias[1] = 50.0 * sign
+                head.clean.bias.fill_(-50.0 * sign)
+            else:
+                head.types.bias.fill_(-50.0)
+                head.types.bias[1 if risky else -1] = 50.0
 
 
 def circumstances(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The adapter folder's format, version 2: which files, which keys, which tensors. No reading or writing here.
+"""The adapter folder's format, version 3: which files, which keys, which tensors. No reading or writing here.
 
     adapter_config.json              AdapterConfig, human readable
     safety.safetensors               the state dict of SafetyModules
@@ -21,7 +21,7 @@ from safety_modules.modules import SafetyModules
 from safety_modules.policy import Rule
 
 FORMAT = "safety-modules-adapter"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 OLDEST_VERSION = 1
 
 CONFIG_FILE = "adapter_config.json"
@@ -106,7 +106,13 @@ class AdapterConfig(BaseModel):
                 raise ValueError(f"format_version 1 does not know the key {name!r}")
             if self.format_version > 1 and name not in self.model_fields_set:
                 raise ValueError(f"format_version {self.format_version} needs the key {name!r}")
-        return self
+        known = "ensemble" in self.safety.model_fields_set
+        if self.format_version < 3 and known:
+            raise ValueError(f"format_version {self.format_version} does not know the key 'safety.ensemble'")
+        if self.format_version >= 3 and not known:
+            raise ValueError(f"format_version {self.format_version} needs the key 'safety.ensemble'")
+        # There was one set before there was a word for it.
+        return self if known else self.model_copy(update={"safety": self.safety.model_copy(update={"ensemble": 1})})
 
     @model_validator(mode="after")
     def _rules_fit(self) -> "AdapterConfig":

@@ -90,6 +90,8 @@ class SafetyConfig(BaseModel):
         query: `concept` (one learned query per risk type plus the pooled question), `pooled_question`
             (published head, question pooled from its real tokens) or `first_token` (published head as
             published).
+        ensemble: sets of projector, head tokens and head, each trained on its own losses; the verdict comes from the
+            mean of their logits (deep ensembles, arXiv 1612.01474).
         mode: `gated` (a sample judged clean gets the base's own answer) or `always` (every image gets tokens
             and LoRA, as published).
         lora: LoRA on the language model; None = modules only.
@@ -109,6 +111,7 @@ class SafetyConfig(BaseModel):
     num_lm_tokens: int = Field(default=8, ge=0, le=1024)
     attention_heads: int = Field(default=4, gt=0, le=256)
     query: Literal["concept", "pooled_question", "first_token"] = "concept"
+    ensemble: int = Field(default=2, gt=0, le=32)
     mode: Literal["gated", "always"] = "gated"
     lora: LoraSettings | None = LoraSettings()
     added: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
@@ -132,10 +135,15 @@ class SafetyConfig(BaseModel):
         taxonomy = Taxonomy(types=(*kept, *added), levels=self.taxonomy.levels)
         return SafetyConfig.model_validate({**dict(self), "taxonomy": taxonomy, "added": added})
 
+    def peer(self) -> "SafetyConfig":
+        """Design of each further set of the ensemble: this one's head on its first types, and nothing else."""
+        own = self.with_added(())
+        return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None})
+
     def branch(self, name: str) -> "SafetyConfig":
         """Design of the branch of an added type: the default one, whatever the rest is, with one type."""
         taxonomy = Taxonomy(types=(name,), levels=self.taxonomy.levels)
-        return SafetyConfig(taxonomy=taxonomy, num_lm_tokens=0, lora=None)
+        return SafetyConfig(taxonomy=taxonomy, num_lm_tokens=0, ensemble=1, lora=None)
 
     @classmethod
     def preset(cls, name: str) -> "SafetyConfig":
@@ -172,6 +180,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_lm_tokens": 64,
         "attention_heads": 8,
         "query": "first_token",
+        "ensemble": 1,
         "mode": "always",
         "lora": LoraSettings(r=256, alpha=16, dropout=0.05),
     },

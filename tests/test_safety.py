@@ -42,7 +42,8 @@ def test_every_parameter_but_the_language_model_s_tokens_gets_a_gradient():
     for question in (None, torch.randn(2, 5, 32)):
         out = modules(torch.randn(2, 12, 16), question)
         (out.type_logits.square().sum() + out.level_logits.square().sum()).backward()
-    without = {name for name, p in modules.named_parameters() if p.grad is None or not p.grad.any()}
+    parameters = [(name, p) for name, p in modules.named_parameters() if p.numel()]
+    without = {name for name, p in parameters if p.grad is None or not p.grad.any()}
     assert without == {"lm_tokens.weight"}  # s2 learns through the language model's loss
 
 
@@ -96,3 +97,18 @@ def test_a_tensor_of_another_base_is_refused(vision, question, mask, words):
 def test_heads_that_do_not_divide_the_base_s_width_are_refused():
     with pytest.raises(ConfigError, match="expected a divisor of 32, got 5"):
         make_modules(width=None, attention_heads=5)
+
+
+def test_an_ensemble_says_the_mean_of_what_its_sets_say():
+    modules, vision, question = make_modules(ensemble=3).eval(), torch.randn(2, 12, 16), torch.randn(2, 5, 32)
+    said, each = modules(vision, question), [modules.said_by(i, vision, question) for i in range(3)]
+    assert len(each) == 3 and not torch.allclose(each[0].type_logits, each[1].type_logits)
+    for together, *parts in zip(said, *each, strict=True):
+        assert torch.allclose(together, sum(parts) / 3, atol=1e-6)
+
+
+def test_an_ensemble_of_one_is_a_single_set_bit_for_bit():
+    alone, vision = make_modules(ensemble=1).eval(), torch.randn(2, 12, 16)
+    for said, own in zip(alone(vision), alone.said_by(0, vision), strict=True):
+        assert torch.equal(said, own)
+    assert not any(name.startswith("peers.") for name in alone.state_dict())

@@ -21,10 +21,11 @@ from safety_modules.records.record import Record
 from safety_modules.training import stage as stage_module
 from safety_modules.training.probabilities import verdict_metrics, verdict_probabilities
 from safety_modules.training.recipe import Recipe
+from safety_modules.training.task import SafetyTask
 
 pytestmark = pytest.mark.matrix
 
-HEAD = ("modules.projector.", "modules.head_tokens.", "modules.head.")
+HEAD = ("modules.projector.", "modules.head_tokens.", "modules.head.", "modules.peers.")
 STAGE_2 = ("modules.lm_tokens.", "lora.")
 SMALL = SafetyConfig(width=16, num_head_tokens=2, num_lm_tokens=2, attention_heads=2, lora=LoraSettings(r=2))
 
@@ -100,10 +101,31 @@ def test_only_safety_parameters_and_lora_change_in_training(
     moved = changed(before, state(safety))
     assert all(name.startswith(parts) for name in moved), f"changed in stage {stage}: {sorted(moved)}"
     # The bias of the keys shifts all attention logits alike: softmax gives it no gradient.
-    # no_question is used only by samples that are not asked.
-    idle = {name for name in before if name.endswith(("in_proj_bias", "no_question"))}
+    # no_question is used only by samples that are not asked; further sets of an ensemble have an empty lm_tokens.
+    idle = {name for name in before if name.endswith(("in_proj_bias", "no_question")) or not before[name].numel()}
     should = {name for name in before if name.startswith(parts)} - idle
     assert should <= moved, f"not trained in stage {stage}: {sorted(should - moved)}"
+
+
+def test_a_set_of_an_ensemble_learns_nothing_from_the_others(safety: SafetyAttachment) -> None:
+    task = SafetyTask(safety, recipe(1)).eval()
+    sizes, (own, other) = safety.backbone.sizes, safety.modules.members
+    batch = {
+        "vision": torch.randn(2, sizes.num_patches, sizes.vision_width, generator=torch.Generator().manual_seed(0)),
+        "type_labels": torch.tensor([0, 6]),
+        "level_labels": torch.tensor([3, 0]),
+    }
+
+    def gradient() -> torch.Tensor:
+        task.zero_grad()
+        task(**batch)["loss"].backward()
+        assert own.projector.out.weight.grad is not None
+        return own.projector.out.weight.grad.clone()
+
+    before = gradient()
+    with torch.no_grad():
+        other.head.type_bias.add_(torch.arange(6.0))
+    assert torch.equal(gradient(), before) and before.any()
 
 
 def test_stage_2_without_head_losses_leaves_the_head_as_it_is(safety: SafetyAttachment, records: list[Record]) -> None:

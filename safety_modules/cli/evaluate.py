@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli.options import Adapter, Json, attach
+from safety_modules.cli.options import Adapter, Cache, Json, attach
 from safety_modules.errors import ConfigError
 
 
@@ -31,6 +31,24 @@ def pocket(
     else:
         results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)
         print_results(results)
+    if json_file is not None:
+        write_json(json_file, results)
+
+
+def head(
+    adapter: Adapter = None,
+    json_file: Json = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Records of each kind and style; default: 5,000.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the records; default: 5.")] = None,
+    cache: Cache = None,
+) -> None:
+    """A head by itself, on pocket's validation split, at fixed false-alarm rates: to compare heads and to choose."""
+    from safety_modules.evaluation.head import SAMPLES, SEED, evaluate_head
+    from safety_modules.evaluation.results import write_json
+    from safety_modules.evaluation.training_tables import print_head
+
+    results = evaluate_head(attach(None, adapter), samples or SAMPLES, SEED if seed is None else seed, cache)
+    print_head(results)
     if json_file is not None:
         write_json(json_file, results)
 

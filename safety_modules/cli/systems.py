@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from safety_modules.cli.options import Json
+
 if TYPE_CHECKING:
     from safety_modules.evaluation.contest.trainings import Budget
 
@@ -51,6 +53,20 @@ def ablations(
 
     budget = _budget(records, effort, calibration)
     print_ablations(run_ablations(out, range(seeds), only, budget, samples or SAMPLES, say=typer.echo))
+
+
+def seeds(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of `evaluate --suite`, each with another training.")],
+    json_file: Json = None,
+) -> None:
+    """Several reports on the same cases, with other trainings of the systems: mean and range of each number."""
+    from safety_modules.evaluation.contest.seeds import across_seeds, print_seeds
+    from safety_modules.evaluation.results import write_json
+
+    results = across_seeds(folders)
+    print_seeds(results)
+    if json_file is not None:
+        write_json(json_file, results)
 
 
 def _budget(records: int | None, effort: float | None, calibration: int | None) -> "Budget":

@@ -1,4 +1,4 @@
-"""What the measurements of calibration, of new types and of audits found, as tables for the terminal."""
+"""What the measurements of heads, calibration, new types and audits found, as tables for the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -79,6 +79,26 @@ def print_audit(results: Mapping[str, Any], console: Console | None = None) -> N
     console.print(f"planted risks among the riskiest rows: {top}")
     console.print(f"wrong labels found: {Estimate(**results['labels']['recall']).percent()}")
     console.print(f"doubted labels that are wrong: {Estimate(**results['labels']['right']).percent()}")
+
+
+def print_head(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_head` returned."""
+    console = console or Console()
+    title = f"head on validation, {results['settings']['samples']} records of each kind and style"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("%, 95 % interval", "seen styles", "unseen style"):
+        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    for name, label in (("auroc", "AUROC"), ("type_accuracy", "type right, given risk")):
+        table.add_row(label, *(f"{100 * results[name][style]:.2f}" for style in ("seen", "unseen")))
+    for share, found in results["rates"].items():
+        for name, label in (
+            ("missed", "attacks missed"),
+            ("vqa_flagged", "visual questions flagged"),
+            ("benign_flagged", "benign flagged"),
+        ):
+            cells = [Estimate(**found[name][style]).percent() for style in ("seen", "unseen")]
+            table.add_row(f"{label}, where {float(share):.1%} of all benign are", *cells)
+    console.print(table)
 
 
 def print_calibration(adapter: Any, record: Mapping[str, Any], console: Console | None = None) -> None:

@@ -46,8 +46,15 @@ class SafetyModules(nn.Module):
             self.head = ConceptHead(width, sizes.text_width, num_types, num_levels, config.attention_heads)
         else:
             self.head = PaperHead(width, sizes.text_width, num_types, num_levels, config.attention_heads, config.query)
+        peer = config.peer()
+        self.peers = nn.ModuleList(SafetyModules(peer, sizes) for _ in range(config.ensemble - 1))
         # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
         self.branches = nn.ModuleList(SafetyModules(config.branch(name), sizes) for name in config.added)
+
+    @property
+    def members(self) -> tuple["SafetyModules", ...]:
+        """The sets of the ensemble, this one first."""
+        return (self, *(peer for peer in self.peers if isinstance(peer, SafetyModules)))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -80,14 +87,33 @@ class SafetyModules(nn.Module):
         Raises:
             ConfigError: a tensor does not have the base's sizes.
         """
-        self._check(vision_features, question, question_mask)
-        features = self.projector(vision_features.to(self.device, self.dtype))  # (B, P, D_s)
+        outputs = [member._own(vision_features, question, question_mask) for member in self.members]
+        output = outputs[0]
+        if len(outputs) > 1:
+            output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True)))
+        return self._branched(output, vision_features, question, question_mask) if self.branches else output
+
+    def said_by(
+        self,
+        member: int,
+        vision_features: torch.Tensor,
+        question: torch.Tensor | None = None,
+        question_mask: torch.Tensor | None = None,
+    ) -> HeadOutput:
+        """As `forward`, with one set of the ensemble in the place of all; arguments and errors as there."""
+        output = self.members[member]._own(vision_features, question, question_mask)
+        return self._branched(output, vision_features, question, question_mask) if self.branches else output
+
+    def _own(
+        self, vision: torch.Tensor, question: torch.Tensor | None, question_mask: torch.Tensor | None
+    ) -> HeadOutput:
+        self._check(vision, question, question_mask)
+        features = self.projector(vision.to(self.device, self.dtype))  # (B, P, D_s)
         if question is not None:
             question = question.to(self.device, self.dtype)
         if question_mask is not None:
             question_mask = question_mask.to(self.device)
-        output = self.head(features, self.head_tokens(), question, question_mask)
-        return self._branched(output, vision_features, question, question_mask) if self.branches else output
+        return self.head(features, self.head_tokens(), question, question_mask)
 
     def _branched(
         self, own: HeadOutput, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None

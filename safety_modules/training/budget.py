@@ -153,7 +153,7 @@ def _step(config: LlavaConfig, step: Step, setting: Setting, checkpointed: bool)
 def _trained(design: SafetyConfig, recipe: Recipe, sizes: BaseSizes) -> int:
     """Parameters that a stage trains."""
     parts = planned_parameters(design, sizes).parts
-    head = {PARTS[name] for name in ("projector", "head_tokens", "head")}
+    head = {PARTS[name] for name in ("projector", "head_tokens", "head", "peers")}
     return sum(size for name, size in parts.items() if (recipe.trains_head if name in head else recipe.stage == 2))
 
 

@@ -49,7 +49,7 @@ class SafetyTask(nn.Module):
         self.lm_tokens: nn.Module | None = None
         self.lora = nn.ParameterDict()
         if recipe.trains_head:
-            for name in ("projector", "head_tokens", "head"):
+            for name in ("projector", "head_tokens", "head", "peers"):
                 self.head[name] = modules.get_submodule(name)
         if recipe.stage == 2:
             self.lm_tokens = modules.lm_tokens
@@ -74,11 +74,11 @@ class SafetyTask(nn.Module):
         recipe = self.recipe
         slow = recipe.modules_learning_rate
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        tokens = {"head.head_tokens.weight", "lm_tokens.weight"}
+        tokens = ("head_tokens.weight", "lm_tokens.weight")
         for name, parameter in self.named_parameters():
             if parameter.numel():
                 rate = slow if slow is not None and name.startswith("head.") else recipe.learning_rate
-                decay = recipe.weight_decay if parameter.ndim > 1 and name not in tokens else 0.0
+                decay = recipe.weight_decay if parameter.ndim > 1 and not name.endswith(tokens) else 0.0
                 groups.setdefault((rate, decay), []).append(parameter)
         return [{"params": p, "lr": rate, "weight_decay": decay} for (rate, decay), p in groups.items()]
 
@@ -100,8 +100,8 @@ class SafetyTask(nn.Module):
         total = []
         if vision is not None and self.recipe.trains_head:
             assert type_labels is not None and level_labels is not None
-            output = self._judge(vision, question, question_mask)
-            head = self._head_loss(output, type_labels, level_labels)
+            said = self._judge(vision, question, question_mask)
+            head = _mean([self._head_loss(output, type_labels, level_labels) for output in said])
             losses["type"], losses["level"] = head.type, head.level
             total.append(head.total * shares["head"])
         if lm is not None:
@@ -109,14 +109,17 @@ class SafetyTask(nn.Module):
             total.append(losses["lm"] * shares["lm"])
         return {"loss": torch.stack(total).sum(), **losses}
 
-    def _judge(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> HeadOutput:
+    def _judge(
+        self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> list[HeadOutput]:
+        """What each set of the ensemble says; all of them see the same patches and the same noise."""
         modules, recipe = self.attachment.modules, self.recipe
         if self.training and recipe.patch_dropout:
             vision = _some_patches(vision, max(1, round(vision.shape[1] * (1 - recipe.patch_dropout))))
         vision = vision.to(modules.device, modules.dtype)
         if self.training and recipe.feature_noise:
             vision = vision + recipe.feature_noise * vision.std() * torch.randn_like(vision)
-        return modules(vision, question, mask)
+        return [modules.said_by(member, vision, question, mask) for member in range(self.attachment.config.ensemble)]
 
     def _head_loss(self, output: HeadOutput, type_labels: torch.Tensor, level_labels: torch.Tensor) -> HeadLoss:
         device, recipe = output.type_logits.device, self.recipe
@@ -143,6 +146,11 @@ class SafetyTask(nn.Module):
         kept = max(len(row.answer) for row in lm.rows) + 1
         output = lm_forward(backbone, inputs._replace(labels=None), logits_to_keep=kept, use_cache=False)
         return language_model_loss(output.logits, labels[:, -kept:])
+
+
+def _mean(losses: list[HeadLoss]) -> HeadLoss:
+    """Of the sets of an ensemble: each learns from its own mistakes, none from what they say together."""
+    return HeadLoss(*(torch.stack(parts).mean() for parts in zip(*losses, strict=True)))
 
 
 def _some_patches(vision: torch.Tensor, kept: int) -> torch.Tensor:

@@ -35,10 +35,11 @@ def print_ablations(results: Mapping[str, Any], console: Console | None = None) 
         console.print(table)
 
 
-def spread(values: list[float | None]) -> str:
-    """`1.5 (1.0 to 2.0)` in percent; without a range for one value, empty for none."""
-    known = [100 * value for value in values if value is not None]
+def spread(values: list[float | None], scale: float = 100, digits: int = 1) -> str:
+    """`1.5 (1.0 to 2.0)`, scaled, by default in percent; without a range for equal values, empty for none."""
+    known = [scale * value for value in values if value is not None]
     if not known:
         return ""
-    mean = f"{sum(known) / len(known):.1f}"
-    return mean if len(known) == 1 else f"{mean} ({min(known):.1f} to {max(known):.1f})"
+    mean = f"{sum(known) / len(known):.{digits}f}"
+    same = min(known) == max(known)
+    return mean if same else f"{mean} ({min(known):.{digits}f} to {max(known):.{digits}f})"

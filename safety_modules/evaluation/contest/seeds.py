@@ -1,0 +1,88 @@
+"""Several reports of one comparison, each with another training of the same systems: mean and range over the trainings."""
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from safety_modules.errors import ConfigError
+from safety_modules.evaluation.contest.ablation_table import spread
+from safety_modules.evaluation.harness.outcomes import MEASURES
+
+REPORT = "report.json"
+SAME = ("suite", "base")
+"""Keys of a report that all must agree on: the cases with their digest, and the base with its checksum."""
+
+
+def across_seeds(folders: Sequence[str | PathLike[str]]) -> dict[str, Any]:
+    """Gather what several runs of `evaluate --suite` found on the same cases.
+
+    Args:
+        folders: of the runs. A system may be missing in some: what is not trained needs one run.
+
+    Returns:
+        Plain JSON types: `judge` (the first of the reports), `folders`, and `groups`: group → system → measure → values, one
+        for each report that has the system. Shares are from 0 to 1; `time` is the median ratio to the base on benign
+        cases (all cases where there are none), the same in every group; `extra_mb` likewise.
+
+    Raises:
+        ConfigError: a folder without a report, or reports on other cases, another base, or by another judge.
+    """
+    reports = [_read(Path(folder)) for folder in folders]
+    if not reports:
+        raise ConfigError("nothing to gather: expected folders of evaluations, got none. Name them.")
+    judge = next(iter(reports[0]["judges"]))
+    for folder, report in zip(folders, reports, strict=True):
+        differ = [key for key in SAME if report.get(key) != reports[0].get(key)]
+        differ += [] if judge in report["judges"] else ["judge"]
+        if differ:
+            raise ConfigError(
+                f"not comparable: expected the {' and '.join(differ)} of {folders[0]}, got another in {folder}. "
+                "Evaluate all seeds with the same options."
+            )
+    groups: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+    for report in reports:
+        for group, table in report["results"][judge].items():
+            for system, row in table.items():
+                found = groups.setdefault(group, {}).setdefault(system, {})
+                cost = report["cost"][system]
+                ratio = cost["time_ratio_benign"] or cost["time_ratio"]
+                values = {name: None if row[name] is None else row[name]["value"] for name in MEASURES}
+                values |= {"time": ratio and ratio["median"], "extra_mb": report["systems"][system]["extra_mb"]}
+                for name, value in values.items():
+                    found.setdefault(name, []).append(value)
+    return {"judge": judge, "folders": [str(folder) for folder in folders], "groups": groups}
+
+
+def print_seeds(results: dict[str, Any], console: Console | None = None) -> None:
+    """Print what `across_seeds` returned, a table for each group."""
+    console = console or Console()
+    for group, systems in results["groups"].items():
+        measured = [name for name in MEASURES if any(v is not None for row in systems.values() for v in row[name])]
+        title = f"{group}, judge {results['judge']}, {len(results['folders'])} reports; mean (range)"
+        table = Table(title=title, title_justify="left", header_style="bold")
+        table.add_column("system", no_wrap=True)
+        for name in measured:
+            table.add_column(MEASURES[name].title + (", %" if MEASURES[name].share else ""), justify="right")
+        for column in ("time, ratio", "MB", "trainings"):
+            table.add_column(column, justify="right")
+        for system, row in systems.items():
+            cells = [spread(row[name], 100 if MEASURES[name].share else 1) for name in measured]
+            cells += [spread(row["time"], 1, digits=2), f"{row['extra_mb'][0]:.2f}", str(len(row["time"]))]
+            table.add_row(system, *cells)
+        console.print(table)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        report = json.loads((folder / REPORT).read_bytes())
+        if {"judges", "results", "cost", "systems", *SAME} <= report.keys():
+            return dict(report)
+        found = "another file of that name"
+    except (OSError, ValueError, AttributeError) as error:
+        found = str(error)
+    raise ConfigError(f"no report: expected {REPORT} of an evaluation in {folder}, got {found}. Run evaluate --suite.")
