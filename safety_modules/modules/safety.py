@@ -15,6 +15,9 @@ from safety_modules.modules.tokens import SafetyTokens
 class SafetyModules(nn.Module):
     """Projector, head tokens (s1), language-model tokens (s2) and head; and a branch for each type added later.
 
+    In an ensemble, further sets of projector, head tokens and head (`peers`) judge beside this one, and the logits and
+    attention maps of all are averaged.
+
     A branch is a whole small set of its own, with one risk type, that was trained apart. What it says of its type
     against clean, it adds to the clean logit of the head: logit(added) = logit(clean) + branch(added) - branch(clean).
     So the logits of the other types and of clean stay what they are, and where the head is sure of another risk, and

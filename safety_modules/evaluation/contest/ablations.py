@@ -55,6 +55,7 @@ VARIANTS: dict[str, Variant] = {
     "always": Variant("tokens and LoRA on every picture", weights="gated", open=_always),
     "no-tokens": Variant("no tokens in the language model (s2)", design={"num_lm_tokens": 0}),
     "no-lora": Variant("no LoRA", design={"lora": None}),
+    "one-set": Variant("one set of projector, head tokens and head", design={"ensemble": 1}),
     "no-hint": Variant("no hint, in training or answering", recipe={"hint_rate": 0.0}, open=Unhinted),
     "first-token": Variant("published head: first token as query", design={"query": "first_token"}),
     "pooled-question": Variant("published head: pooled question as query", design={"query": "pooled_question"}),
