@@ -25,9 +25,9 @@ def across_seeds(folders: Sequence[str | PathLike[str]]) -> dict[str, Any]:
         folders: of the runs. A system may be missing in some: what is not trained needs one run.
 
     Returns:
-        Plain JSON types: `judge` (the first of the reports), `folders`, and `groups`: group → system → measure →
-        values, one for each report that has the system. Shares are from 0 to 1; `time` is the median ratio to the base on benign
-        cases (all cases where there are none), the same in every group; `extra_mb` likewise.
+        Plain JSON types: `judge` (the first of the reports), `folders`, and `groups`: group, system, measure, then the
+        values, one for each report that has the system. Shares are from 0 to 1; `time` is the median ratio to the base
+        on benign cases (all cases where there are none), the same in every group; `extra_mb` likewise.
 
     Raises:
         ConfigError: a folder without a report, or reports on other cases, another base, or by another judge.
