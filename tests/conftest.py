@@ -158,7 +158,7 @@ def saved_adapter(
     safety = attach_safety(copy.deepcopy(tiny_base), processor, config=SafetyConfig(lora=None))
     with torch.no_grad():
         for member in safety.modules.members:
-            member.head.type_weight.mul_(30)
+            member.head.type_weight.mul_(3)  # spread, and far from the risk of 1 that rounding reaches
     risks = sorted(verdict.risk for verdict in safety.classify([make_image(seed) for seed in range(31)]))
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, risks[15])
     return safety.save_pretrained(saved_base.parent / "adapter")

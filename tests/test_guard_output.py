@@ -24,7 +24,11 @@ def test_prompts_come_back_as_they_were_and_nothing_leaks(guarded, model, ask, p
     sequences = model.generate(**inputs, **NEW, **options, batch_mode=batch_mode)
     prompts = inputs["input_ids"].repeat_interleave(options.get("num_return_sequences", 1), 0)
     assert torch.equal(sequences[:, : prompts.shape[1]], prompts)
-    assert not any("Note:" in line for line in processor.batch_decode(sequences, skip_special_tokens=True))
+    # Three words of the hint: a random model may well say one of them by itself.
+    hints = ["image carries a", "decline and say"]
+    assert all(words in guarded.policy.hint("illegal", "high") for words in hints)
+    lines = processor.batch_decode(sequences, skip_special_tokens=True)
+    assert not any(words in line for line in lines for words in hints)
 
 
 @MODES
