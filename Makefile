@@ -67,7 +67,7 @@ $(VENV)/lmms/.installed: requirements/lmms.txt | $(VENV)/.installed
 
 venv: $(VENV)/.installed ## only the virtual environment with everything installed
 
-demo: $(VENV)/.installed ## the whole tour: attack, train, evaluate, toggle, save, detach (about 7 minutes)
+demo: $(VENV)/.installed ## the whole tour: attack, train, evaluate, toggle, save, detach (about 6 minutes)
 	$(VENV)/bin/safety-modules demo $(ARGS)
 
 demo-pretrained: $(VENV)/.installed ## the same tour with the shipped adapter, no training (about 1 minute)
