@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from adapters import CONFIG, FINGERPRINT, PROCESSOR, SIZES, THRESHOLDS, make_parts, save
+from adapters import CONFIG, FINGERPRINT, PROCESSOR, SIZES, THRESHOLDS, edit_config, make_parts, save
 from safety_modules.adapter import read_adapter
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import AdapterError, SafetyModulesError
@@ -212,3 +212,12 @@ def test_the_error_is_one_of_ours_lists_its_problems_and_survives_pickling(folde
         read_adapter(folder)
     assert str(caught.value) == f"adapter {folder} refused, 1 problem:\n  - missing file safety.safetensors."
     assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems  # noqa: S301
+
+
+def test_an_adapter_of_version_2_has_one_set(tmp_path):
+    folder = save(tmp_path / "a", config=CONFIG.model_copy(update={"ensemble": 1}))
+    new = read_adapter(folder)
+    edit_config(folder, lambda record: (record.update(format_version=2), record["safety"].pop("ensemble")))
+    old = read_adapter(folder)
+    assert old.config.safety == new.config.safety and old.config.format_version == 2
+    assert old.tensors.keys() == new.tensors.keys()
