@@ -90,22 +90,28 @@ class SafetyModules(nn.Module):
         Raises:
             ConfigError: a tensor does not have the base's sizes.
         """
-        outputs = [member._own(vision_features, question, question_mask) for member in self.members]
-        output = outputs[0]
-        if len(outputs) > 1:
-            output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True)))
-        return self._branched(output, vision_features, question, question_mask) if self.branches else output
+        own, added = self._said(vision_features, question, question_mask)
+        output = own[0]
+        if len(own) > 1:
+            output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*own, strict=True)))
+        return _branched(output, added) if added else output
 
-    def said_by(
+    def each(
         self,
-        member: int,
         vision_features: torch.Tensor,
         question: torch.Tensor | None = None,
         question_mask: torch.Tensor | None = None,
-    ) -> HeadOutput:
-        """As `forward`, with one set of the ensemble in the place of all; arguments and errors as there."""
-        output = self.members[member]._own(vision_features, question, question_mask)
-        return self._branched(output, vision_features, question, question_mask) if self.branches else output
+    ) -> list[HeadOutput]:
+        """As `forward`, by each set of the ensemble in the place of all; arguments and errors as there."""
+        own, added = self._said(vision_features, question, question_mask)
+        return [_branched(output, added) for output in own] if added else own
+
+    def _said(
+        self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> tuple[list[HeadOutput], list[HeadOutput]]:
+        """By each set of the ensemble, and by each branch."""
+        own = [member._own(vision, question, mask) for member in self.members]
+        return own, [branch(vision, question, mask) for branch in self.branches]
 
     def _own(
         self, vision: torch.Tensor, question: torch.Tensor | None, question_mask: torch.Tensor | None
@@ -117,24 +123,6 @@ class SafetyModules(nn.Module):
         if question_mask is not None:
             question_mask = question_mask.to(self.device)
         return self.head(features, self.head_tokens(), question, question_mask)
-
-    def _branched(
-        self, own: HeadOutput, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
-    ) -> HeadOutput:
-        clean, others = own.type_logits[:, -1:], [branch(vision, question, mask) for branch in self.branches]
-        added = [clean + other.type_logits[:, :1] - other.type_logits[:, 1:] for other in others]
-        types = torch.cat([own.type_logits[:, :-1], *added, clean], 1)
-        # Mixed as logarithms: logits whose softmax is the mixture, exact where one of the parts is all there is.
-        shares = types.log_softmax(1)  # (B, types + 1)
-        first = own.type_logits.shape[1] - 1
-        rest = torch.cat([shares[:, :first], shares[:, -1:]], 1).logsumexp(1, keepdim=True)
-        levels = [rest + own.level_logits.log_softmax(1)]
-        levels += [
-            shares[:, place : place + 1] + other.level_logits.log_softmax(1)
-            for place, other in enumerate(others, first)
-        ]
-        maps = torch.cat([own.attention, *(other.attention for other in others)], 1)
-        return HeadOutput(types, torch.stack(levels).logsumexp(0), maps)
 
     def branch_of(self, name: str) -> "SafetyModules":
         """The branch of an added type."""
@@ -184,3 +172,20 @@ def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:
     return ConfigError(
         f"{what} of another shape: expected {expected}, got {tuple(got.shape)}. Use the base the modules were made for."
     )
+
+
+def _branched(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:
+    """What a head says, with the added types of these branches."""
+    clean = own.type_logits[:, -1:]
+    added = [clean + other.type_logits[:, :1] - other.type_logits[:, 1:] for other in others]
+    types = torch.cat([own.type_logits[:, :-1], *added, clean], 1)
+    # Mixed as logarithms: logits whose softmax is the mixture, exact where one of the parts is all there is.
+    shares = types.log_softmax(1)  # (B, types + 1)
+    first = own.type_logits.shape[1] - 1
+    rest = torch.cat([shares[:, :first], shares[:, -1:]], 1).logsumexp(1, keepdim=True)
+    levels = [rest + own.level_logits.log_softmax(1)]
+    levels += [
+        shares[:, place : place + 1] + other.level_logits.log_softmax(1) for place, other in enumerate(others, first)
+    ]
+    maps = torch.cat([own.attention, *(other.attention for other in others)], 1)
+    return HeadOutput(types, torch.stack(levels).logsumexp(0), maps)

@@ -119,7 +119,7 @@ class SafetyTask(nn.Module):
         vision = vision.to(modules.device, modules.dtype)
         if self.training and recipe.feature_noise:
             vision = vision + recipe.feature_noise * vision.std() * torch.randn_like(vision)
-        return [modules.said_by(member, vision, question, mask) for member in range(self.attachment.config.ensemble)]
+        return modules.each(vision, question, mask)
 
     def _head_loss(self, output: HeadOutput, type_labels: torch.Tensor, level_labels: torch.Tensor) -> HeadLoss:
         device, recipe = output.type_logits.device, self.recipe
