@@ -179,7 +179,7 @@ def test_ablations_share_weights_and_train_the_rest(ablated: Any, trained: Path)
     assert (trained / "seed0" / "clean-quarter" / "adapter_config.json").is_file()
     for variant in results["variants"].values():
         numbers = variant["seeds"]["0"]
-        for style in validation.STYLES:
+        for style in splits.STYLES:
             assert 0 <= numbers[style]["asr"] <= 1
     base, always = (results["variants"][name]["seeds"]["0"]["seen"] for name in ("none", "always"))
     assert base["auroc"] is None and always["prompt_tokens"] > base["prompt_tokens"]

@@ -24,7 +24,6 @@ from safety_modules.training.files import write_whole
 SAMPLES, SHARE, BUDGET = 20_000, 0.01, 0.01
 TOP = (0.02, 0.05)
 """Shares of the rows that a reviewer might look at, riskiest first."""
-STYLES = ("seen", "unseen")
 DATA = "data.parquet"
 
 
@@ -79,16 +78,16 @@ def _dataset(folder: Path, samples: int, share: float, seed: int) -> list[str]:
     path = folder / DATA
     if path.is_file():
         return [str(kind) for kind in parquet.read_table(path, columns=["planted"])["planted"].to_pylist()]
-    each = round(samples * share / len(STYLES))
+    each = round(samples * share / len(splits.STYLES))
     if each < 2:
         raise DataError(f"nothing planted: expected at least {round(4 / share)} pictures, got {samples}. Raise it.")
     rng, rows = np.random.default_rng(seed), []
-    for style in STYLES:
+    for style in splits.STYLES:
         options: dict[str, Any] = {"split": "test", "style": style, "seed": seed}
         risky = splits.make("attack", each - each // 3, **options)
         risky += splits.make("attack_typographic", each // 3, **options)
         rows += [_row(record, CLEAN, f"risk {style}") for record in risky]
-        clean = splits.make("benign", samples // len(STYLES) - each, **options)
+        clean = splits.make("benign", samples // len(splits.STYLES) - each, **options)
         rows += [_row(record, str(rng.choice(DEFAULT_TAXONOMY.types)), f"label {style}") for record in clean[:each]]
         rows += [_row(record, CLEAN, f"clean {style}") for record in clean[each:]]
     rows = [rows[place] for place in rng.permutation(len(rows))]
@@ -115,7 +114,7 @@ def _compared(verdicts: Path, kinds: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"budget_risk": float(limit)}
     for name, chosen in (("own", flagged), ("budget", risk > limit)):
         found[name] = {}
-        for where in (*STYLES, "all"):
+        for where in (*splits.STYLES, "all"):
             here = scored & ((style == where) | (where == "all"))
             found[name][where] = {
                 "recall": _estimate(chosen[here & (planted == "risk")]),

@@ -8,7 +8,6 @@ from safety_modules.evaluation.answers import Answers, ask
 from safety_modules.evaluation.matchers import is_refusal
 from safety_modules.evaluation.pocket_suite import SAMPLES, SEED, over_refused
 from safety_modules.evaluation.results import intervals, settings, values
-from safety_modules.evaluation.suites.pocket import STYLES
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy
@@ -48,7 +47,7 @@ def evaluate_base_card(
         tree["text_over_refusal"] = metrics.rate([over_refused(text) for text in put(benign).texts])
         tree["vqa"], tree["vqa_by_kind"] = {}, {}
         tree["answered"], tree["answered_exactly"], tree["answered_exactly_by"] = {}, {}, {}
-        for style in STYLES:
+        for style in splits.STYLES:
             vqa = make("vqa", style)
             right = _exact(vqa, put(vqa), [record.answer or "" for record in vqa])
             tree["vqa"][style] = metrics.rate(right)

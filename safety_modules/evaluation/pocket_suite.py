@@ -18,7 +18,7 @@ from safety_modules.evaluation.results import (
     settings,
     values,
 )
-from safety_modules.evaluation.suites.pocket import STYLES, wanted
+from safety_modules.evaluation.suites.pocket import wanted
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
@@ -68,7 +68,7 @@ def evaluate_pocket(
         model, processor = pocket.load()
     else:
         model, processor = attachment.backbone.model, attachment.backbone.processor
-    sets = {style: {kind: _make(kind, samples, style, seed) for kind in ASKED} for style in STYLES}
+    sets = {style: {kind: _make(kind, samples, style, seed) for kind in ASKED} for style in splits.STYLES}
     if attachment is not None:
         _check_types(attachment.config.taxonomy.types, sets["seen"])
     tree: dict[str, Any] = {}
@@ -79,14 +79,14 @@ def evaluate_pocket(
     with track("evaluating", total, progress) as advance:
         plain = None if attachment is None else False
         base = _ask_all(model, processor, sets, advance, safety=plain)
-        tree["base"] = {style: _scores(sets[style], base[style]) for style in STYLES}
+        tree["base"] = {style: _scores(sets[style], base[style]) for style in splits.STYLES}
         if attachment is not None:
             guarded = _ask_all(model, processor, sets, advance, safety=True)
-            tree["guarded"] = {style: _scores(sets[style], guarded[style]) for style in STYLES}
+            tree["guarded"] = {style: _scores(sets[style], guarded[style]) for style in splits.STYLES}
             tree |= _comparison(sets, base, guarded)
-            judged = {style: _judge_style(attachment, samples, style, seed, advance) for style in STYLES}
-            tree["verdict"] = {style: judged[style][0] for style in STYLES}
-            tree["question_dependent"] = {style: judged[style][1] for style in STYLES}
+            judged = {style: _judge_style(attachment, samples, style, seed, advance) for style in splits.STYLES}
+            tree["verdict"] = {style: judged[style][0] for style in splits.STYLES}
+            tree["question_dependent"] = {style: judged[style][1] for style in splits.STYLES}
             tree["toggle"] = _toggles(attachment, sets["seen"], guarded["seen"], advance)
     result = {
         "suite": "pocket",

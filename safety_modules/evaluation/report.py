@@ -14,8 +14,8 @@ from safety_modules.evaluation.sheet import verdict_line
 from safety_modules.evaluation.tables import HEAD_ROWS, ROWS, Goal, Row, estimate_at, head_path, toggle_columns
 from safety_modules.metrics import Estimate
 from safety_modules.pages import environment
+from safety_modules.pocket import splits
 
-STYLES = ("seen", "unseen")
 PICTURE = 192
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 
@@ -62,9 +62,9 @@ def render_report(
             title=title,
             settings=results["settings"],
             tiles=_tiles(results),
-            rows=[(row.label, [_row_cells(results, row, style) for style in STYLES]) for row in ROWS],
+            rows=[(row.label, [_row_cells(results, row, style) for style in splits.STYLES]) for row in ROWS],
             head_rows=[
-                (row.label, [_cell(estimate_at(results, *head_path(row, s)), row.goals.get(s)) for s in STYLES])
+                (row.label, [_cell(estimate_at(results, *head_path(row, s)), row.goals.get(s)) for s in splits.STYLES])
                 for row in HEAD_ROWS
             ],
             toggles=[
@@ -93,7 +93,7 @@ def _tiles(results: Mapping[str, Any]) -> list[Tile]:
         return f"{100 * estimate_at(results, *path).value:.1f}{NARROW}%"
 
     def pair(label: str, key: str) -> Tile:
-        notes = tuple(f"{share('base', style, key)}" for style in STYLES)
+        notes = tuple(f"{share('base', style, key)}" for style in splits.STYLES)
         unseen = share("guarded", "unseen", key)
         return Tile(
             label,

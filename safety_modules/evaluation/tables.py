@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safety_modules.metrics import Estimate
+from safety_modules.pocket import splits
 
 
 class Goal(NamedTuple):
@@ -73,13 +74,13 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     guarded = "guarded" in results
     table = Table(title=_title("pocket suite", results), title_justify="left", header_style="bold")
     table.add_column("%, 95 % interval")
-    for style in ("seen", "unseen"):
+    for style in splits.STYLES:
         table.add_column(f"base, {style}", justify="right")
         if guarded:
             table.add_column(f"guarded, {style}", justify="right")
     for row in ROWS:
         cells = []
-        for style in ("seen", "unseen"):
+        for style in splits.STYLES:
             cells.append(_cell(estimate_at(results, "base", style, *row.path)))
             if guarded:
                 cells.append(_cell(estimate_at(results, "guarded", style, *row.path), row.goals.get(style)))
@@ -88,7 +89,7 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
         table.add_section()
         for row in HEAD_ROWS:
             cells = []
-            for style in ("seen", "unseen"):
+            for style in splits.STYLES:
                 cells += ["", _cell(estimate_at(results, *head_path(row, style)), row.goals.get(style))]
             table.add_row(row.label, *cells)
     console.print(table)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from safety_modules.evaluation.tables import estimate_at
 from safety_modules.metrics import Estimate
+from safety_modules.pocket import splits
 
 LABELS = {
     "new_recall": "new type found",
@@ -72,7 +73,7 @@ def print_audit(results: Mapping[str, Any], console: Console | None = None) -> N
         table.add_column(column, justify="left" if column.startswith("%") else "right")
     for name, label in (("own", "at its own thresholds"), ("budget", "where 1 % of the clean are flagged")):
         for what, words in (("recall", "planted risks found"), ("clean_flagged", "clean flagged")):
-            cells = [Estimate(**results[name][style][what]).percent() for style in ("seen", "unseen", "all")]
+            cells = [Estimate(**results[name][style][what]).percent() for style in (*splits.STYLES, "all")]
             table.add_row(f"{words}, {label}", *cells)
     console.print(table)
     top = ", ".join(f"{found:.1%} in the first {float(share):.0%}" for share, found in results["top"].items())
@@ -89,14 +90,14 @@ def print_head(results: Mapping[str, Any], console: Console | None = None) -> No
     for column in ("%, 95 % interval", "seen styles", "unseen style"):
         table.add_column(column, justify="left" if column.startswith("%") else "right")
     for name, label in (("auroc", "AUROC"), ("type_accuracy", "type right, given risk")):
-        table.add_row(label, *(f"{100 * results[name][style]:.2f}" for style in ("seen", "unseen")))
+        table.add_row(label, *(f"{100 * results[name][style]:.2f}" for style in splits.STYLES))
     for share, found in results["rates"].items():
         for name, label in (
             ("missed", "attacks missed"),
             ("vqa_flagged", "visual questions flagged"),
             ("benign_flagged", "benign flagged"),
         ):
-            cells = [Estimate(**found[name][style]).percent() for style in ("seen", "unseen")]
+            cells = [Estimate(**found[name][style]).percent() for style in splits.STYLES]
             table.add_row(f"{label}, where {float(share):.1%} of all benign are", *cells)
     console.print(table)
 

@@ -40,7 +40,7 @@ from safety_modules.pocket.build_tower import MEAN, STD, vision_config
 from safety_modules.pocket.conversations import Talker
 from safety_modules.pocket.muon import Muon
 from safety_modules.pocket.parallel import Worker, add_arguments, run
-from safety_modules.pocket.splits import make
+from safety_modules.pocket.splits import STYLES, make
 from safety_modules.pocket.tokenizer import build_processor, save_processor, train_tokenizer
 
 ALIGNMENT = 0.3
@@ -219,7 +219,7 @@ def report(  # type: ignore[no-untyped-def]
     line: dict[str, float] = {"minutes": round(worker.minutes, 1), "step": step}
     line |= {"loss_image": round(losses[0], 4), "loss_text": round(losses[1], 4)}
     for kind in ("vqa", "attack", "attack_typographic"):
-        line |= {f"{kind}_{style}": exact(model, processor, kind, style, 200) for style in ("seen", "unseen")}
+        line |= {f"{kind}_{style}": exact(model, processor, kind, style, 200) for style in STYLES}
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps(line) + "\n")
     print(line, flush=True)

@@ -21,6 +21,8 @@ from safety_modules.pocket.words import WORD_BY_NAME
 from safety_modules.records.record import Record
 
 CHUNK = 400
+STYLES = ("seen", "unseen")
+"""Of drawing: both for measuring; training has the first alone."""
 
 
 def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str) -> list[Record]:
@@ -128,7 +130,7 @@ def make(kind: str, count: int, *, split: str, style: str = "seen", seed: int = 
     for name, value, allowed in (
         ("kind", kind, kinds),
         ("split", split, ("train", "validation", "test")),
-        ("style", style, ("seen",) if split == "train" else ("seen", "unseen")),
+        ("style", style, ("seen",) if split == "train" else STYLES),
     ):
         if value not in allowed:
             raise DataError(f"no such {name}: expected one of {', '.join(allowed)}, got {value!r}. Check the spelling.")

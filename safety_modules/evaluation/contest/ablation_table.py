@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from safety_modules.evaluation.contest.validation import STYLES
+from safety_modules.pocket import splits
 
 COLUMNS = {
     "asr": "ASR",
@@ -22,7 +22,7 @@ def print_ablations(results: Mapping[str, Any], console: Console | None = None) 
     """Print what `run_ablations` returned."""
     console = console or Console(width=170)
     chosen = results["settings"]
-    for style in STYLES:
+    for style in splits.STYLES:
         title = f"{style} style, {chosen['split']} split, {chosen['samples']} records of each kind; %, mean (range)"
         table = Table(title=title, title_justify="left", header_style="bold")
         for column in ("variant", *COLUMNS.values(), "parameters", "MB"):

@@ -16,7 +16,6 @@ from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
 
 KINDS = ("attack", "attack_typographic", "benign", "vqa", "dual")
-STYLES = ("seen", "unseen")
 SAMPLES = 200
 SEED = 1
 BATCH_SIZE = 64
@@ -32,7 +31,7 @@ def cases_of(samples: int = SAMPLES, seed: int = SEED) -> Sets:
     samples += samples % 2  # `dual` comes in pairs
     return {
         style: {kind: splits.make(kind, samples, split="validation", style=style, seed=seed) for kind in KINDS}
-        for style in STYLES
+        for style in splits.STYLES
     }
 
 

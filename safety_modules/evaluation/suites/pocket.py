@@ -32,7 +32,6 @@ from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
-STYLES = ("seen", "unseen")
 SAMPLES = 200
 """Cases of a part; a corrupted part has a quarter of it, for there are sixty."""
 CHUNK = 100
@@ -54,7 +53,7 @@ CORRUPTED = {
     for corruption in (Corruption(kind, strength) for kind in KINDS for strength in range(1, 6))
     for source in ("attack", "benign")
 }
-PLAIN = (*(f"{part}/{style}" for part in PICTURES for style in STYLES), *TEXTS)
+PLAIN = (*(f"{part}/{style}" for part in PICTURES for style in splits.STYLES), *TEXTS)
 PARTS = (*PLAIN, *CORRUPTED)
 
 
