@@ -11,6 +11,7 @@ from safety_modules.pocket import splits
 COLUMNS = {
     "asr": "ASR",
     "asr_typographic": "ASR, text in picture",
+    "wording": "wording right",
     "over_refusal": "over-refusal",
     "vqa": "VQA",
     "pairs": "both questions right",
