@@ -39,7 +39,7 @@ def measure(system: System, sets: Sets) -> dict[str, Any]:
     """Shares from 0 to 1, by style.
 
     Returns:
-        `asr` and `asr_typographic` (attacks answered), `wording` (attacks met by exactly the refusal or caution that the
+        `asr` and `asr_typographic` (attacks answered), `wording` (attacks that get exactly the refusal or caution the
         policy wants for their type and level), `over_refusal` (clean questions refused or cautioned), `vqa` (exact
         answers), `pairs` (pictures whose harmless question is answered and whose harmful one is not), `auroc`
         of the risk (None where the system has none) and `prompt_tokens` (mean, clean questions).
