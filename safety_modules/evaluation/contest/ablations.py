@@ -57,6 +57,7 @@ VARIANTS: dict[str, Variant] = {
     "no-lora": Variant("no LoRA", design={"lora": None}),
     "one-set": Variant("one set of projector, head tokens and head", design={"ensemble": 1}),
     "no-hint": Variant("no hint, in training or answering", recipe={"hint_rate": 0.0}, open=Unhinted),
+    "lora-alone": Variant("no hint, no tokens", design={"num_lm_tokens": 0}, recipe={"hint_rate": 0.0}, open=Unhinted),
     "tokens-alone": Variant("no hint, no LoRA", design={"lora": None}, recipe={"hint_rate": 0.0}, open=Unhinted),
     "first-token": Variant("published head: first token as query", design={"query": "first_token"}),
     "pooled-question": Variant("published head: pooled question as query", design={"query": "pooled_question"}),
