@@ -147,7 +147,8 @@ class SafetyConfig(BaseModel):
 
     @classmethod
     def preset(cls, name: str) -> "SafetyConfig":
-        """A named design: `default` (compact) or `paper` (arXiv 2405.13581, as published).
+        """A named design: `default` (compact), `no-lora` (the same, for a base that obeys hints) or `paper` (arXiv
+        2405.13581, as published).
 
         Raises:
             ConfigError: unknown name.
@@ -173,6 +174,7 @@ class SafetyConfig(BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "no-lora": {"lora": None},
     "paper": {
         "projector": "c_abstractor",
         "width": None,

@@ -61,7 +61,7 @@ def adapter_text(record: dict[str, Any]) -> str:
 
 
 def plan_record(base: str) -> dict[str, Any]:
-    """Sizes of both presets on a published base, in 16 bit, from configurations alone; plain JSON types.
+    """Sizes of every preset on a published base, in 16 bit, from configurations alone; plain JSON types.
 
     Args:
         base: llava-1.5-7b or llava-1.5-13b.

@@ -1,13 +1,14 @@
 import pytest
 from pydantic import ValidationError
 
-from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
+from safety_modules.config import PRESETS, BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.errors import ConfigError
 
 
 def test_presets_are_what_the_documentation_says():
     default, paper = SafetyConfig.preset("default"), SafetyConfig.preset("paper")
     assert default == SafetyConfig()
+    assert SafetyConfig.preset("no-lora") == SafetyConfig(lora=None)
     assert (default.projector, default.width, default.query, default.mode) == ("mlp", 128, "concept", "gated")
     assert (paper.projector, paper.width, paper.query, paper.mode) == (
         "c_abstractor",
@@ -21,13 +22,13 @@ def test_presets_are_what_the_documentation_says():
 
 
 def test_a_config_survives_json():
-    for name in ("default", "paper"):
+    for name in PRESETS:
         config = SafetyConfig.preset(name)
         assert SafetyConfig.model_validate_json(config.model_dump_json()) == config
 
 
 def test_unknown_preset_names_the_known_ones():
-    with pytest.raises(ConfigError, match="expected one of default, paper, got 'papre'"):
+    with pytest.raises(ConfigError, match="expected one of default, no-lora, paper, got 'papre'"):
         SafetyConfig.preset("papre")
 
 

@@ -39,7 +39,7 @@ def train(
     recipe: Annotated[
         list[Path] | None, typer.Option(help="A stage's YAML file; repeat for both. Default: pocket's.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Design of the modules: default or paper.")] = "default",
+    preset: Annotated[str, typer.Option(help="Design of the modules: default, no-lora or paper.")] = "default",
     validation: Annotated[
         list[str] | None, typer.Option(help="Records to measure the head on; repeat for several.")
     ] = None,
