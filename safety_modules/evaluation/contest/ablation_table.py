@@ -21,7 +21,7 @@ COLUMNS = {
 
 def print_ablations(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what `run_ablations` returned."""
-    console = console or Console(width=170)
+    console = console or Console(width=200)
     chosen = results["settings"]
     for style in splits.STYLES:
         title = f"{style} style, {chosen['split']} split, {chosen['samples']} records of each kind; %, mean (range)"
@@ -32,8 +32,10 @@ def print_ablations(results: Mapping[str, Any], console: Console | None = None) 
             seeds = list(variant["seeds"].values())
             cells = [spread([numbers[style][column] for numbers in seeds]) for column in COLUMNS]
             first = seeds[0]
-            table.add_row(f"{name}: {variant['what']}", *cells, f"{first['parameters']:,}", f"{first['mb']:.2f}")
+            table.add_row(name, *cells, f"{first['parameters']:,}", f"{first['mb']:.2f}")
         console.print(table)
+    for name, variant in results["variants"].items():
+        console.print(f"{name}: {variant['what']}")
 
 
 def spread(values: list[float | None], scale: float = 100, digits: int = 1) -> str:
