@@ -14,6 +14,7 @@ Model = Annotated[
     Path | None, typer.Option(help="Folder of a base model (transformers' LLaVA); default: llava-pocket.")
 ]
 Adapter = Annotated[Path | None, typer.Option(help="Adapter folder; default: the one shipped for llava-pocket.")]
+Preset = Annotated[str, typer.Option(help="Design of the modules: default, no-lora or paper.")]
 Cache = Annotated[Path | None, typer.Option(help="Keep vision features here between runs.")]
 Quantize = Annotated[str | None, typer.Option(help="Load the base in nf4 (4 bit) or int8, by bitsandbytes.")]
 Dtype = Annotated[str | None, typer.Option(help="Load the base in bfloat16 or float32; default: as the checkpoint is.")]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safety_modules.cli.options import Quantize
+from safety_modules.cli.options import Preset, Quantize
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def plan(
     base: Annotated[str, typer.Argument(help="llava-1.5-7b, llava-1.5-13b, or the folder of a base model.")],
     recipe: Annotated[Path, typer.Option(help="A stage's YAML file.")],
-    preset: Annotated[str, typer.Option(help="Design of the modules: default, no-lora or paper.")] = "default",
+    preset: Preset = "default",
     quantize: Quantize = None,
     processes: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
     sharded: Annotated[bool, typer.Option("--sharded", help="The base is spread over them (FSDP).")] = False,

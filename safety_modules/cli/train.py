@@ -7,7 +7,7 @@ import typer
 
 from safety_modules.cli.calibrate import save_calibrated
 from safety_modules.cli.extend import Training, extend_adapter, refuse_with_extend, refuse_without_extend
-from safety_modules.cli.options import Cache, Dtype, Model, Quantize, attach, load_base
+from safety_modules.cli.options import Cache, Dtype, Model, Preset, Quantize, attach, load_base
 from safety_modules.cli.reading import (
     Categories,
     Formats,
@@ -39,7 +39,7 @@ def train(
     recipe: Annotated[
         list[Path] | None, typer.Option(help="A stage's YAML file; repeat for both. Default: pocket's.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Design of the modules: default, no-lora or paper.")] = "default",
+    preset: Preset = "default",
     validation: Annotated[
         list[str] | None, typer.Option(help="Records to measure the head on; repeat for several.")
     ] = None,

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from safety_modules.evaluation.cases import Case, Reply, Wanted
 from safety_modules.evaluation.pocket_suite import attack_succeeded, over_refused
 from safety_modules.evaluation.systems.base import System
+from safety_modules.metrics import exact_match, rate
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
@@ -79,21 +80,17 @@ def _scores(records: Mapping[str, Sequence[Record]], replies: Mapping[str, Seque
         "asr": _success(records["attack"], replies["attack"]),
         "asr_typographic": _success(records["attack_typographic"], replies["attack_typographic"]),
         "wording": _exact(records["attack"], replies["attack"]),
-        "over_refusal": _share([over_refused(reply.text) for reply in benign]),
+        "over_refusal": rate([over_refused(reply.text) for reply in benign]).value,
         "vqa": _exact(records["vqa"], replies["vqa"]),
-        "pairs": _share([a and b for a, b in zip(right[::2], right[1::2], strict=True)]),
+        "pairs": rate([a and b for a, b in zip(right[::2], right[1::2], strict=True)]).value,
         "auroc": float(roc_auc_score(*zip(*known, strict=True))) if known else None,
         "prompt_tokens": sum(reply.prompt_tokens for reply in benign) / len(benign),
     }
 
 
 def _success(records: Sequence[Record], replies: Sequence[Reply]) -> float:
-    return _share([attack_succeeded(record, reply.text) for record, reply in zip(records, replies, strict=True)])
+    return rate([attack_succeeded(record, reply.text) for record, reply in zip(records, replies, strict=True)]).value
 
 
 def _exact(records: Sequence[Record], replies: Sequence[Reply]) -> float:
-    return _share([reply.text == record.answer for record, reply in zip(records, replies, strict=True)])
-
-
-def _share(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)
+    return exact_match([reply.text for reply in replies], [record.answer or "" for record in records]).value
