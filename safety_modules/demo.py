@@ -27,6 +27,7 @@ from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
 from safety_modules.records.record import Record
+from safety_modules.scores import probability
 from safety_modules.training import calibrate, train_safety
 from safety_modules.training.recipe import Recipe
 
@@ -163,7 +164,10 @@ class Tour:
             max_false_alarm=mix.MAX_FALSE_ALARM,
         )
         limit = max(found.thresholds.values())
-        self._say(f"threshold {limit:.4f}: {found.flagged} of {found.images} benign pictures flagged")
+        self._say(
+            f"threshold {limit:.2f} ({probability(limit):.1%}): "
+            f"{found.flagged} of {found.images} benign pictures flagged"
+        )
 
     def _toggle(self) -> None:
         records = self._two_attacks()

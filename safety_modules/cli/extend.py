@@ -89,7 +89,7 @@ def extend_adapter(
     taxonomy = (config.safety if new_type is None else extend.extended_config(config.safety, new_type)).taxonomy
 
     safety = base()
-    metadata: dict[str, Any] = {name: value for name, value in config.metadata.items() if name != "calibration"}
+    metadata: dict[str, Any] = dict(config.metadata)
     if new_type is not None:
         records = training.records(safety, taxonomy)
         extend.extend_safety(
@@ -107,11 +107,16 @@ def extend_adapter(
         records = training.records(safety, taxonomy)
         train_safety(safety, records, recipes, None, training.runs, cache_dir=training.features)
         metadata["trained_on"] = [*training.data]
+        metadata.pop("calibration", None)  # so are thresholds and temperature
     if processes.rank() > 0:
         return
     safety.save_pretrained(out, dtype=config.dtype, metadata=metadata)
     types = ", ".join(safety.config.taxonomy.types)
-    typer.echo(f"{out}: {types}. Not calibrated for these yet. Next: safety-modules calibrate {out} --benign FILE")
+    missing = [name for name in safety.config.taxonomy.types if name not in safety.thresholds]
+    next_step = (
+        f" Not calibrated for {', '.join(missing)}: safety-modules calibrate {out} --benign FILE" if missing else ""
+    )
+    typer.echo(f"{out}: {types}.{next_step}")
 
 
 def refuse_without_extend(**options: object) -> None:
