@@ -100,6 +100,8 @@ def extend_adapter(
     elif remove_type is not None:
         extend.remove_type(safety, remove_type)
         metadata["added"] = {name: value for name, value in _added(metadata).items() if name != remove_type}
+        if metadata.get("calibration", {}).get("types") == [remove_type]:
+            metadata["calibration"] = metadata["calibration"]["before"]
     elif merge is not None:
         extend.merge_types(safety, merge)
         metadata["added"] = {**_added(read_adapter(merge).config.metadata), **_added(metadata)}
@@ -113,10 +115,9 @@ def extend_adapter(
     safety.save_pretrained(out, dtype=config.dtype, metadata=metadata)
     types = ", ".join(safety.config.taxonomy.types)
     missing = [name for name in safety.config.taxonomy.types if name not in safety.thresholds]
-    next_step = (
-        f" Not calibrated for {', '.join(missing)}: safety-modules calibrate {out} --benign FILE" if missing else ""
-    )
-    typer.echo(f"{out}: {types}.{next_step}")
+    typer.echo(f"{out}: {types}.")
+    if missing:
+        typer.echo(f"Not calibrated for {', '.join(missing)}. Next: safety-modules calibrate {out} --benign FILE")
 
 
 def refuse_without_extend(**options: object) -> None:
