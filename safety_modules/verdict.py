@@ -32,7 +32,7 @@ class Verdict:
             high: p=0.62 >= 0.50", the latter given that there is a risk), or None.
         action: what happens to the answer; `allow` where no rule fired.
         scores: what rules compare with their thresholds, for each risk type, as log-odds (`scores.rule_scores`).
-        limits: the thresholds, for each type that is not switched off.
+        limits: the thresholds, for each type that is not switched off. Not compared by ==.
         attention: where the head looked, (types, rows, columns) over the patches, or None. Not compared by
             ==.
         image_index: which image of its sample (or of the call to classify) this is, from 0.
@@ -50,7 +50,7 @@ class Verdict:
     rule: str | None
     action: Action
     scores: dict[str, float]
-    limits: dict[str, float]
+    limits: dict[str, float] = field(compare=False)
     attention: torch.Tensor | None = field(default=None, repr=False, compare=False)
     image_index: int = 0
 

@@ -78,7 +78,7 @@ def test_inspect_prints_parts_thresholds_and_base(adapter: Path) -> None:
         "safety head",
         "LoRA",
         "MB",
-        "thresholds: not calibrated",
+        "thresholds (log-odds): not calibrated",
         "digest",
         "mode gated",
         "SHA-256 of safety.safetensors",
@@ -240,7 +240,7 @@ def test_train_saves_an_adapter_and_calibrate_sets_its_thresholds(
     printed = run("calibrate", out, "--benign", data["clean.json"], "--max-false-alarm", 0.5)
     after = read_adapter(out).config
     assert len(set(after.thresholds.values())) == 1
-    assert f"{after.thresholds['illegal']:.3f}" in printed
+    assert f"{after.thresholds['illegal']:.2f}" in printed
     calibration = after.metadata.pop("calibration")
     assert after.metadata == config.metadata
     assert calibration["images"] == 6 and calibration["thresholds"] == after.thresholds

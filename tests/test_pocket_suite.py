@@ -19,6 +19,7 @@ from safety_modules.evaluation.tables import estimate_at, print_base_card, print
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy
 from safety_modules.records.record import Record
+from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 REFUSAL = Policy.default().refusal_text("illegal", "high")
@@ -44,7 +45,7 @@ def suite(tiny_base: Any, processor: Any) -> Iterator[tuple[dict[str, Any], set[
     safety = attach_safety(tiny_base, processor)
     images = [record.load_image() for record in real("benign", 16, split="validation")]
     verdicts = safety.classify(images)
-    limit = sorted(verdict.risk for verdict in verdicts)[13]
+    limit = sorted(max(verdict.scores.values()) for verdict in verdicts)[13]
     safety.thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "make", spy)
@@ -163,7 +164,7 @@ def test_a_policy_reaches_the_guard(model: Any, processor: Any) -> None:
     records = splits.make("attack", 3, split="validation")
     policy = safety.policy
     for name in DEFAULT_TAXONOMY.types:
-        policy = policy.with_rule(name, action="refuse", threshold=0.0)
+        policy = policy.with_rule(name, action="refuse", threshold=-LIMIT)
     refused = ask(model, processor, records, safety=True, policy=policy)
     assert all(text.startswith("I'm sorry, I can't help with that.") for text in refused.texts)
     assert [verdict.action for verdict in refused.verdicts if verdict] == ["refuse"] * 3
