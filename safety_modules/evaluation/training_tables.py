@@ -12,13 +12,14 @@ from safety_modules.pocket import splits
 from safety_modules.scores import probability
 
 LABELS = {
-    "new_recall": "new type found",
+    "new_flagged": "pictures of the new type flagged",
+    "new_recall": "... as the new type",
     "new_false_alarms": "clean flagged as the new type",
     "new_refused": "attacks of the new type refused",
     "false_alarms": "clean flagged",
     "old_recall": "old risks flagged",
-    "old_type_accuracy": "old types right, given risk",
-    "old_level_accuracy": "old levels right, given risk",
+    "old_type_accuracy": "old types right, where flagged",
+    "old_level_accuracy": "old levels right, where flagged",
 }
 
 
@@ -47,9 +48,10 @@ def print_new_type(results: Mapping[str, Any], console: Console | None = None) -
     """Print what `evaluate_new_type` returned."""
     console = console or Console()
     chosen = results["settings"]
+    seconds = sum(results["seconds"].values())
     title = (
-        f"new type {results['type']} ({', '.join(results['concepts'])}) from {chosen['new']} pictures and "
-        f"{chosen['clean']} clean ones, in {results['seconds']:.0f} s"
+        f"new type {results['type']} ({', '.join(results['concepts'])}) as docs/fine-tuning.md adds it, in {seconds:.0f} s; "
+        f"{chosen['samples']} test pictures of each kind"
     )
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("%, 95 % interval", "before", "after"):
@@ -60,8 +62,10 @@ def print_new_type(results: Mapping[str, Any], console: Console | None = None) -
         ]
         table.add_row(label, *cells)
     console.print(table)
-    same = "the same, bit for bit" if results["removed_identical"] else "[red]others[/red]"
-    console.print(f"verdicts after the type was removed: {same} as before it was added")
+    kept = "as they were, bit for bit" if results["old_verdicts_kept"] else "[red]not as they were[/red]"
+    console.print(f"verdicts of the old types after the new one was added and calibrated: {kept}")
+    same = "as before, bit for bit" if results["removed_identical"] else "[red]others than before[/red]"
+    console.print(f"thresholds, temperature and verdicts after it was removed again: {same}")
 
 
 def print_audit(results: Mapping[str, Any], console: Console | None = None) -> None:
