@@ -216,7 +216,7 @@ def test_a_rule_s_own_words_come_first():
 
 def test_yaml_round_trip(tmp_path):
     path = tmp_path / "policy.yaml"
-    path.write_text("wording: {low: a, medium: b, high: c}\nrules:\n  illegal: {action: refuse, threshold: 0.3}\n")
+    path.write_text("wording: {low: a, medium: b, high: c}\nrules:\n  illegal: {action: refuse, threshold: -0.8}\n")
     policy = Policy.from_yaml(path)
     assert policy.rules["illegal"] == Rule(action="refuse", threshold=-0.8)
 

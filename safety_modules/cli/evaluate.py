@@ -88,9 +88,7 @@ def promise(
 
 def new_type(
     json_file: Json = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Keep data and adapters in this empty folder; default: nowhere.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Empty folder for data and adapters; default: not kept.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Test pictures of each kind.")] = 300,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:

@@ -100,7 +100,7 @@ def extend_adapter(
     elif remove_type is not None:
         extend.remove_type(safety, remove_type)
         metadata["added"] = {name: value for name, value in _added(metadata).items() if name != remove_type}
-        if metadata.get("calibration", {}).get("types") == [remove_type]:
+        if (metadata.get("calibration") or {}).get("types") == [remove_type]:
             metadata["calibration"] = metadata["calibration"]["before"]
     elif merge is not None:
         extend.merge_types(safety, merge)

@@ -1,8 +1,8 @@
 """What adding a risk type to an adapter gives, costs and leaves alone: docs/fine-tuning.md, run and measured.
 
 The commands of the page run as a user runs them, each a process of its own, on data that the page makes (three foods of
-pocket's world declared a risk); verdicts are taken before, after, and after the type was removed again, on pocket's test
-split.
+pocket's world declared a risk). Verdicts are taken before, after, and after the type was removed again, on pocket's
+test split.
 """
 
 import subprocess
@@ -13,14 +13,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safety_modules import metrics
+from safety_modules import metrics, pocket
 from safety_modules.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import DataError, SafetyModulesError
 from safety_modules.evaluation.answers import ask
 from safety_modules.evaluation.matchers import is_refusal
 from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.paths import adapter_dir
-from safety_modules.pocket import checkpoint, splits
+from safety_modules.pocket import splits
 from safety_modules.pocket.new_risk import ALLERGENS, clean_without, new_risk, without, write_example
 from safety_modules.records.record import Record
 from safety_modules.verdict import Verdict
@@ -48,8 +48,8 @@ def evaluate_new_type(
         progress: show what the commands print.
 
     Returns:
-        Plain JSON types: shares under their names, with their 95 % intervals under `intervals`; `seconds` of each command;
-        `old_verdicts_kept`: whether every verdict that was not the new type's stayed as it was, bit for bit;
+        Plain JSON types: shares under their names, with their 95 % intervals under `intervals`; `seconds` of each
+        command; `old_verdicts_kept`: whether every verdict that was not the new type's stayed as it was, bit for bit;
         `removed_identical`: whether thresholds, temperature and all verdicts were the old ones again.
 
     Raises:
@@ -72,7 +72,7 @@ def evaluate_new_type(
     before, was = _verdicts(adapter_dir(), parts)
     seconds = {command: _run(command, target, progress) for command in COMMANDS}
     after, _ = _verdicts(target / "my-adapter", parts)
-    safety = attach_safety(*checkpoint.load(), adapter=target / "my-adapter")
+    safety = attach_safety(*pocket.load(), adapter=target / "my-adapter")
     said = ask(safety.backbone.model, safety.backbone.processor, parts["new"][:answers], safety=True)
     _run(REMOVAL, target, progress)
     again, removed = _verdicts(target / "without", parts)
@@ -100,7 +100,7 @@ def evaluate_new_type(
 
 def _verdicts(adapter: Path, parts: Mapping[str, list[Record]]) -> tuple[dict[str, list[Verdict]], Any]:
     """On pocket, with an adapter; and the adapter's thresholds and temperature."""
-    safety: SafetyAttachment = attach_safety(*checkpoint.load(), adapter=adapter)
+    safety: SafetyAttachment = attach_safety(*pocket.load(), adapter=adapter)
     found = {
         kind: safety.classify([record.load_image() for record in records], [record.question for record in records])
         for kind, records in parts.items()

@@ -50,8 +50,8 @@ def print_new_type(results: Mapping[str, Any], console: Console | None = None) -
     chosen = results["settings"]
     seconds = sum(results["seconds"].values())
     title = (
-        f"new type {results['type']} ({', '.join(results['concepts'])}) as docs/fine-tuning.md adds it, in {seconds:.0f} s; "
-        f"{chosen['samples']} test pictures of each kind"
+        f"new type {results['type']} ({', '.join(results['concepts'])}), added as docs/fine-tuning.md says in "
+        f"{seconds:.0f} s; {chosen['samples']} test pictures of each kind"
     )
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("%, 95 % interval", "before", "after"):

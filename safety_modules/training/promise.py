@@ -66,8 +66,8 @@ def promised_limits(
                 least = parts * beta.ppf(1 - (1 - confidence) / parts, flagged.sum() + 1, images - flagged.sum())
                 raise DataError(
                     f"not calibrated: expected at most {allowed} of {images} benign images flagged by the types that "
-                    f"keep their thresholds, got {flagged.sum()}. Allow {math.ceil(1000 * least) / 1000} for all types, "
-                    "add images, or set all thresholds anew."
+                    f"keep their thresholds, got {flagged.sum()}. Allow {math.ceil(1000 * least) / 1000} for all types "
+                    "together, add images, or set all thresholds anew."
                 )
         limits[list(group)] = max(_above(column, allowed), minimum)
     return limits
