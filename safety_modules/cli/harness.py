@@ -82,7 +82,7 @@ def evaluate(
         specs = [BASE, *specs]
     out = out or Path("runs") / f"evaluate-{suite}"
     base, processor = load_base(model, quantize, dtype)
-    name = "llava-pocket" if model is None else model.resolve().name
+    name = "llava-pocket" if model is None else Path(model).name
     report = harness.evaluate(
         sample,
         [partial(make_system, spec, base, processor, adapter) for spec in specs],

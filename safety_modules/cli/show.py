@@ -49,11 +49,12 @@ def classify(
 
 
 def inspect(
-    path: Annotated[Path | None, typer.Argument(help="Adapter folder.")] = None,
+    path: Annotated[str | None, typer.Argument(help="Adapter: folder, hub id or shipped name.")] = None,
     plan: Annotated[str | None, typer.Option(help="Size on a published base: llava-1.5-7b or llava-1.5-13b.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What an adapter holds, all of it checked; or how large one would be. Exit code 1: refused, with every reason."""
+    from safety_modules.adapter_hub import find_adapter
     from safety_modules.describe import adapter_record, adapter_text, plan_record, plan_text
 
     if (path is None) == (plan is None):
@@ -64,7 +65,7 @@ def inspect(
         return
     assert path is not None
     try:
-        record = adapter_record(path)
+        record = adapter_record(find_adapter(path))
     except AdapterError as error:
         if not as_json:
             raise
