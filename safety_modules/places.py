@@ -72,7 +72,8 @@ def check_ours(folder: str | PathLike[str], marks: Iterable[str], what: str) -> 
         ConfigError: it holds something, and none of the marks.
     """
     path = Path(folder)
-    if path.is_dir() and any(path.iterdir()) and not any((path / mark).exists() for mark in marks):
+    others = [item for item in path.iterdir() if item.suffix != ".tmp"] if path.is_dir() else []  # .tmp: of a killed run
+    if others and not any((path / mark).exists() for mark in marks):
         raise ConfigError(
             f"foreign folder: expected a new or empty folder, or one of {what}, got {path} with other files in it. "
             "Name another."

@@ -24,7 +24,14 @@ Dtype = Annotated[str | None, typer.Option(help="Load the base in bfloat16 or fl
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what a finished run has left there.")]
 
 
-def _writable_file(path: Path | None) -> Path | None:
+def new_file(path: Path | None, overwrite: bool) -> None:
+    """Refuse, before any work, to replace what another run has written."""
+    from safety_modules.places import check_file
+
+    check_file(path, replace=overwrite)
+
+
+def writable_file(path: Path | None) -> Path | None:
     """Asked while options are read, so before any work."""
     if path is not None:
         from safety_modules.places import check_file
@@ -33,7 +40,8 @@ def _writable_file(path: Path | None) -> Path | None:
     return path
 
 
-def _writable_folder(path: Path | None) -> Path | None:
+def writable_folder(path: Path | None) -> Path | None:
+    """Asked while options are read, so before any work."""
     if path is not None:
         from safety_modules.places import check_writable
 
@@ -42,10 +50,10 @@ def _writable_folder(path: Path | None) -> Path | None:
 
 
 Json = Annotated[
-    Path | None, typer.Option("--json", callback=_writable_file, help="Write the numbers to this file.")
+    Path | None, typer.Option("--json", callback=writable_file, help="Write the numbers to this file.")
 ]
 Cache = Annotated[
-    Path | None, typer.Option(callback=_writable_folder, help="Keep vision features here between runs.")
+    Path | None, typer.Option(callback=writable_folder, help="Keep vision features here between runs.")
 ]
 
 
