@@ -87,7 +87,7 @@ def test_an_adapter_is_trained_on_with_a_recipe(folder: Path) -> None:
         (("--remove-type", "x", "--merge", "x"), "one change at a time"),
         (("--remove-type", "x", "--recipe", "x.yaml", "--runs", "x"), "expected none of --recipe, --runs with --remov"),
         (("--merge", "x", "--level", "low"), "expected none of --format or another option of data with --merge"),
-        (("--new-type", "x", "--data", "x.csv", "--recipe", "gone.yaml"), r"recipe gone\.yaml not read"),
+        (("--new-type", "x", "--data", "x.csv", "--recipe", "gone.yaml"), r"recipe gone\.yaml not found"),
         (("--new-type", "illegal", "--data", "x.csv"), "not a new type"),
         (("--remove-type", "x", "--policy", "x"), "expected --new-type with --policy"),
         (("--new-type", "x", "--data", "x.csv", "--skip-bad"), "expected --runs with --skip-bad"),

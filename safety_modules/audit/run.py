@@ -10,7 +10,7 @@ from typing import Any
 from safety_modules import __version__
 from safety_modules.audit.scorer import Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
-from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_run, remove_parts
+from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, check_run, remove_parts
 from safety_modules.audit.stream import audited_format, rows
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
@@ -70,6 +70,8 @@ def audit(
         AttachError: the base cannot be read.
         AdapterError: the adapter is refused.
     """
+    folder = Path(out)
+    check_place(folder)
     scorer = Scorer(base, adapter, policy, device=device, dtype=dtype)
     parts = scorer.parts
     taxonomy = parts.config.taxonomy
@@ -96,7 +98,6 @@ def audit(
         "dtype": scorer.dtype,
         "batch": [size, CHUNK_ROWS, SHARD_ROWS],  # the shape of a batch decides the last digit of a probability
     }
-    folder = Path(out)
     check_run(folder, key)
     if (folder / SUMMARY).is_file():
         remove_parts(folder)

@@ -55,15 +55,16 @@ def audit(
 
     from safety_modules.audit import audit as run
     from safety_modules.audit.report import write_report
+    from safety_modules.bases import find_base
     from safety_modules.paths import adapter_dir, checkpoint_dir
     from safety_modules.policy import Policy
 
     if adapter is None and model is not None:
-        raise ConfigError("no adapter: expected --adapter with --model, got none. Name the adapter's folder.")
+        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
     found = run(
         data,
         out,
-        model or checkpoint_dir(),
+        checkpoint_dir() if model is None else find_base(model),
         adapter or adapter_dir(),
         image_dir=images,
         format=format,
