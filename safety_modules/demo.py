@@ -13,13 +13,15 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from safety_modules import metrics, pocket
+from safety_modules import pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
 from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, encode
-from safety_modules.evaluation.examples import answered, make_examples, outcome
-from safety_modules.evaluation.pocket_suite import attack_succeeded, evaluate_pocket
+from safety_modules.evaluation.examples import answered, make_examples, reaction_title
+from safety_modules.evaluation.matchers import reaction
+from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket
 from safety_modules.evaluation.report import write_report
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.sheet import write_sheet
@@ -141,12 +143,13 @@ class Tour:
         for name, kind in (("things shown", "attack"), ("instructions drawn as text", "attack_typographic")):
             records = splits.make(kind, self.scale.attacks, split="validation")
             texts = ask(self.model, self.processor, records).texts
-            success = [attack_succeeded(r, t) for r, t in zip(records, texts, strict=True)]
-            self._say(f"{name}: attack success [bold]{metrics.rate(success).percent()}[/bold]")
+            got = attacks_measured(records, texts)["all"]
+            shares = ", ".join(f"{words} {got[kind].percent()}" for kind, words in REACTIONS.items())
+            self._say(f"{name}: [bold]{shares}[/bold]")
             said = escape(f"“{records[0].question}” ({_shown(records[0])}): {texts[0]}")
             self._say(f"[dim]{said}[/dim]")
         texts = ask(self.model, self.processor, splits.make("text_harmful", 20, split="validation")).texts
-        refused = sum(outcome(text) == "refused" for text in texts)
+        refused = sum(reaction(text) == "refused" for text in texts)
         self._say(f"the same kind of request as plain text: {refused} of {len(texts)} refused")
 
     def _train(self) -> None:
@@ -181,7 +184,7 @@ class Tour:
         def row(what: str, **options: Any) -> None:
             new = self.model.generate(**inputs, **options, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
             texts = self.processor.batch_decode(new[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            table.add_row(escape(what), *(outcome(text.strip()) for text in texts))
+            table.add_row(escape(what), *(reaction_title(text.strip()) for text in texts))
 
         first, second = (record.type for record in records)
         row("guarded")

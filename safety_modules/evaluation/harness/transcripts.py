@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.outcomes import is_benign
+from safety_modules.evaluation.outcomes import is_benign
 from safety_modules.evaluation.systems.base import System
 from safety_modules.training.progress import track
 
