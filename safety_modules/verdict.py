@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from safety_modules.errors import SafetyModulesError
+from safety_modules.pictures import open_picture
 
 Action = Literal["allow", "log", "hint", "refuse"]
 """allow: the base's own answer. log: the same, but flagged. hint: guarded answer. refuse: a fixed answer."""
@@ -96,7 +97,7 @@ class Verdict:
 
     def overlay(
         self,
-        image: Image.Image,
+        image: Any,
         type: str | None = None,
         alpha: float = 0.6,
         fit: Literal["crop", "pad", "stretch"] = "crop",
@@ -104,7 +105,7 @@ class Verdict:
         """The picture with the heat map over it.
 
         Args:
-            image: the picture the verdict is about.
+            image: the picture the verdict is about, or anything that `classify` takes for one.
             type: as in `heatmap`.
             alpha: opacity of the hottest patch, 0 to 1.
             fit: how the processor made the picture square: `crop` (the middle was cut out, LLaVA-1.5 in
@@ -114,23 +115,25 @@ class Verdict:
             A new RGB picture of the same size.
 
         Raises:
-            SafetyModulesError: as `heatmap`.
+            SafetyModulesError: as `heatmap`, or the picture is unreadable.
 
         Does not cover: an explanation of the verdict. Attention shows where the head looked, not why it
         decided.
         """
         heat = self.heatmap(type)
+        picture = open_picture(image)
         # Min to max: an even map means "nowhere in particular" and stays invisible.
         spread = float(heat.max() - heat.min())
         heat = (heat - heat.min()) / spread if spread > 0 else torch.zeros_like(heat)
         small = Image.fromarray((heat * 255).round().to(torch.uint8).numpy())
-        size = {"crop": min(image.size), "pad": max(image.size)}.get(fit)
-        side = image.size if size is None else (size, size)
-        corner = ((image.width - side[0]) // 2, (image.height - side[1]) // 2)
-        mask = Image.new("L", image.size, 0)
+        size = {"crop": min(picture.size), "pad": max(picture.size)}.get(fit)
+        side = picture.size if size is None else (size, size)
+        corner = ((picture.width - side[0]) // 2, (picture.height - side[1]) // 2)
+        mask = Image.new("L", picture.size, 0)
         mask.paste(small.resize(side, Image.Resampling.BICUBIC), corner)
-        colour = Image.merge("RGB", (Image.new("L", image.size, 255), mask.point(_GLOW), Image.new("L", image.size, 0)))
-        return Image.composite(colour, image.convert("RGB"), mask.point([round(alpha * v) for v in range(256)]))
+        full, none = (Image.new("L", picture.size, value) for value in (255, 0))
+        colour = Image.merge("RGB", (full, mask.point(_GLOW), none))
+        return Image.composite(colour, picture, mask.point([round(alpha * v) for v in range(256)]))
 
 
 # Red where warm, yellow where hot.

@@ -12,9 +12,9 @@ from PIL import Image
 
 from safety_modules.audit.rows import Row
 from safety_modules.errors import DataError
+from safety_modules.pictures import open_picture
 from safety_modules.records.examine import perceptual_hash
 from safety_modules.records.extras import needed
-from safety_modules.records.images import decode, read_bytes
 
 SIDE = 192
 """Longest side of a thumbnail, in pixels."""
@@ -82,7 +82,7 @@ def _small(image: Any) -> tuple[bytes | None, str | None]:
     Both are None if the picture is gone by now.
     """
     try:
-        picture = decode(read_bytes(image), image)
+        picture = open_picture(image)
     except DataError:
         return None, None
     phash = perceptual_hash(picture, needed("imagehash", "audits").phash)
