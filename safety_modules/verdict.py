@@ -32,6 +32,9 @@ class Verdict:
         attention: where the head looked, (types, rows, columns) over the patches, or None. Not compared by
             ==.
         image_index: which image of its sample (or of the call to classify) this is, from 0.
+        frame: of an animation, the number of the frame this is about, from 0.
+        frames_judged: how many frames were judged.
+        frames: how many the picture has; 1 where it is no animation.
 
     Does not cover: whether the answer will be harmful. It is a judgement of the image and the question, as
     good as the data the head was trained on.
@@ -47,9 +50,14 @@ class Verdict:
     action: Action
     attention: torch.Tensor | None = field(default=None, repr=False, compare=False)
     image_index: int = 0
+    frame: int = 0
+    frames_judged: int = 1
+    frames: int = 1
 
     def __str__(self) -> str:
         where = f"image {self.image_index}"
+        if self.frames > 1:
+            where += f", frame {self.frame + 1} of {self.frames} ({self.frames_judged} judged)"
         if self.flagged:
             return f"{where}: {self.type}, level {self.level}, risk {self.risk:.3f} [{self.rule}]"
         return f"{where}: not flagged, risk {self.risk:.3f}, most probable: {self.type}"
@@ -64,6 +72,9 @@ class Verdict:
             "flagged": self.flagged,
             "action": self.action,
             "rule": self.rule,
+            "frame": self.frame,
+            "frames_judged": self.frames_judged,
+            "frames": self.frames,
             "probabilities": dict(self.probabilities),
             "level_probabilities": dict(self.level_probabilities),
         }
@@ -121,7 +132,7 @@ class Verdict:
         decided.
         """
         heat = self.heatmap(type)
-        picture = open_picture(image)
+        picture = open_picture(image, frame=self.frame)
         # Min to max: an even map means "nowhere in particular" and stays invisible.
         spread = float(heat.max() - heat.min())
         heat = (heat - heat.min()) / spread if spread > 0 else torch.zeros_like(heat)

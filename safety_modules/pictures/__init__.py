@@ -10,12 +10,15 @@ from safety_modules.pictures.opening import (
     reading,
     unreadable,
 )
+from safety_modules.pictures.several import Asked, asked_pictures
 from safety_modules.pictures.sources import read_bytes
 
 __all__ = [
     "FRAMES",
     "RESIZED_PIXELS",
+    "Asked",
     "Frame",
+    "asked_pictures",
     "check_resized",
     "open_frames",
     "open_picture",
