@@ -162,11 +162,15 @@ def test_a_question_changes_the_verdict(adapter: Path, picture: Path) -> None:
     assert alone["risk"] != asked["risk"]
 
 
-def test_an_unreadable_picture_is_refused(adapter: Path, tmp_path: Path) -> None:
+def test_an_unreadable_picture_costs_itself_and_the_exit_code(adapter: Path, picture: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no")
-    with pytest.raises(SafetyModulesError, match=r"broken\.png"):
-        run("classify", broken, "--adapter", adapter)
+    words = ["classify", str(broken), str(picture), "--adapter", str(adapter)]
+    done = runner.invoke(app, [*words, "--json"])
+    bad, good = map(json.loads, done.stdout.splitlines())
+    assert done.exit_code == 1 and good["image_index"] == 1 and good["risk"] > 0
+    assert "broken.png: expected a picture" in bad["error"] and bad["error"] in done.stderr
+    assert "unreadable" in runner.invoke(app, words).stdout
 
 
 def test_another_base_needs_its_own_adapter(picture: Path, tmp_path: Path) -> None:

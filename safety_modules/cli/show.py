@@ -30,15 +30,15 @@ def classify(
     table = Table(header_style="bold")
     for column in ("picture", "verdict", "level", "risk", "rule"):
         table.add_column(column, overflow="fold")
-    bad = False
+    reasons = []
     for number, path in enumerate(images):
         try:
             verdict = replace(safety.classify(images=path, questions=question)[0], image_index=number)
         except DataError as error:  # costs that picture only
-            bad, reason = True, str(error).removeprefix("images[0]: ")
+            reasons.append(str(error).removeprefix("images[0]: "))
             if as_json:
-                typer.echo(json.dumps({"image": str(path), "error": reason}))
-            table.add_row(escape(str(path)), "[yellow]unreadable[/yellow]", "", "", escape(reason))
+                typer.echo(json.dumps({"image": str(path), "error": reasons[-1]}))
+            table.add_row(escape(str(path)), "[yellow]unreadable[/yellow]", "", "", "")
             continue
         if overlays is not None:
             overlays.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,8 @@ def classify(
         table.add_row(escape(str(path)), name, verdict.level, f"{verdict.risk:.3f}", verdict.rule or "")
     if not as_json:
         Console().print(table)
-    if bad:
+    if reasons:
+        typer.echo("\n".join(reasons), err=True)
         raise typer.Exit(1)
 
 

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safety_modules.pictures import read_bytes as read_bytes
+from safety_modules.pictures import open_picture as decode
+from safety_modules.pictures import read_bytes
 from safety_modules.records.extras import needed
+
+__all__ = ["DatasetCell", "EncodedImage", "FileSlice", "Spool", "cell_bytes", "decode", "read_bytes"]
 
 
 class EncodedImage:
