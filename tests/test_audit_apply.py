@@ -24,7 +24,7 @@ from data_samples import (
 from safety_modules.audit.review_apply import Applied, apply_marks
 from safety_modules.audit.review_copy import copied_name
 from safety_modules.audit.stream import rows
-from safety_modules.records.images import read_bytes
+from safety_modules.pictures import read_bytes
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 

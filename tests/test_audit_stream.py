@@ -24,8 +24,9 @@ from safety_modules.audit import json_stream
 from safety_modules.audit.rows import Row
 from safety_modules.audit.stream import audited_format, rows
 from safety_modules.errors import DataError
+from safety_modules.pictures import open_picture, read_bytes
 from safety_modules.records import read_records
-from safety_modules.records.images import EncodedImage, decode, read_bytes
+from safety_modules.records.images import EncodedImage
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
@@ -47,7 +48,7 @@ def read(path: Any, **options: Any) -> list[Row]:
     for row in found:
         if row.image is not None:
             assert isinstance(row.image, Path | EncodedImage)
-            decode(read_bytes(row.image), row.image)
+            open_picture(row.image)
     assert sum(1 for _ in rows(where, name, pictures=False)) == len(found)
     return found
 

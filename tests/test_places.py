@@ -74,7 +74,12 @@ def test_a_command_refuses_a_full_disk_before_any_work(
 
 @pytest.mark.parametrize(
     "command",
-    ["audit . --out thesis", "evaluate --suite pocket --out thesis", "evaluate audit --out thesis", "demo --out thesis"],
+    [
+        "audit . --out thesis",
+        "evaluate --suite pocket --out thesis",
+        "evaluate audit --out thesis",
+        "demo --out thesis",
+    ],
 )
 def test_a_command_refuses_somebody_elses_folder(command: str, here: Path) -> None:
     told = refusal(command)

@@ -15,8 +15,8 @@ from safety_modules.audit.review_marks import Flagged, Mark
 from safety_modules.audit.rows import Row
 from safety_modules.audit.stream import rows
 from safety_modules.errors import DataError
+from safety_modules.pictures import read_bytes
 from safety_modules.records.formats.folder import QUESTION
-from safety_modules.records.images import read_bytes
 from safety_modules.taxonomy import CLEAN
 
 NAMES = {"confirm": "confirmed", "reject": "rejected"}

@@ -14,6 +14,7 @@ from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, ch
 from safety_modules.audit.stream import audited_format, rows
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
+from safety_modules.pictures import reading
 from safety_modules.policy import Policy
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.training.files import write_whole
@@ -93,6 +94,7 @@ def audit(
     key = {
         **about,
         "version": __version__,
+        "pictures": reading(),
         "policy": parts.policy.model_dump(mode="json"),
         "file": _state(source.file),
         "dtype": scorer.dtype,

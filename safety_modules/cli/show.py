@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,9 @@ AT_ONCE = 64
 
 
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="Pictures to judge, or folders of them with all that is inside.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures to judge, or folders of them with all that is inside.")
+    ],
     adapter: Adapter = None,
     model: Model = None,
     quantize: Quantize = None,
@@ -43,7 +45,7 @@ def classify(
     safety = attach(model, adapter, quantize, dtype)
     table, broken = _table(), 0
     for start in range(0, len(paths), AT_ONCE):
-        for number, (path, verdict, picture) in enumerate(_judged(safety, paths[start : start + AT_ONCE], question), start):
+        for number, (path, verdict) in enumerate(_judged(safety, paths[start : start + AT_ONCE], question), start):
             if isinstance(verdict, str):
                 broken += 1
                 typer.secho(f"{path}: {verdict}", fg="red", err=True)
@@ -52,7 +54,7 @@ def classify(
                 continue
             if overlays is not None:
                 overlays.mkdir(parents=True, exist_ok=True)
-                verdict.overlay(picture).save(overlays / f"{number:04d}_{path.stem}.png")
+                verdict.overlay(path).save(overlays / f"{number:04d}_{path.stem}.png")
             if as_json:
                 typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), "image_index": number}))
             else:
@@ -96,28 +98,23 @@ def pictures_in(given: Sequence[Path]) -> tuple[list[Path], int]:
 
 def _judged(
     safety: "SafetyAttachment", paths: Sequence[Path], question: str | None
-) -> "Iterator[tuple[Path, Verdict | str, Any]]":
-    """Every path with its verdict and picture, or with why it cannot be read."""
-    from safety_modules.records.record import Record
-
-    loaded: list[Any] = []
-    for path in paths:
-        try:
-            record = Record(image=path, question="", answer=None, type="clean", level="safe")
-            loaded.append(record.load_image())
-        except DataError as error:
-            loaded.append(str(error))
-    pictures = [picture for picture in loaded if not isinstance(picture, str)]
-    verdicts = iter(safety.classify(images=pictures, questions=question) if pictures else ())
-    for path, picture in zip(paths, loaded, strict=True):
-        yield (path, picture, None) if isinstance(picture, str) else (path, next(verdicts), picture)
+) -> "Iterator[tuple[Path, Verdict | str]]":
+    """Every path with its verdict, or with why it cannot be read."""
+    try:
+        yield from zip(paths, safety.classify(images=paths, questions=question), strict=True)
+    except DataError:  # one of them: that costs it its own verdict, and the others nothing
+        for path in paths:
+            try:
+                yield path, safety.classify(images=path, questions=question)[0]
+            except DataError as error:
+                yield path, str(error).removeprefix("images[0]: ")
 
 
 def _table() -> "Table":
     from rich.table import Table
 
     table = Table(header_style="bold")
-    for column in ("picture", "verdict", "level", "risk", "rule"):
+    for column in ("picture", "verdict", "level", "score", "threshold"):
         table.add_column(column, overflow="fold")
     return table
 
@@ -126,7 +123,14 @@ def _cells(path: Path, verdict: "Verdict") -> tuple[str, ...]:
     from rich.markup import escape
 
     name = f"[red]{verdict.type}[/red]" if verdict.flagged else "[green]not flagged[/green]"
-    return escape(str(path)), name, verdict.level, f"{verdict.risk:.3f}", verdict.rule or ""
+    if verdict.frames > 1:
+        name += f" (frame {verdict.frame + 1} of {verdict.frames}, {verdict.frames_judged} judged)"
+    type = verdict.nearest
+    if type is None:
+        return escape(str(path)), name, "", "", "every type is off"
+    nearest = "" if verdict.flagged else f" ({type})"
+    level = verdict.level if verdict.flagged else ""
+    return escape(str(path)), name, level, f"{verdict.scores[type]:.2f}", f"{verdict.limits[type]:.2f}{nearest}"
 
 
 def inspect(
