@@ -172,9 +172,8 @@ def test_classify_goes_through_folders_and_past_broken_files(
         (tmp_path / "folder" / name).write_bytes(picture.read_bytes())
     (tmp_path / "folder" / "notes.txt").write_text("no picture")
     (tmp_path / "folder" / "a0.png").write_bytes(picture.read_bytes()[:60])
-    done = runner.invoke(
-        app, ["classify", str(tmp_path / "folder"), str(tmp_path / "gone.png"), "--adapter", str(adapter), *more]
-    )
+    words = ["classify", str(tmp_path / "folder"), str(tmp_path / "gone.png"), "--adapter", str(adapter), *more]
+    done = runner.invoke(app, words, env={"COLUMNS": "300"})
     assert done.exit_code == 1
     faults = [line for line in done.stderr.splitlines() if "folder/a0.png: " in line or "gone.png: " in line]
     assert len(faults) == 2

@@ -156,6 +156,7 @@ def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int
         [judged.type[at] for at in chosen],
         [judged.level[at] for at in chosen],
         [judged.rule[at] for at in chosen],
+        risk[chosen],
         judged.attention[chosen],
     )
     firsts = np.cumsum([0, *counts[:-1]])

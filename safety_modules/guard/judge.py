@@ -109,10 +109,10 @@ def _looks(backbone: Backbone, asked: Asked, place: int, prepared: bool) -> Iter
 
 
 def _most_severe(looks: Sequence[_Look], frames: Sequence[Verdict]) -> Iterator[Verdict]:
-    """Of every picture the verdict of a flagged frame before others, of the highest score."""
+    """Of every picture the verdict of a flagged frame before others, of the highest risk."""
     for _, group in groupby(zip(looks, frames, strict=True), key=lambda pair: pair[0].picture):
         pairs = list(group)
-        look, verdict = max(pairs, key=lambda pair: (pair[1].flagged, max(pair[1].scores.values())))
+        look, verdict = max(pairs, key=lambda pair: (pair[1].flagged, pair[1].risk))
         several = look.total > 1
         yield replace(verdict, frame=look.number, frames_judged=len(pairs), frames=look.total) if several else verdict
 
