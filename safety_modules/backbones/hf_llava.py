@@ -9,7 +9,7 @@ checkpoint records is therefore the base's own.
 import functools
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -93,7 +93,7 @@ class HFLlava(LlavaBackbone):
                 f"processor does not belong to the model: expected {token!r} to have id "
                 f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
-        super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id))
+        super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id, _template(processor)))
 
     @property
     def language_model(self) -> nn.Module:
@@ -151,3 +151,12 @@ class HFLlava(LlavaBackbone):
 
     def pixel_settings(self) -> dict[str, Any]:
         return identity.pixel_settings(self.processor.image_processor)
+
+
+def _template(processor: Any) -> Callable[[str], str] | None:
+    """A user's turn by the processor's own chat template; None where it has none."""
+    if getattr(processor, "chat_template", None) is None:
+        return None
+    return lambda text: str(
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": text}]}], tokenize=False)
+    )
