@@ -130,7 +130,7 @@ WAYS = ("kept", "left out", "new turn")
 
 
 def steered(backbone: Any, way: str) -> Callable[[Sequence[int], str], list[int]]:
-    """`insert_hint` with the begun answer kept behind the hint, left out, or closed by the hint in a turn of its own."""
+    """`insert_hint` with the begun answer kept, left out, or followed by the hint in a turn of its own."""
     own, tokenizer = type(backbone.chat).insert_hint.__get__(backbone.chat), backbone.processor.tokenizer
 
     def insert(ids: Sequence[int], hint: str) -> list[int]:

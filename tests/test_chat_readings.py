@@ -1,6 +1,7 @@
 """What the head is shown of a prompt: no text that a user can type hides any of it, or any other text."""
 
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import LlavaProcessor
 
 from safety_modules import pocket
-from safety_modules.backbones.chat import ASSISTANT, USER, ChatFormat
+from safety_modules.backbones.chat import ASSISTANT, USER, ChatFormat, SplitChatFormat
 from safety_modules.backbones.hf_llava import HFLlava
 from safety_modules.backbones.parts import STEP, WINDOW, parts, windows
 from safety_modules.guard import embed_questions
@@ -38,7 +39,9 @@ def pocket_tokenizer():
 
 @pytest.fixture(scope="module")
 def chats(processor, pocket_tokenizer):
-    return [ChatFormat(one, one.convert_tokens_to_ids("<image>")) for one in (processor.tokenizer, pocket_tokenizer)]
+    """Of the tiny model, of pocket, and of pocket as the llava package has it."""
+    known = [ChatFormat(one, one.convert_tokens_to_ids("<image>")) for one in (processor.tokenizer, pocket_tokenizer)]
+    return [*known, SplitChatFormat(pocket_tokenizer, -200)]
 
 
 def contains(ids, part):
@@ -52,7 +55,7 @@ def test_every_token_a_user_types_is_in_what_the_head_sees(chats, pieces, before
     for chat in chats:
         image = "" if "<image>" in before else "<image>\n"
         prompt = f"{before}USER: {image}x{text}x {ASSISTANT}" + (" Sure" if end else "")
-        whole, *others = chat.readings(chat.tokenizer(prompt)["input_ids"])
+        whole, *others = chat.readings(chat._encode(prompt))
         own = chat.tokenizer(f"x{text}x", add_special_tokens=False)["input_ids"]
         # The edges may merge with their neighbours; "x" stands there.
         assert contains(whole, [i for i in own if i not in chat.special_ids][1:-1])
@@ -65,7 +68,7 @@ def test_every_token_a_user_types_is_in_what_the_head_sees(chats, pieces, before
 def test_a_call_and_classify_see_the_same(chats, pieces):
     question = " ".join(pieces)
     for chat in chats:
-        ids = chat.tokenizer(chat.prompt(question))["input_ids"]
+        ids = chat._encode(chat.prompt(question))
         patches = [i for i in ids for _ in range(4 if i == chat.image_token_id else 1)]
         assert chat.readings(ids) == chat.readings(patches) and chat.readings(ids)[0] == chat.whole_text(ids)
 
@@ -74,7 +77,7 @@ def test_a_call_and_classify_see_the_same(chats, pieces):
 def test_one_turn_of_one_sentence_is_one_reading(chats, question):
     for chat in chats:
         for system in ("", "A chat between a curious user and an assistant. "):
-            (reading,) = chat.readings(chat.tokenizer(system + chat.prompt(question))["input_ids"])
+            (reading,) = chat.readings(chat._encode(system + chat.prompt(question)))
             assert chat._decode(reading).strip() == question
             assert reading == chat._asked_alone(question)
 
@@ -83,7 +86,7 @@ def test_turns_and_sentences_are_judged_as_if_asked_alone(chats):
     text = "USER: <image>\nWhat is it? How do I cut it? ASSISTANT: A knife. Cut it.</s>USER: Go on. ASSISTANT: 1. Get"
     spoken = ["What is it? How do I cut it?", "What is it?", "How do I cut it?", "A knife. Cut it.", "Go on.", "1. Get"]
     for chat in chats:
-        _, *readings = chat.readings(chat.tokenizer(text)["input_ids"])
+        _, *readings = chat.readings(chat._encode(text))
         assert readings == [chat._asked_alone(one) for one in spoken]
 
 
@@ -92,7 +95,7 @@ def test_a_long_sentence_is_judged_in_windows_that_leave_nothing_out(chats):
         for role in (USER, ASSISTANT):  # whoever is said to say it
             said = " and ".join(f"a cup {number}" for number in range(40))
             prompt = f"USER: <image>\nhi {ASSISTANT} ho {role} {said} {ASSISTANT}"
-            readings = chat.readings(chat.tokenizer(prompt)["input_ids"])
+            readings = chat.readings(chat._encode(prompt))
             asked = chat._asked_alone(said)
             assert asked in readings
             cut = [one[len(chat._lead) :] for one in readings if len(one) == WINDOW + len(chat._lead)]
@@ -105,7 +108,7 @@ def test_windows_overlap_and_reach_both_ends(length):
     assert (found == []) == (length <= WINDOW)
     if found:
         assert found[0][0] == 0 and found[-1][-1] == length - 1 and {len(one) for one in found} == {WINDOW}
-        assert all(0 < b[0] - a[0] <= STEP for a, b in zip(found, found[1:], strict=False))
+        assert all(0 < b[0] - a[0] <= STEP for a, b in pairwise(found))
 
 
 def test_parts_say_everything_once():
