@@ -14,7 +14,7 @@ from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.modules import HeadOutput
 from safety_modules.records.record import Record
-from safety_modules.scores import LIMIT, log_odds
+from safety_modules.scores import LIMIT, judgements, log_odds
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
 from safety_modules.training.calibration import calibrate
@@ -42,6 +42,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, types: np.ndarray) -> None:
     logits = torch.from_numpy(np.log(types.astype(np.float32)))
     output = HeadOutput(logits, torch.zeros(len(types), 4), torch.zeros(len(types), 0, 0))
     monkeypatch.setattr(calibration, "corpus_output", lambda *_: output)
+    monkeypatch.setattr(calibration, "corpus_scores", lambda *asked: judgements(output, asked[-1]).scores)
 
 
 def test_threshold_is_just_above_the_score_that_the_binomial_bound_allows(

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -14,11 +15,12 @@ from safety_modules.adapter_hub import find_adapter
 from safety_modules.audit.decode import Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
+from safety_modules.guard import embed_questions, question_readings
 from safety_modules.modules import SafetyModules
 from safety_modules.modules.head import HeadOutput
 from safety_modules.policy import Policy
 from safety_modules.scores import Judgements, judgements
-from safety_modules.training.questions import QuestionEmbeddings
+from safety_modules.verdict import Action
 
 
 class Judged(NamedTuple):
@@ -41,6 +43,17 @@ class Judged(NamedTuple):
     rule: list[str | None]
     risk: np.ndarray
     attention: np.ndarray
+
+
+class Started(NamedTuple):
+    """Verdicts that are perhaps still computed: the head's output on readings, and how many each picture has."""
+
+    output: HeadOutput
+    readings: list[int]
+
+
+MAX_KEPT = 4096
+"""Questions whose readings are remembered: an audit has a bounded memory."""
 
 
 class Parts:
@@ -74,7 +87,7 @@ class Parts:
         self.modules.load_state_dict(loaded.tensors)
         self.needs_question = self.config.query != "concept"
         self.pixels = Pixels(self.backbone.processor.image_processor)
-        self._embed = QuestionEmbeddings(self.backbone, self.config)
+        self._readings = lru_cache(MAX_KEPT)(self._read)  # few different questions, many pictures
 
     @property
     def nothing(self) -> Judged:
@@ -91,23 +104,37 @@ class Parts:
         return self.backbone.encode_images(values).vision
 
     @torch.no_grad()
-    def output(self, vision: torch.Tensor, questions: Sequence[str | None]) -> HeadOutput:
-        """The modules' part of `start`."""
-        asked = self._embed(questions) if any(questions) else (None, None)
-        return self.modules(vision, *asked)
-
-    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> HeadOutput:
+    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> Started:
         """Begin to judge decoded pictures (n, C, H, W): each place in them with its question. On the device, where it
         is perhaps not computed yet.
         """
         vision = self.features(pixels)
-        if list(places) != list(range(len(pixels))):
-            vision = vision[torch.tensor(places, device=vision.device)]
-        return self.output(vision, questions)
+        asked = [self._readings(question) for question in questions]
+        chosen = [place for place, readings in zip(places, asked, strict=True) for _ in readings]
+        if chosen != list(range(len(pixels))):
+            vision = vision[torch.tensor(chosen, device=vision.device)]
+        texts = [text for readings in asked for text in readings]
+        said = embed_questions(self.backbone, texts) if any(map(len, texts)) else (None, None)
+        return Started(self.modules(vision, *said), [len(readings) for readings in asked])
 
-    def finish(self, started: HeadOutput) -> Judged:
-        """What `start` has begun."""
-        return self.decide(judgements(started, self.temperature))
+    def finish(self, started: Started) -> Judged:
+        """What `start` has begun: of the readings of a question the riskiest counts, as in the guard."""
+        judged = self.decide(judgements(started.output, self.temperature))
+        if max(started.readings, default=1) == 1:
+            return judged
+        return most_severe(judged, started.readings, self._severity(judged))[0]
+
+    def _severity(self, judged: Judged) -> list[tuple[int, int]]:
+        """Of every verdict what `guard.judge.riskiest` looks at before the risk: the action and the level acted on."""
+        actions, levels = get_args(Action), self.config.taxonomy.levels
+        return [
+            (0, 0) if rule is None else (actions.index(self.policy.rules[type].action), levels.index(level))
+            for rule, type, level in zip(judged.rule, judged.type, judged.level, strict=True)
+        ]
+
+    def _read(self, question: str | None) -> list[torch.Tensor]:
+        prompt = None if question is None else self.backbone.prompt_ids(question)
+        return question_readings(self.backbone, self.config, prompt)
 
     def decide(self, found: Judgements) -> Judged:
         """As `Policy.decide` on every row, which is asked only where a rule fires."""
@@ -129,7 +156,9 @@ class Parts:
         return Judged(types, levels, names, level_names, rules, risk, maps)
 
 
-def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int]]:
+def most_severe(
+    judged: Judged, counts: Sequence[int], before: Sequence[tuple[int, ...]] | None = None
+) -> tuple[Judged, list[int]]:
     """One verdict for each picture of several frames: that of a flagged frame before others, of the highest risk.
 
     A frame without a finite verdict comes before those that are not flagged: it is not known to be harmless.
@@ -137,6 +166,7 @@ def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int
     Args:
         judged: verdicts on frames, those of a picture together.
         counts: frames of each picture.
+        before: of every verdict what counts before the risk.
 
     Returns:
         The verdicts, and which of its picture's frames each is of.
@@ -147,7 +177,15 @@ def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int
     finite = np.isfinite(risk)
     for count in counts:
         places = range(start, start + count)
-        severity = {at: (judged.rule[at] is not None, not finite[at], risk[at] if finite[at] else 0) for at in places}
+        severity = {
+            at: (
+                judged.rule[at] is not None,
+                not finite[at],
+                before[at] if before else (),
+                risk[at] if finite[at] else 0,
+            )
+            for at in places
+        }
         chosen.append(max(places, key=severity.__getitem__))
         start += count
     best = Judged(

@@ -14,9 +14,8 @@ from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.record import Record
-from safety_modules.scores import judgements
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_output
+from safety_modules.training.probabilities import corpus_output, corpus_scores
 from safety_modules.training.promise import MINIMUM, any_flagged, promised_limits
 from safety_modules.training.temperature import Scaling, fit_scaling
 
@@ -230,7 +229,7 @@ def corpus_digest(corpus: Corpus) -> str:
 
 
 def _scores(attachment: SafetyAttachment, corpus: Corpus, temperature: float) -> np.ndarray:
-    return judgements(corpus_output(attachment, corpus), temperature).scores
+    return corpus_scores(attachment, corpus, temperature)
 
 
 def _recall(
