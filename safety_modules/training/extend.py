@@ -85,7 +85,8 @@ def extend_safety(
     rule = rule or attachment.rules.get(name) or default_rule(name)
     policy = Policy(rules={name: rule}, wording=attachment.policy.wording)
     modules = _branch(attachment, design, name)
-    helper = SafetyAttachment(attachment.backbone, Fitted(modules.config, modules, None), policy)
+    fitted = Fitted(modules.config, modules, None, attachment.backbone.fingerprint())
+    helper = SafetyAttachment(attachment.backbone, fitted, policy)
     others = replace(known, records=_one_type(known.records, name, design.taxonomy.safe_level))
     train_safety(helper, others, stage, output_dir=output_dir, cache_dir=cache_dir, progress=progress)
     _put(attachment, {**_branches(attachment), name: modules}, {**attachment.rules, name: rule})
@@ -201,5 +202,4 @@ def _put(attachment: SafetyAttachment, branches: dict[str, SafetyModules], rules
     modules, limits = attachment.modules.with_branches(branches), attachment.thresholds
     types = modules.config.taxonomy.types
     thresholds = {name: limits.get(name, max(limits.values())) for name in types} if limits else {}
-    fitted = Fitted(modules.config, modules, attachment.lora, thresholds, attachment.temperature, rules)
-    attachment.replace_active(fitted)
+    attachment.change_active(config=modules.config, modules=modules, thresholds=thresholds, rules=rules)
