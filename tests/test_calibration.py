@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from PIL import Image
 from scipy.stats import binom
 
-from safety_modules import attach_safety
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.modules import HeadOutput
@@ -29,7 +29,7 @@ def record(image: Any, type: str = "clean", level: str = "safe", question: str =
 
 @pytest.fixture
 def safety(model: Any, processor: Any) -> SafetyAttachment:
-    return attach_safety(model, processor)
+    return attach_as_trained(model, processor)
 
 
 @pytest.fixture

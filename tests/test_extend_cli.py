@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guard_cases import attach_as_trained
 from PIL import Image
 from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
-from safety_modules.attach import attach_safety
 from safety_modules.cli import app
 from safety_modules.errors import ConfigError
 
@@ -21,7 +21,7 @@ RECIPE = "stage: 1\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\nclean_share:
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Any, processor: Any) -> Path:
     """A calibrated adapter for the tiny base, which stands in for pocket; data of a new type; and recipes."""
-    safety = attach_safety(copy.deepcopy(tiny_base), processor)
+    safety = attach_as_trained(copy.deepcopy(tiny_base), processor)
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, 0.25)
     safety.save_pretrained(tmp_path / "old", "float32", metadata={"note": "untrained", "calibration": {}})
     safety.detach()

@@ -60,7 +60,7 @@ class Parts:
         self.fingerprint = self.backbone.fingerprint()
         loaded = read_adapter(
             folder,
-            fingerprint=self.fingerprint,
+            fingerprint=self.backbone.fingerprint,
             sizes=self.backbone.sizes,
             processor=self.backbone.pixel_settings(),
         )

@@ -82,6 +82,7 @@ def train_stage(run: Run, recipe: Recipe, draws: list[Draw], key: dict[str, Any]
         task.load_state_dict(final)
     if recipe.trains_head:
         attachment.thresholds, attachment.temperature = {}, 1.0
+        attachment.trained = True
 
 
 def _train(

@@ -69,6 +69,7 @@ def train_safety(
         ConfigError: recipes, design, processes or output_dir do not fit, or tensorboard is not installed.
         DataError: a record, a picture or the feature cache cannot be used, or the recipe asks for samples the
             data does not hold. All that can be known of these without the vision tower is refused before it runs.
+        AttachError: the base was changed since safety was attached.
         SafetyModulesError: the loss is no longer a number, or something changed the base meanwhile.
 
     Does not cover: thresholds (`calibrate`) and saving (`attachment.save_pretrained`); two runs in one output_dir at
@@ -97,6 +98,7 @@ def _train(
     tensorboard: bool,
 ) -> None:
     backbone = attachment.backbone
+    attachment.check_base()
     processes.join(backbone.device)
     for one in recipes:
         SafetyTask(attachment, one)  # a recipe that does not fit the design is refused before any work
