@@ -9,7 +9,6 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from safety_modules.errors import DataError
-from safety_modules.records.extras import needed
 
 DEEP = ("I", "F")
 """Pillow's modes of more than 8 bits a channel begin with these."""
@@ -53,56 +52,21 @@ class FileSlice(EncodedImage):
         return self.name
 
 
-@dataclass(frozen=True, eq=False)
-class DatasetCell(EncodedImage):
-    """A cell of a column of pictures in a Hugging Face dataset, which maps its files into memory.
-
-    Args:
-        column: the dataset, only this column selected, not decoding.
-        row: of the picture.
-        name: for messages.
-    """
-
-    column: Any
-    row: int
-    name: str
-
-    def read(self) -> bytes:
-        (value,) = self.column[self.row].values()
-        return cell_bytes(value)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def cell_bytes(value: dict[str, Any]) -> bytes:
-    """The encoded picture of an undecoded cell (`bytes`, `path`) of a `datasets.Image` column.
-
-    Raises OSError or ValueError where there is none.
-    """
-    if value["bytes"] is not None:
-        return bytes(value["bytes"])
-    if value["path"] is None:
-        raise ValueError("neither bytes nor a path in the dataset's cell")
-    with needed("fsspec", value["path"]).open(value["path"], "rb") as file:
-        data: bytes = file.read()
-    return data
-
-
 class Spool:
-    """A temporary file that pictures from a stream wait in; gone when its last picture is."""
+    """A temporary file that pictures from a stream wait in; made for the first, gone when the last one is."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="safety-modules-")
-        self._path = Path(self._folder.name) / "images"
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._size = 0
 
     def add(self, data: bytes, name: str) -> FileSlice:
         """Put a picture in."""
-        with self._path.open("ab") as file:
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="safety-modules-")
+        path = Path(self._folder.name) / "images"
+        with path.open("ab") as file:
             file.write(data)
         self._size += len(data)
-        return FileSlice(self._path, self._size - len(data), len(data), name, owner=self)
+        return FileSlice(path, self._size - len(data), len(data), name, owner=self)
 
 
 def read_bytes(image: Path | EncodedImage) -> bytes:
