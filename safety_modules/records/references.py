@@ -11,7 +11,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from PIL import Image
 
-from safety_modules.errors import DataError
+from safety_modules.errors import HALVES, DataError
 from safety_modules.records.extras import needed
 from safety_modules.records.images import EncodedImage
 
@@ -130,7 +130,8 @@ def reference(value: Any, where: str, folder: Path) -> Path | EncodedImage:
     except (OSError, ValueError):  # a name that no file can have
         is_there = False
     if not is_there:
-        raise DataError(f"image: expected a file, got nothing at {_brief(str(path))}.")
+        hint = " A byte of the name is no UTF-8: save the data as UTF-8." if HALVES.search(value) else ""
+        raise DataError(f"image: expected a file, got nothing at {_brief(str(path))}.{hint}")
     return path
 
 

@@ -23,6 +23,7 @@ from safety_modules.taxonomy import CLEAN
 QUESTION = "Describe this image."
 """Asked about every picture, where no other question is given."""
 NO_PICTURES = "files that are no pictures"
+NOWHERE = "links that lead nowhere"
 AGAIN = "links to folders that are read under another name"
 HIDDEN = "hidden files and folders"
 
@@ -57,6 +58,8 @@ class Folder(Format):
             elif kind == NO_PICTURES:
                 fault = "expected a picture file, by its suffix or its first bytes, got something else."
                 yield Entry(str(path), path, fault, NO_PICTURES)
+            elif kind == NOWHERE:
+                yield Entry(str(path), path, "expected a file or folder, got a link that leads nowhere.", NOWHERE)
             elif kind == AGAIN:
                 fault = "expected each folder once, got a link to one that is read under another name."
                 yield Entry(str(path), path, fault, AGAIN)
@@ -128,8 +131,10 @@ def _walk(root: Path) -> Iterator[tuple[Path, str | None]]:
                 yield path, HIDDEN
             elif _is(one.is_dir):
                 (linked if one.is_symlink() else folders).append(path)
+            elif _is_picture(path, is_file := _is(one.is_file)):
+                yield path, None
             else:
-                yield path, None if _is_picture(path, _is(one.is_file)) else NO_PICTURES
+                yield path, NOWHERE if one.is_symlink() and not is_file and not path.exists() else NO_PICTURES
         waiting += reversed(folders)
 
 
