@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from safety_modules.errors import SafetyModulesError
+from safety_modules.pictures import open_picture
 
 Action = Literal["allow", "log", "hint", "refuse"]
 """allow: the base's own answer. log: the same, but flagged. hint: guarded answer. refuse: a fixed answer."""
@@ -31,6 +32,9 @@ class Verdict:
         attention: where the head looked, (types, rows, columns) over the patches, or None. Not compared by
             ==.
         image_index: which image of its sample (or of the call to classify) this is, from 0.
+        frame: of an animation, the number of the frame this is about, from 0.
+        frames_judged: how many frames were judged.
+        frames: how many the picture has; 1 where it is no animation.
 
     Does not cover: whether the answer will be harmful. It is a judgement of the image and the question, as
     good as the data the head was trained on.
@@ -46,9 +50,14 @@ class Verdict:
     action: Action
     attention: torch.Tensor | None = field(default=None, repr=False, compare=False)
     image_index: int = 0
+    frame: int = 0
+    frames_judged: int = 1
+    frames: int = 1
 
     def __str__(self) -> str:
         where = f"image {self.image_index}"
+        if self.frames > 1:
+            where += f", frame {self.frame + 1} of {self.frames} ({self.frames_judged} judged)"
         if self.flagged:
             return f"{where}: {self.type}, level {self.level}, risk {self.risk:.3f} [{self.rule}]"
         return f"{where}: not flagged, risk {self.risk:.3f}, most probable: {self.type}"
@@ -63,6 +72,9 @@ class Verdict:
             "flagged": self.flagged,
             "action": self.action,
             "rule": self.rule,
+            "frame": self.frame,
+            "frames_judged": self.frames_judged,
+            "frames": self.frames,
             "probabilities": dict(self.probabilities),
             "level_probabilities": dict(self.level_probabilities),
         }
@@ -96,7 +108,7 @@ class Verdict:
 
     def overlay(
         self,
-        image: Image.Image,
+        image: Any,
         type: str | None = None,
         alpha: float = 0.6,
         fit: Literal["crop", "pad", "stretch"] = "crop",
@@ -104,7 +116,7 @@ class Verdict:
         """The picture with the heat map over it.
 
         Args:
-            image: the picture the verdict is about.
+            image: the picture the verdict is about, or anything that `classify` takes for one.
             type: as in `heatmap`.
             alpha: opacity of the hottest patch, 0 to 1.
             fit: how the processor made the picture square: `crop` (the middle was cut out, LLaVA-1.5 in
@@ -114,23 +126,25 @@ class Verdict:
             A new RGB picture of the same size.
 
         Raises:
-            SafetyModulesError: as `heatmap`.
+            SafetyModulesError: as `heatmap`, or the picture is unreadable.
 
         Does not cover: an explanation of the verdict. Attention shows where the head looked, not why it
         decided.
         """
         heat = self.heatmap(type)
+        picture = open_picture(image, frame=self.frame)
         # Min to max: an even map means "nowhere in particular" and stays invisible.
         spread = float(heat.max() - heat.min())
         heat = (heat - heat.min()) / spread if spread > 0 else torch.zeros_like(heat)
         small = Image.fromarray((heat * 255).round().to(torch.uint8).numpy())
-        size = {"crop": min(image.size), "pad": max(image.size)}.get(fit)
-        side = image.size if size is None else (size, size)
-        corner = ((image.width - side[0]) // 2, (image.height - side[1]) // 2)
-        mask = Image.new("L", image.size, 0)
+        size = {"crop": min(picture.size), "pad": max(picture.size)}.get(fit)
+        side = picture.size if size is None else (size, size)
+        corner = ((picture.width - side[0]) // 2, (picture.height - side[1]) // 2)
+        mask = Image.new("L", picture.size, 0)
         mask.paste(small.resize(side, Image.Resampling.BICUBIC), corner)
-        colour = Image.merge("RGB", (Image.new("L", image.size, 255), mask.point(_GLOW), Image.new("L", image.size, 0)))
-        return Image.composite(colour, image.convert("RGB"), mask.point([round(alpha * v) for v in range(256)]))
+        full, none = (Image.new("L", picture.size, value) for value in (255, 0))
+        colour = Image.merge("RGB", (full, mask.point(_GLOW), none))
+        return Image.composite(colour, picture, mask.point([round(alpha * v) for v in range(256)]))
 
 
 # Red where warm, yellow where hot.

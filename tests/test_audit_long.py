@@ -16,7 +16,7 @@ import pytest
 from data_samples import save
 
 from safety_modules.audit import shards
-from safety_modules.audit.decode import Decoded, Decoder
+from safety_modules.audit.decode import Decoded, Decoder, Looked
 from safety_modules.audit.judging import Judged
 from safety_modules.audit.shards import Auditor
 from safety_modules.audit.store import VERDICTS, Store
@@ -38,7 +38,8 @@ class Stub(Decoder):
 
     def __call__(self, images: Sequence[Any]) -> Decoded:
         names = [image.name for image in images]
-        return Decoded(names, [*range(len(names))], [None] * len(names), np.zeros((len(names), 3, 1, 1), np.uint8))
+        count = len(names)
+        return Decoded(names, [*range(count)], [None] * count, [Looked()] * count, np.zeros((count, 3, 1, 1), np.uint8))
 
     def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> int:
         return len(places)

@@ -21,10 +21,11 @@ from data_samples import (
 )
 
 from safety_modules.errors import DataError
+from safety_modules.pictures import open_picture, read_bytes
 from safety_modules.records import read_records
 from safety_modules.records.entries import Row
 from safety_modules.records.formats import FORMATS, text
-from safety_modules.records.images import EncodedImage, decode, read_bytes
+from safety_modules.records.images import EncodedImage
 from safety_modules.records.recognise import recognise
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
@@ -49,7 +50,7 @@ def read(path: Any, **options: Any) -> list[Row]:
     for row in found:
         if row.image is not None:
             assert isinstance(row.image, Path | EncodedImage)
-            decode(read_bytes(row.image), row.image)
+            open_picture(row.image)
     assert sum(1 for _ in rows(where, pictures=False)) == len(found)
     return found
 

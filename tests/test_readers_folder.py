@@ -56,7 +56,7 @@ def test_what_is_no_type_no_level_and_no_picture_is_refused(folder: Path) -> Non
     for reason in (
         f"{folder / 'ilegal' / 'f.png'}: unknown type: expected a folder named politics",
         f"{folder / 'illegal' / 'extreme' / 'g.png'}: unknown level: expected a folder named safe, low",
-        f"{folder / 'illegal' / 'high' / 'deeper' / 'h.png'}: expected a picture file in illegal/high, got a folder deeper",
+        f"{folder / 'illegal' / 'high' / 'deeper' / 'h.png'}: expected a picture file in illegal/high, got a folder",
         f"{folder / 'illegal' / 'high' / 'notes.txt'}: expected a picture file",
         f"{folder / 'clean' / 'high' / 'i.png'}: type and level disagree",
     ):

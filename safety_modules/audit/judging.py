@@ -129,6 +129,39 @@ class Parts:
         return Judged(types, levels, names, level_names, rules, maps)
 
 
+def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int]]:
+    """One verdict for each picture of several frames: that of a flagged frame before others, of the highest risk.
+
+    A frame without a finite verdict comes before those that are not flagged: it is not known to be harmless.
+
+    Args:
+        judged: verdicts on frames, those of a picture together.
+        counts: frames of each picture.
+
+    Returns:
+        The verdicts, and which of its picture's frames each is of.
+    """
+    if all(count == 1 for count in counts):
+        return judged, [0] * len(counts)
+    risk, start, chosen = judged.risk, 0, []
+    finite = np.isfinite(risk)
+    for count in counts:
+        places = range(start, start + count)
+        severity = {at: (judged.rule[at] is not None, not finite[at], risk[at] if finite[at] else 0) for at in places}
+        chosen.append(max(places, key=severity.__getitem__))
+        start += count
+    best = Judged(
+        judged.types[chosen],
+        judged.levels[chosen],
+        [judged.type[at] for at in chosen],
+        [judged.level[at] for at in chosen],
+        [judged.rule[at] for at in chosen],
+        judged.attention[chosen],
+    )
+    firsts = np.cumsum([0, *counts[:-1]])
+    return best, [at - int(first) for at, first in zip(chosen, firsts, strict=True)]
+
+
 def joined(parts: Sequence[Judged]) -> Judged:
     """Batches as one."""
     types, levels, attention = (

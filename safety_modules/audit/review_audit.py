@@ -28,6 +28,16 @@ class Unreadable(BaseModel):
     reason: str
 
 
+class Animations(BaseModel):
+    """Scored rows with a picture of several frames, how many frames these have, and how many were judged."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    rows: int = 0
+    frames: int = 0
+    judged: int = 0
+
+
 class Doubt(BaseModel):
     """A row whose own label the verdict contradicts."""
 
@@ -83,6 +93,7 @@ class Summary(BaseModel):
     versions: dict[str, str]
     errors: list[Unreadable]
     label_disagreements: Doubts = Doubts(count=0, rows=[])
+    animations: Animations = Animations()
 
 
 @dataclass(frozen=True)

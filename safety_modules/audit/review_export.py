@@ -13,10 +13,10 @@ from PIL import Image
 from safety_modules.audit.review_audit import VERDICTS, Audit
 from safety_modules.audit.review_marks import Flagged, Mark
 from safety_modules.errors import DataError
+from safety_modules.pictures import read_bytes
 from safety_modules.records.entries import Row
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.folder import QUESTION
-from safety_modules.records.images import read_bytes
 from safety_modules.taxonomy import CLEAN
 
 NAMES = {"confirm": "confirmed", "reject": "rejected"}

@@ -13,6 +13,7 @@ from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
 from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_run, remove_parts
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
+from safety_modules.pictures import reading
 from safety_modules.policy import Policy
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.base import Format
@@ -97,6 +98,7 @@ def audit(
     key = {
         **about,
         "version": __version__,
+        "pictures": reading(),
         "policy": parts.policy.model_dump(mode="json"),
         "file": _state(source.file),
         "dtype": scorer.dtype,

@@ -83,6 +83,8 @@ def audit(
     typer.echo(f"{found['rows']} rows: {counts}; {found['images_per_second']} pictures a second")
     for what, count in found["left_out"].items():
         typer.echo(f"{count} passed over: {what}")
+    if (moving := found["animations"])["rows"]:
+        typer.echo(f"{moving['rows']} animations: {moving['judged']} of {moving['frames']} frames judged")
     by_type = ", ".join(f"{name} {count}" for name, count in found["by_type"].items() if count)
     typer.echo(f"{found['flagged']} flagged{': ' if by_type else ''}{by_type}")
     typer.echo(f"{found['label_disagreements']['count']} labels doubted; report: {write_report(out)}")

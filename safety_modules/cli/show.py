@@ -1,13 +1,14 @@
 """`safety-modules classify` and `safety-modules inspect`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, attach
-from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.errors import AdapterError, ConfigError, DataError
 
 
 def classify(
@@ -20,32 +21,38 @@ def classify(
     overlays: Annotated[Path | None, typer.Option(help="Write pictures with attention maps here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
 ) -> None:
-    """Verdicts on pictures, without the language model."""
+    """Verdicts on pictures, without the language model. Exit code 1: some could not be read."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from safety_modules.records.record import Record
-
-    pictures = [
-        Record(image=path, question="", answer=None, type="clean", level="safe").load_image() for path in images
-    ]
-    verdicts = attach(model, adapter, quantize, dtype).classify(images=pictures, questions=question)
-    if overlays is not None:
-        overlays.mkdir(parents=True, exist_ok=True)
-        for number, (path, picture, verdict) in enumerate(zip(images, pictures, verdicts, strict=True)):
-            verdict.overlay(picture).save(overlays / f"{number:04d}_{path.stem}.png")
-    if as_json:
-        for path, verdict in zip(images, verdicts, strict=True):
-            typer.echo(json.dumps({"image": str(path), **verdict.to_dict()}))
-        return
+    safety = attach(model, adapter, quantize, dtype)
     table = Table(header_style="bold")
     for column in ("picture", "verdict", "level", "risk", "rule"):
         table.add_column(column, overflow="fold")
-    for path, verdict in zip(images, verdicts, strict=True):
+    bad = False
+    for number, path in enumerate(images):
+        try:
+            verdict = replace(safety.classify(images=path, questions=question)[0], image_index=number)
+        except DataError as error:  # costs that picture only
+            bad, reason = True, str(error).removeprefix("images[0]: ")
+            if as_json:
+                typer.echo(json.dumps({"image": str(path), "error": reason}))
+            table.add_row(escape(str(path)), "[yellow]unreadable[/yellow]", "", "", escape(reason))
+            continue
+        if overlays is not None:
+            overlays.mkdir(parents=True, exist_ok=True)
+            verdict.overlay(path).save(overlays / f"{number:04d}_{path.stem}.png")
+        if as_json:
+            typer.echo(json.dumps({"image": str(path), **verdict.to_dict()}))
         name = f"[red]{verdict.type}[/red]" if verdict.flagged else "[green]not flagged[/green]"
+        if verdict.frames > 1:
+            name += f" (frame {verdict.frame + 1} of {verdict.frames}, {verdict.frames_judged} judged)"
         table.add_row(escape(str(path)), name, verdict.level, f"{verdict.risk:.3f}", verdict.rule or "")
-    Console().print(table)
+    if not as_json:
+        Console().print(table)
+    if bad:
+        raise typer.Exit(1)
 
 
 def inspect(

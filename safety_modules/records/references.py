@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
 
 from PIL import Image
 
 from safety_modules.errors import HALVES, DataError
+from safety_modules.pictures import read_bytes
 from safety_modules.records.extras import needed
 from safety_modules.records.images import EncodedImage
 
@@ -46,11 +47,8 @@ class Opened(EncodedImage):
     address: str
 
     def read(self) -> bytes:
-        try:
-            with needed("fsspec", self.address).open(self.address, "rb") as file:
-                data: bytes = file.read()
-        except Exception as error:  # its file systems raise kinds of their own
-            raise OSError(f"{type(error).__name__}: {error}") from error
+        with needed("fsspec", self.address).open(self.address, "rb") as file:
+            data: bytes = file.read()
         return data
 
     def __str__(self) -> str:
@@ -109,7 +107,7 @@ def reference(value: Any, where: str, folder: Path) -> Path | EncodedImage:
     if not isinstance(value, str) or not value:
         raise DataError(f"image: expected a file name, got {_brief(repr(value))}.")
     if value.startswith("data:"):
-        return Held(_from_uri(value), where)
+        return Held(read_bytes(value, where), where)
     if schemes := {name.lower() for name in _SCHEME.findall(value)}:
         if not schemes <= _HERE:
             raise DataError(
@@ -175,14 +173,6 @@ def looks_like_picture(value: Any, key: str = "") -> str | None:
         return key
     is_words = key.rpartition(".")[2] in _WORDS and " " in value  # "what is in a.png"
     return key if len(value) < 1000 and not is_words and has_picture_suffix(value.partition("?")[0]) else None
-
-
-def _from_uri(value: str) -> bytes:
-    kind, _, body = value.partition(",")
-    data = _decoded(body) if kind.endswith(";base64") else unquote_to_bytes(body)
-    if not kind.startswith("data:image/") or not data:
-        raise DataError(f"image: expected data:image/...;base64, and a picture, got {_brief(value)}.")
-    return data
 
 
 def _decoded(text: str) -> bytes | None:
