@@ -18,11 +18,11 @@ from data_samples import save
 from safety_modules.audit import shards
 from safety_modules.audit.decode import Decoded, Decoder, Looked
 from safety_modules.audit.judging import Judged
-from safety_modules.audit.rows import Row
 from safety_modules.audit.shards import Auditor
 from safety_modules.audit.store import VERDICTS, Store
 from safety_modules.audit.summary import summarise
 from safety_modules.config import SafetyConfig
+from safety_modules.records.entries import Row
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 pytest.importorskip("pyarrow")

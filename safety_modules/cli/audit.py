@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from safety_modules.cli.options import Adapter, Model
+from safety_modules.cli.reading import ImageKey
 from safety_modules.errors import ConfigError
 
 
@@ -17,6 +18,7 @@ def audit(
     images: Annotated[
         Path | None, typer.Option(help="Where relative image paths start; default: beside the data.")
     ] = None,
+    image_key: ImageKey = None,
     format: Annotated[
         str | None,
         typer.Option(help="jsonl, llava, vlguard, csv, parquet, folder, hf or webdataset; default: recognised."),
@@ -67,6 +69,7 @@ def audit(
         checkpoint_dir() if model is None else find_base(model),
         adapter or adapter_dir(),
         image_dir=images,
+        image_key=image_key,
         format=format,
         question=question,
         streaming=streaming,
@@ -79,6 +82,8 @@ def audit(
     names = ("scored", "duplicates", "unreadable", "text_only")
     counts = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in names)
     typer.echo(f"{found['rows']} rows: {counts}; {found['images_per_second']} pictures a second")
+    for what, count in found["left_out"].items():
+        typer.echo(f"{count} passed over: {what}")
     if (moving := found["animations"])["rows"]:
         typer.echo(f"{moving['rows']} animations: {moving['judged']} of {moving['frames']} frames judged")
     by_type = ", ".join(f"{name} {count}" for name, count in found["by_type"].items() if count)

@@ -10,6 +10,7 @@ from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, atta
 from safety_modules.cli.reading import (
     Categories,
     Formats,
+    ImageKey,
     Images,
     Level,
     Question,
@@ -52,6 +53,7 @@ def calibrate(
     dtype: Dtype = None,
     format: Formats = None,
     images: Images = None,
+    image_key: ImageKey = None,
     categories: Categories = None,
     level: Level = None,
     question: Question = None,
@@ -63,7 +65,7 @@ def calibrate(
     from safety_modules.evaluation.results import write_json
     from safety_modules.pocket import mix
 
-    reading = Reading(format, images, categories, level, question, streaming)
+    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
     if benign is None and data is None and reading.given():

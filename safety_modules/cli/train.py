@@ -12,6 +12,7 @@ from safety_modules.cli.outcome import Outcome
 from safety_modules.cli.reading import (
     Categories,
     Formats,
+    ImageKey,
     Images,
     Level,
     Question,
@@ -36,6 +37,7 @@ def train(
     ] = None,
     format: Formats = None,
     images: Images = None,
+    image_key: ImageKey = None,
     categories: Categories = None,
     level: Level = None,
     question: Question = None,
@@ -70,7 +72,7 @@ def train(
     With --runs any interruption is survived: the same command goes on, and a finished run is not trained again. Another
     recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several processes: accelerate launch ... -m safety_modules train ...
     """
-    reading = Reading(format, images, categories, level, question, streaming)
+    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if skip_bad and runs is None:
         raise ConfigError("no place for the list of bad records: expected --runs with --skip-bad, got none. Name it.")
     left_out = runs / "left-out.jsonl" if runs and skip_bad else None
