@@ -32,7 +32,8 @@ def check_writable(*places: str | PathLike[str] | None, least: int = SPARE) -> N
             free = shutil.disk_usage(folder).free
         except OSError as error:
             raise ConfigError(
-                f"no place to write to: expected to write into {place}, got '{error.strerror}' at {folder}. Name another."
+                f"no place to write to: expected to write into {place}, got '{error.strerror}' at {folder}. "
+                "Name another."
             ) from error
         if free < least:
             raise ConfigError(
@@ -56,7 +57,9 @@ def check_file(path: str | PathLike[str] | None, *, replace: bool = True) -> Non
     if os.path.isdir(path):
         raise ConfigError(f"no file to write: expected a file's name, got the folder {path}. Name a file in it.")
     if not replace and os.path.lexists(path):
-        raise ConfigError(f"not replaced: expected a new file, got {path}, which is there. Name another, or --overwrite.")
+        raise ConfigError(
+            f"not replaced: expected a new file, got {path}, which is there. Name another, or --overwrite."
+        )
     check_writable(Path(path).parent)
 
 
@@ -72,7 +75,9 @@ def check_ours(folder: str | PathLike[str], marks: Iterable[str], what: str) -> 
         ConfigError: it holds something, and none of the marks.
     """
     path = Path(folder)
-    others = [item for item in path.iterdir() if item.suffix != ".tmp"] if path.is_dir() else []  # .tmp: of a killed run
+    others = (
+        [item for item in path.iterdir() if item.suffix != ".tmp"] if path.is_dir() else []
+    )  # .tmp: of a killed run
     if others and not any((path / mark).exists() for mark in marks):
         raise ConfigError(
             f"foreign folder: expected a new or empty folder, or one of {what}, got {path} with other files in it. "

@@ -172,7 +172,9 @@ def test_classify_goes_through_folders_and_past_broken_files(
         (tmp_path / "folder" / name).write_bytes(picture.read_bytes())
     (tmp_path / "folder" / "notes.txt").write_text("no picture")
     (tmp_path / "folder" / "a0.png").write_bytes(picture.read_bytes()[:60])
-    done = runner.invoke(app, ["classify", str(tmp_path / "folder"), str(tmp_path / "gone.png"), "--adapter", str(adapter), *more])
+    done = runner.invoke(
+        app, ["classify", str(tmp_path / "folder"), str(tmp_path / "gone.png"), "--adapter", str(adapter), *more]
+    )
     assert done.exit_code == 1
     faults = [line for line in done.stderr.splitlines() if "folder/a0.png: " in line or "gone.png: " in line]
     assert len(faults) == 2
@@ -182,14 +184,16 @@ def test_classify_goes_through_folders_and_past_broken_files(
         names = [str(Path(line["image"]).relative_to(tmp_path)) for line in lines]
         assert names == ["folder/a.png", "folder/a0.png", "folder/b/1.PNG", "folder/b/2.png", "gone.png"]
         assert [line.get("image_index") for line in lines] == [0, None, 2, 3, None]
-        assert [("error" in line, "risk" in line) for line in lines] == [(fault, not fault) for fault in (0, 1, 0, 0, 1)]
+        assert [("error" in line, "risk" in line) for line in lines] == [
+            (fault, not fault) for fault in (0, 1, 0, 0, 1)
+        ]
     else:
         assert "notes.txt" not in done.stdout and "1.PNG" in "".join(done.stdout.split())
 
 
 def test_a_folder_without_pictures_is_refused(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="nothing to judge: expected pictures in .*empty, got 0 other files"):
+    with pytest.raises(DataError, match=r"nothing to judge: expected pictures in .*empty, got 0 other files"):
         run("classify", tmp_path / "empty", "--adapter", adapter)
 
 

@@ -137,7 +137,9 @@ def test_a_finished_training_whose_place_is_gone_is_kept(
     monkeypatch.setattr(SafetyAttachment, "save_pretrained", full)
     monkeypatch.setenv("TMPDIR", str(here))
     monkeypatch.setattr("tempfile.tempdir", None)
-    with pytest.raises(ConfigError, match=r"not written to out.*No space left.*not lost: the adapter is in (.*)\. Copy") as told:
+    with pytest.raises(
+        ConfigError, match=r"not written to out.*No space left.*not lost: the adapter is in (.*)\. Copy"
+    ) as told:
         run(*TRAIN, "--out", "out", *runs)
     kept = Path(str(told.value).partition("the adapter is in ")[2].partition(". Copy")[0])
     assert kept == Path("runs/adapter") if runs else kept.is_relative_to(here)

@@ -32,8 +32,9 @@ def refusal(command: str) -> str:
 
 PLACES = [
     "classify picture.png --overlays {folder}",
-    "calibrate llava-pocket-safe --json {file}",
-    "calibrate llava-pocket-safe --cache {folder}",
+    "calibrate mine --json {file}",
+    "calibrate mine --cache {folder}",
+    "calibrate {folder}",
     "train --out {folder}",
     "train --out out --runs {folder}",
     "train --out out --cache {folder}",
@@ -74,7 +75,12 @@ def test_a_command_refuses_a_full_disk_before_any_work(
 
 @pytest.mark.parametrize(
     "command",
-    ["audit . --out thesis", "evaluate --suite pocket --out thesis", "evaluate audit --out thesis", "demo --out thesis"],
+    [
+        "audit . --out thesis",
+        "evaluate --suite pocket --out thesis",
+        "evaluate audit --out thesis",
+        "demo --out thesis",
+    ],
 )
 def test_a_command_refuses_somebody_elses_folder(command: str, here: Path) -> None:
     told = refusal(command)

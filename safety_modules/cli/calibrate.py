@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach
+from safety_modules.cli.outcome import check_own
 from safety_modules.cli.reading import (
     Categories,
     Formats,
@@ -59,6 +60,7 @@ def calibrate(
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
     if benign is None and data is None and reading.given():
         raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
+    check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
     options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
     labelled: Any = None

@@ -100,15 +100,17 @@ def extend_adapter(
     taxonomy = (config.safety if new_type is None else extend.extended_config(config.safety, new_type)).taxonomy
 
     safety = base(folder)
-    metadata: dict[str, Any] = {name: value for name, value in config.metadata.items() if name not in ("calibration", RUN)}
+    metadata: dict[str, Any] = {
+        name: value for name, value in config.metadata.items() if name not in ("calibration", RUN)
+    }
     if new_type is not None:
         records = training.records(safety, taxonomy)
         extend.extend_safety(
             safety, records, new_type, rule, chosen.recipes[0], output_dir=training.runs, cache_dir=training.features
         )
-        about = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
+        about: dict[str, Any] = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
         changes = {"recipe_changes": chosen.changes["stage1.yaml"]} if chosen.changes else {}
-        metadata["added"] = {**_added(metadata), new_type: about | changes}
+        metadata["added"] = {**_added(metadata), new_type: {**about, **changes}}
     elif remove_type is not None:
         extend.remove_type(safety, remove_type)
         metadata["added"] = {name: value for name, value in _added(metadata).items() if name != remove_type}

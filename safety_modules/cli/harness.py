@@ -59,7 +59,7 @@ def evaluate(
             raise ConfigError("nothing to evaluate on: expected --suite, got none. Name a benchmark.")
         typer.echo(context.get_help())
         return
-    from safety_modules.bases import find_base
+    from safety_modules.bases import find_base, local_config
     from safety_modules.evaluation.harness import manifest
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
@@ -82,6 +82,8 @@ def evaluate(
     for spec in specs:
         check_spec(spec, adapter)
     folder = None if model is None else find_base(model)
+    if folder is not None:
+        local_config(folder)
     sample = draw(benchmark(suite), None if data is None else data_folder(data), part or (), limit, seed, progress=True)
     judges = [make_judge(spec) for spec in judge or [DEFAULT_JUDGE]]
     limits = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "max_judge_errors": max_judge_errors}

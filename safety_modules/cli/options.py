@@ -49,12 +49,8 @@ def writable_folder(path: Path | None) -> Path | None:
     return path
 
 
-Json = Annotated[
-    Path | None, typer.Option("--json", callback=writable_file, help="Write the numbers to this file.")
-]
-Cache = Annotated[
-    Path | None, typer.Option(callback=writable_folder, help="Keep vision features here between runs.")
-]
+Json = Annotated[Path | None, typer.Option("--json", callback=writable_file, help="Write the numbers to this file.")]
+Cache = Annotated[Path | None, typer.Option(callback=writable_folder, help="Keep vision features here between runs.")]
 
 
 def load_base(model: str | Path | None, quantize: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:

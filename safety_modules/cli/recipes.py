@@ -66,9 +66,7 @@ def read_recipes(
     paths = [recipe_file(name) for name in names]
     found = [Recipe.from_yaml(path) for path in paths] or ([] if default is None else [default])
     changes = _changes([recipe.stage for recipe in found], steps, settings or ())
-    recipes = [
-        recipe.changed(**changes[place]) if changes[place] else recipe for place, recipe in enumerate(found)
-    ]
+    recipes = [recipe.changed(**changes[place]) if changes[place] else recipe for place, recipe in enumerate(found)]
     keys = [f"stage{recipe.stage}.yaml" for recipe in recipes]
     return Chosen(
         recipes,
@@ -92,7 +90,9 @@ def _changes(stages: Sequence[int], steps: int | None, settings: Sequence[str]) 
         if not dot and key in STAGE_2_ONLY and 2 in stages:
             wanted = {2}
         if not wanted & set(stages):
-            raise ConfigError(f"--set refused: expected a stage that is trained ({stages}), got {setting!r}. Correct it.")
+            raise ConfigError(
+                f"--set refused: expected a stage that is trained ({stages}), got {setting!r}. Correct it."
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:

@@ -22,7 +22,9 @@ AT_ONCE = 64
 
 
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="Pictures to judge, or folders of them with all that is inside.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures to judge, or folders of them with all that is inside.")
+    ],
     adapter: Adapter = None,
     model: Model = None,
     quantize: Quantize = None,
@@ -43,7 +45,9 @@ def classify(
     safety = attach(model, adapter, quantize, dtype)
     table, broken = _table(), 0
     for start in range(0, len(paths), AT_ONCE):
-        for number, (path, verdict, picture) in enumerate(_judged(safety, paths[start : start + AT_ONCE], question), start):
+        for number, (path, verdict, picture) in enumerate(
+            _judged(safety, paths[start : start + AT_ONCE], question), start
+        ):
             if isinstance(verdict, str):
                 broken += 1
                 typer.secho(f"{path}: {verdict}", fg="red", err=True)
@@ -69,7 +73,7 @@ def classify(
 def pictures_in(given: Sequence[Path]) -> tuple[list[Path], int]:
     """Pictures among files and in folders, in the order of names; and how many other files the folders hold.
 
-    Names that begin with a dot are passed over, as by the reader of folders. A file that is named is always one of them.
+    Names that begin with a dot are passed over. A file that is named always counts as a picture.
 
     Raises:
         DataError: folders without a picture.
@@ -127,6 +131,17 @@ def _cells(path: Path, verdict: "Verdict") -> tuple[str, ...]:
 
     name = f"[red]{verdict.type}[/red]" if verdict.flagged else "[green]not flagged[/green]"
     return escape(str(path)), name, verdict.level, f"{verdict.risk:.3f}", verdict.rule or ""
+
+
+def path(
+    name: Annotated[
+        str, typer.Argument(help="A shipped model, adapter, recipe or accelerate/... configuration; policy.")
+    ],
+) -> None:
+    """Where something that comes with the package lies, to look at it, copy it, or hand it to another program."""
+    from safety_modules.paths import shipped_path
+
+    typer.echo(shipped_path(name))
 
 
 def inspect(

@@ -10,7 +10,12 @@ from safety_modules.cli.options import Json, Overwrite, new_file, writable_folde
 if TYPE_CHECKING:
     from safety_modules.evaluation.contest.trainings import Budget
 
-Out = Annotated[Path, typer.Option(callback=writable_folder, help="Folder for weights, logs and features; an interrupted run in it goes on.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        callback=writable_folder, help="Folder for weights, logs and features; an interrupted run in it goes on."
+    ),
+]
 Records = Annotated[int | None, typer.Option(min=1, help="Training records with a picture; default: 28,000.")]
 Effort = Annotated[float | None, typer.Option(min=0.0001, help="Share of the recipes' steps; default: all.")]
 Calibration = Annotated[int | None, typer.Option(min=1, help="Benign records thresholds are set on; default: 2,000.")]

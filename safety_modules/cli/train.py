@@ -68,7 +68,8 @@ def train(
     """Train safety modules in two stages, and save an adapter. Pocket's is calibrated too.
 
     With --runs any interruption is survived: the same command goes on, and a finished run is not trained again. Another
-    recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several processes: accelerate launch ... -m safety_modules train ...
+    recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several
+    processes: accelerate launch ... -m safety_modules train ...
     """
     reading = Reading(format, images, categories, level, question, streaming)
     if skip_bad and runs is None:
