@@ -1,4 +1,4 @@
-"""A name is a path if something of it is here, then something shipped, then a hub id, and no mistyped path by accident."""
+"""A name is a path if something of it is here, then something shipped, then a hub id; never by accident."""
 
 from pathlib import Path
 from typing import Any

@@ -109,8 +109,9 @@ def extend_adapter(
             safety, records, new_type, rule, chosen.recipes[0], output_dir=training.runs, cache_dir=training.features
         )
         about: dict[str, Any] = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
-        changes = {"recipe_changes": chosen.changes["stage1.yaml"]} if chosen.changes else {}
-        metadata["added"] = {**_added(metadata), new_type: {**about, **changes}}
+        if chosen.changes:
+            about["recipe_changes"] = chosen.changes["stage1.yaml"]
+        metadata["added"] = {**_added(metadata), new_type: about}
     elif remove_type is not None:
         extend.remove_type(safety, remove_type)
         metadata["added"] = {name: value for name, value in _added(metadata).items() if name != remove_type}

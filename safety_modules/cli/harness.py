@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, load_base
 from safety_modules.errors import ConfigError
 
@@ -95,6 +96,7 @@ def evaluate(
     name = "llava-pocket"
     if model is not None and folder is not None:
         name = (folder.resolve() if Path(model).exists() else Path(model)).name
+    goes_on(context)
     report = harness.evaluate(
         sample,
         [partial(make_system, spec, base, processor, adapter) for spec in specs],
