@@ -10,6 +10,7 @@ from safety_modules.config import BaseSizes
 from safety_modules.errors import ConfigError
 from safety_modules.hub import download, hub_id
 from safety_modules.paths import shipped
+from safety_modules.records.extras import install
 
 # Where these checkpoints' text config differs from transformers' LlamaConfig, whose defaults are the 7B's.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -150,8 +151,7 @@ def quantisation(way: str, dtype: Any) -> Any:
         raise ConfigError(f"unknown quantisation: expected {' or '.join(QUANTISED)}, got {way!r}. Pick one of them.")
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"base not quantised: expected the package bitsandbytes for {way}, got none. "
-            "pip install 'safety-modules[quant]'."
+            f"base not quantised: expected the package bitsandbytes for {way}, got none. {install('quant')}"
         )
     # Full paths: a bare "vision_tower" does not skip it, and the head is trained on features of an exact tower.
     skipped = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]

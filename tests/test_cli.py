@@ -192,7 +192,7 @@ def test_classify_goes_through_folders_and_past_broken_files(
 
 def test_a_folder_without_pictures_is_refused(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="nothing to judge: expected pictures in .*empty, got 0 other files"):
+    with pytest.raises(DataError, match=r"nothing to judge: expected pictures in .*empty, got 0 other files"):
         run("classify", tmp_path / "empty", "--adapter", adapter)
 
 

@@ -20,7 +20,7 @@ from safety_modules.records.formats.base import Format
 from safety_modules.records.recognise import recognise
 from safety_modules.records.source import UNKNOWN_KEY, ReadOptions, Source
 from safety_modules.training.files import write_whole
-from safety_modules.training.progress import track
+from safety_modules.training.progress import say, track
 
 Pathlike = str | PathLike[str]
 MOST_WORKERS = 16
@@ -114,6 +114,8 @@ def audit(
     store = Store(folder, taxonomy)
     try:
         auditor = Auditor(parts, parts.pixels.decoder, store, size, _workers(workers))
+        if store.rows:
+            say(f"resuming at row {store.rows:,}", progress)
         total = None if streaming else _count(source, form, progress)
         source.left_out.clear()
         with track("judged", total, progress) as advance:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach
+from safety_modules.cli.outcome import check_own
 from safety_modules.cli.reading import (
     Categories,
     Formats,
@@ -72,6 +73,7 @@ def calibrate(
         raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
     if type and all_types:
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
+    check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
     options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
     labelled: Any = None

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Cache, Json, Overwrite, attach, new_file
 from safety_modules.errors import ConfigError
 
@@ -115,6 +116,7 @@ def new_type(
 
 
 def audit(
+    context: typer.Context,
     adapter: Adapter = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
@@ -140,6 +142,7 @@ def audit(
     if out is not None:
         check_ours(out, (DATA,), "an `evaluate audit`")
         check_writable(out)
+        goes_on(context)
     with TemporaryDirectory(prefix="safety-modules-") as folder:
         results = evaluate_audit(out or folder, samples, given, share=share, seed=seed)
     print_audit(results)

@@ -106,9 +106,10 @@ def extend_adapter(
         extend.extend_safety(
             safety, records, new_type, rule, chosen.recipes[0], output_dir=training.runs, cache_dir=training.features
         )
-        about = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
-        changes = {"recipe_changes": chosen.changes["stage1.yaml"]} if chosen.changes else {}
-        metadata["added"] = {**_added(metadata), new_type: about | changes}
+        about: dict[str, Any] = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
+        if chosen.changes:
+            about["recipe_changes"] = chosen.changes["stage1.yaml"]
+        metadata["added"] = {**_added(metadata), new_type: about}
     elif remove_type is not None:
         extend.remove_type(safety, remove_type)
         metadata["added"] = {name: value for name, value in _added(metadata).items() if name != remove_type}

@@ -71,7 +71,7 @@ def classify(
 def pictures_in(given: Sequence[Path]) -> tuple[list[Path], int]:
     """Pictures among files and in folders, in the order of names; and how many other files the folders hold.
 
-    Names that begin with a dot are passed over, as by the reader of folders. A file that is named is always one of them.
+    Names that begin with a dot are passed over. A file that is named always counts as a picture.
 
     Raises:
         DataError: folders without a picture.
@@ -131,6 +131,17 @@ def _cells(path: Path, verdict: "Verdict") -> tuple[str, ...]:
     nearest = "" if verdict.flagged else f" ({type})"
     level = verdict.level if verdict.flagged else ""
     return escape(str(path)), name, level, f"{verdict.scores[type]:.2f}", f"{verdict.limits[type]:.2f}{nearest}"
+
+
+def path(
+    name: Annotated[
+        str, typer.Argument(help="A shipped model, adapter, recipe or accelerate/... configuration; policy.")
+    ],
+) -> None:
+    """Where something that comes with the package lies, to look at it, copy it, or hand it to another program."""
+    from safety_modules.paths import shipped_path
+
+    typer.echo(shipped_path(name))
 
 
 def inspect(

@@ -7,6 +7,7 @@ import typer
 
 from safety_modules.cli.calibrate import save_calibrated
 from safety_modules.cli.extend import Training, extend_adapter, refuse_with_extend, refuse_without_extend
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Cache, Dtype, Model, Overwrite, Preset, Quantize, attach, load_base
 from safety_modules.cli.outcome import Outcome
 from safety_modules.cli.reading import (
@@ -27,6 +28,7 @@ POCKET_RECIPES = ("llava-pocket/stage1", "llava-pocket/stage2")
 
 
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     model: Model = None,
     quantize: Quantize = None,
@@ -70,8 +72,11 @@ def train(
     """Train safety modules in two stages, and save an adapter. Pocket's is calibrated too.
 
     With --runs any interruption is survived: the same command goes on, and a finished run is not trained again. Another
-    recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several processes: accelerate launch ... -m safety_modules train ...
+    recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several
+    processes: accelerate launch ... -m safety_modules train ...
     """
+    if runs is not None:
+        goes_on(context)
     reading = Reading(format, images, categories, level, question, streaming, image_key)
     if skip_bad and runs is None:
         raise ConfigError("no place for the list of bad records: expected --runs with --skip-bad, got none. Name it.")

@@ -12,6 +12,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.attachment import SafetyAttachment, attached_to
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.places import check_writable
+from safety_modules.records.extras import install
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record
@@ -165,9 +166,7 @@ def _with_images(data: GoodRecords) -> GoodRecords:
 
 def _check_output(output: Path | None, tensorboard: bool) -> None:
     if tensorboard and find_spec("tensorboard") is None:
-        raise ConfigError(
-            "no TensorBoard log: expected the package tensorboard, got none. pip install 'safety-modules[tensorboard]'."
-        )
+        raise ConfigError(f"no TensorBoard log: expected the package tensorboard, got none. {install('tensorboard')}")
     if output is None:
         if tensorboard:
             raise ConfigError("no TensorBoard log: expected an output_dir to write it to, got None. Name one.")
