@@ -15,7 +15,7 @@ from safety_modules import pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.attach import attach_safety
 from safety_modules.cli import app, main
-from safety_modules.errors import ConfigError, SafetyModulesError
+from safety_modules.errors import ConfigError
 
 runner = CliRunner()
 COMMANDS = ("demo", "train", "calibrate", "classify", "inspect", "evaluate")
