@@ -190,8 +190,8 @@ class SafetyAttachment(Shelf):
             One verdict per image, in order.
 
         Raises:
-            GuardError: untrained modules, not exactly one of images and pixel_values, something that is no picture or no
-                question, or not one question per image.
+            GuardError: untrained modules, not exactly one of images and pixel_values, something that is no picture or
+                no question, or not one question per image.
             DataError: a picture is unreadable, or too large or thin to be judged; the message says which.
             AttachError: the base was changed since.
         """
