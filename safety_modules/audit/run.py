@@ -14,6 +14,7 @@ from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_run, remo
 from safety_modules.audit.stream import audited_format, rows
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
+from safety_modules.pocket.base import notice
 from safety_modules.policy import Policy
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.training.files import write_whole
@@ -116,6 +117,7 @@ def audit(
         summary = {
             **summarise(store.tables(VERDICTS), taxonomy),
             **about,
+            "notice": notice(parts.fingerprint),
             "left_out": dict(source.left_out),
             "seconds": round(seconds, 1),
             "pictures": pictures,

@@ -25,19 +25,24 @@ def classify(
     from rich.markup import escape
     from rich.table import Table
 
+    from safety_modules.pocket.base import notice
     from safety_modules.records.record import Record
 
     pictures = [
         Record(image=path, question="", answer=None, type="clean", level="safe").load_image() for path in images
     ]
-    verdicts = attach(model, adapter, quantize, dtype).classify(images=pictures, questions=question)
+    safety = attach(model, adapter, quantize, dtype)
+    verdicts = safety.classify(images=pictures, questions=question)
+    told = notice(safety.backbone.fingerprint())
+    if told:
+        typer.echo(told, err=True)
     if overlays is not None:
         overlays.mkdir(parents=True, exist_ok=True)
         for number, (path, picture, verdict) in enumerate(zip(images, pictures, verdicts, strict=True)):
             verdict.overlay(picture).save(overlays / f"{number:04d}_{path.stem}.png")
     if as_json:
         for path, verdict in zip(images, verdicts, strict=True):
-            typer.echo(json.dumps({"image": str(path), **verdict.to_dict()}))
+            typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), **({"notice": told} if told else {})}))
         return
     table = Table(header_style="bold")
     for column in ("picture", "verdict", "level", "risk", "rule"):
