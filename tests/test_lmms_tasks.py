@@ -93,7 +93,9 @@ def test_a_task_refers_to_what_exists_and_names_measures_of_parts_that_exist(pat
     assert module == docs.__name__ and callable(getattr(docs, function))
     assert found["task"] == path.stem == f"safety_{function}"
     suite = registry.benchmark(function.replace("_", "-"))
-    names = {f"{measure}_{matcher}" for measure in ("asr", "content", "over_refusal") for matcher in MATCHERS} | {"accuracy"}
+    names = {f"{measure}_{matcher}" for measure in ("asr", "content", "over_refusal") for matcher in MATCHERS} | {
+        "accuracy"
+    }
     known = names | {f"{name}_{part}" for name in names for part in suite.parts}
     assert {metric["metric"] for metric in found["metric_list"]} <= known
     assert (TASKS / found["include"]).is_file()
