@@ -92,6 +92,7 @@ class Summary(BaseModel):
     images_per_second: float
     versions: dict[str, str]
     errors: list[Unreadable]
+    notice: str | None = None
     label_disagreements: Doubts = Doubts(count=0, rows=[])
     animations: Animations = Animations()
 

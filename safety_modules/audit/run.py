@@ -14,6 +14,7 @@ from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, ch
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
 from safety_modules.pictures import reading
+from safety_modules.pocket.base import notice
 from safety_modules.policy import Policy
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.base import Format
@@ -130,6 +131,7 @@ def audit(
         summary = {
             **summarise(store.tables(VERDICTS), taxonomy),
             **about,
+            "notice": notice(parts.fingerprint),
             "left_out": dict(source.left_out),
             "seconds": round(seconds, 1),
             "pictures": pictures,

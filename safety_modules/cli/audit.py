@@ -82,6 +82,8 @@ def audit(
         batch_size=batch_size,
         workers=workers,
     )
+    if found.get("notice"):
+        typer.echo(found["notice"])
     names = ("scored", "duplicates", "unreadable", "text_only")
     counts = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in names)
     typer.echo(f"{found['rows']} rows: {counts}; {found['images_per_second']} pictures a second")

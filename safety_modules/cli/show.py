@@ -41,8 +41,13 @@ def classify(
     """
     from rich.console import Console
 
+    from safety_modules.pocket.base import notice
+
     paths, others = pictures_in(images)
     safety = attach(model, adapter, quantize, dtype)
+    if told := notice(safety.backbone.fingerprint()):
+        typer.echo(told, err=True)
+    about = {"notice": told} if told else {}
     table, broken = _table(), 0
     for start in range(0, len(paths), AT_ONCE):
         for number, (path, verdict) in enumerate(_judged(safety, paths[start : start + AT_ONCE], question), start):
@@ -56,7 +61,7 @@ def classify(
                 overlays.mkdir(parents=True, exist_ok=True)
                 verdict.overlay(path).save(overlays / f"{number:04d}_{path.stem}.png")
             if as_json:
-                typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), "image_index": number}))
+                typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), "image_index": number, **about}))
             else:
                 table.add_row(*_cells(path, verdict))
     if table.row_count:
