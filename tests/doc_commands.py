@@ -9,7 +9,20 @@ import typer
 from safety_modules.cli import app
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PROGRAMS = ("safety-modules", "accelerate", "python", "make", "pip", "lmms-eval", "hf", "open", "export", "cp", "git")
+PROGRAMS = (
+    "safety-modules",
+    "accelerate",
+    "python",
+    "make",
+    "pip",
+    "lmms-eval",
+    "hf",
+    "open",
+    "export",
+    "cat",
+    "cp",
+    "git",
+)
 """What a command of a page may begin with, after variables of the environment (NAME=value)."""
 
 
@@ -40,7 +53,7 @@ def blocks(text: str) -> list[tuple[str, str]]:
             found += [(fence.start() + place, "command", _checked(line)) for place, line in enumerate(_lines(body))]
     plain = FENCE.sub(lambda fence: re.sub(r"[^\n]", " ", fence[0]).replace(" ", ".", 1), text)
     plain = re.sub(r"\\\n {4,}", lambda cut: " " * len(cut[0]), plain)
-    for line in re.finditer(r"^ {4}(\S.*)$", plain, re.MULTILINE):
+    for line in re.finditer(r"^ {4}([^\s#].*)$", plain, re.MULTILINE):
         found.append((line.start(), "command", _checked(re.sub(r" {2,}", " ", line[1]))))
     return [(kind, body) for _, kind, body in sorted(found)]
 
@@ -63,7 +76,7 @@ def parse(words: list[str]) -> None:
 
 
 def _lines(body: str) -> list[str]:
-    return [line for line in re.sub(r"\\\n *", "", body).splitlines() if line.strip()]
+    return [line for line in re.sub(r"\\\n *", "", body).splitlines() if line.strip() and line[0] != "#"]
 
 
 def _program(line: str) -> str:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from safety_modules.attach import attach_safety
+from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
 from safety_modules.evaluation.answers import Answers, ask, encode
@@ -179,6 +181,16 @@ def test_too_few_samples_for_a_toggle_are_an_error(tiny_base: Any, processor: An
             evaluate_pocket(safety, samples=2, progress=False)
     finally:
         safety.detach()
+
+
+def test_an_added_type_is_said_not_to_be_measured(tiny_base: Any, processor: Any) -> None:
+    safety = attach_safety(tiny_base, processor, config=SafetyConfig().with_added(("allergen",)))
+    try:
+        results = evaluate_pocket(safety, samples=16, progress=False)
+    finally:
+        safety.detach()
+    assert results["added_types"] == ["allergen"]
+    assert set(results["toggle"]) == set(DEFAULT_TAXONOMY.types)
 
 
 def test_answers_come_back_in_order_whatever_the_batches(tiny_base: Any, processor: Any) -> None:

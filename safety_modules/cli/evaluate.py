@@ -34,6 +34,8 @@ def pocket(
     else:
         results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)
         print_results(results)
+        if added := results.get("added_types"):
+            typer.echo(f"Not measured: {', '.join(added)}. Pocket's test data has no attacks of added types.")
     if json_file is not None:
         write_json(json_file, results)
 
