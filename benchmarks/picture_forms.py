@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import transformers
 from PIL import Image
 from transformers.image_transforms import convert_to_rgb
@@ -123,7 +122,11 @@ FORMS = {
     "JPEG": Form("jpg", rgb, rgb, {"quality": 95}, exact=False),
     "JPEG, CMYK": Form("jpg", lambda image: rgb(image).convert("CMYK"), rgb, {"quality": 97}, exact=False),
     "WebP": Form("webp", rgb, rgb, {"quality": 95}, exact=False),
-    "AVIF": Form("avif", rgb, rgb, {"quality": 95}, exact=False),
+    **(
+        {"AVIF": Form("avif", rgb, rgb, {"quality": 95}, exact=False)}
+        if ".avif" in Image.registered_extensions()
+        else {"JPEG 2000": Form("jp2", rgb, rgb)}  # before Pillow 11.3
+    ),
     "BMP": Form("bmp", rgb, rgb),
     "TIFF, LZW": Form("tif", rgb, rgb, {"compression": "tiff_lzw"}),
     "PNG, palette": Form("png", lambda image: rgb(image).quantize(256), rgb, exact=False),
@@ -143,6 +146,8 @@ def save(form: Form, image: Image.Image, path: Path) -> Path:
 
 def measure(folder: Path, pictures: list[Image.Image], workers: int = 0) -> dict[str, dict[str, Any]]:
     """Audit every picture in every form; by form: `plain` (found as plain PNG), `found` of these, `difference`."""
+    import pyarrow.parquet as pq
+
     data = folder / "pictures"
     for name, form in FORMS.items():
         (data / name).mkdir(parents=True)
