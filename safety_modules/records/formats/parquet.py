@@ -55,7 +55,7 @@ class Parquet(Table):
             with parquet.ParquetWriter(place, file.schema_arrow, compression=codec) as writer:
                 for group in range(groups):
                     table = file.read_row_group(group)
-                    writer.write_table(table.take([k for k in range(len(table)) if next(numbers) not in drop]))
+                    writer.write_table(table.filter([next(numbers) not in drop for _ in range(len(table))]))
 
 
 def _opened(source: Source) -> Iterator[tuple[Path, Any, str]]:
