@@ -1,24 +1,23 @@
 """Adapters on a model hub: found by id, downloaded into huggingface_hub's cache, and uploaded."""
 
 import os
-import re
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
 from safety_modules.adapter_format import CONFIG_FILE, LORA_CONFIG_FILE, LORA_FILE, SAFETY_FILE
+from safety_modules.bases import HUB_ID
 from safety_modules.errors import AdapterError
 
 FILES = [CONFIG_FILE, SAFETY_FILE, LORA_CONFIG_FILE, LORA_FILE]
 """What is downloaded and uploaded: the format's own files and no other."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_adapter(adapter: str | PathLike[str], revision: str | None = None) -> Path:
     """The local folder of an adapter, downloaded first if it is on the hub.
 
     A `Path`, or a string that names something on this disk, is that folder. Any other string of the form
-    "owner/name" is a hub id.
+    "owner/name" is a hub id, unless a folder "owner" is here, which makes it a mistyped path.
 
     Args:
         adapter: folder or hub id.
@@ -30,10 +29,21 @@ def find_adapter(adapter: str | PathLike[str], revision: str | None = None) -> P
 
     Does not cover: checking what was downloaded; `read_adapter` does.
     """
-    if not isinstance(adapter, str) or os.path.exists(adapter) or not _HUB_ID.fullmatch(adapter):
+    if not isinstance(adapter, str) or os.path.exists(adapter) or not HUB_ID.fullmatch(adapter):
         if revision is not None:
             raise AdapterError(adapter, ["a revision of a folder: expected one only with a hub id. Leave it out."])
         return Path(adapter)
+    beside = Path(adapter).parent
+    if revision is None and beside.is_dir():
+        alike = get_close_matches(Path(adapter).name, os.listdir(beside), 1)
+        meant = f"{beside / alike[0]}" if alike else "the right name"
+        raise AdapterError(
+            adapter,
+            [
+                f"not found: expected a folder {Path(adapter).name!r} in {beside}, which is here, got none. Pass "
+                f"{meant}; or, for the hub's repository of this name, a revision too."
+            ],
+        )
     import huggingface_hub
 
     try:

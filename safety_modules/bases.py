@@ -1,11 +1,16 @@
 """Base models: published ones by name, with sizes from their configuration alone; and how to load one in 4 or 8 bit."""
 
+import re
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safety_modules.config import BaseSizes
 from safety_modules.errors import ConfigError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+"""What a name on the hub looks like."""
 
 # Where these checkpoints' text config differs from transformers' LlamaConfig, whose defaults are the 7B's.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -47,15 +52,16 @@ def published_config(name: str) -> Any:
     return LlavaConfig(vision_config=vision, text_config=LlamaConfig(**PUBLISHED[name]))
 
 
-def local_config(folder: Path) -> Any:
-    """The LlavaConfig in a folder with a checkpoint.
+def local_config(folder: str | PathLike[str]) -> Any:
+    """The LlavaConfig in a folder with a checkpoint; or of one on the hub, where a string is its id and no folder.
 
     Raises:
         ConfigError: none, a damaged one, or not a LLaVA-1.5's: transformers would make one of random weights of it.
     """
     from transformers import AutoConfig, LlavaConfig
 
-    if not (folder / "config.json").is_file():
+    on_hub = isinstance(folder, str) and HUB_ID.fullmatch(folder) and not Path(folder).exists()
+    if not on_hub and not (Path(folder) / "config.json").is_file():
         raise ConfigError(f"no base model: expected a folder with config.json, got {folder}. Check the name.")
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -68,8 +74,12 @@ def local_config(folder: Path) -> Any:
     return config
 
 
-def load_whole(folder: Path, **options: Any) -> tuple[Any, Any]:
-    """Base and processor from a folder, as `from_pretrained` gives them.
+def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
+    """Base and processor from a folder or the hub, as `from_pretrained` gives them: the project's one way to load both.
+
+    Args:
+        base: folder, or id on the hub.
+        options: of `from_pretrained`.
 
     Raises:
         ConfigError: a tensor is missing or has another shape, where transformers would take random numbers; or there is
@@ -77,19 +87,35 @@ def load_whole(folder: Path, **options: Any) -> tuple[Any, Any]:
     """
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    local_config(folder)
+    local_config(base)
     try:
-        processor = AutoProcessor.from_pretrained(folder)
-        base, found = LlavaForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **options)
+        processor = AutoProcessor.from_pretrained(base)
+        return load_weights(LlavaForConditionalGeneration, base, "base", **options), processor
     except (OSError, ValueError) as error:
-        raise ConfigError(f"base not loaded: expected weights and a processor in {folder}, got {error}") from error
+        raise ConfigError(f"base not loaded: expected weights and a processor in {base}, got {error}") from error
+
+
+def load_weights(kind: Any, where: str | PathLike[str], what: str, **options: Any) -> Any:
+    """A model of this class from a folder or the hub, all of it.
+
+    Args:
+        kind: transformers' class.
+        where: folder, or id on the hub.
+        what: it is to be, for the error.
+        options: of `from_pretrained`.
+
+    Raises:
+        ConfigError: a tensor is missing or has another shape, where transformers would take random numbers.
+        OSError, ValueError: transformers' own.
+    """
+    model, found = kind.from_pretrained(where, output_loading_info=True, **options)
     wrong = sorted({str(name) for kind in ("missing_keys", "mismatched_keys") for name in found.get(kind, ())})
     if wrong:
         raise ConfigError(
-            f"base not whole: expected every tensor of {folder}, got none or another shape for "
+            f"{what} not whole: expected every tensor of {where}, got none or another shape for "
             f"{', '.join(wrong[:5])}. Download it again."
         )
-    return base, processor
+    return model
 
 
 def published_sizes(name: str) -> BaseSizes:

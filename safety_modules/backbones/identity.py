@@ -152,7 +152,7 @@ def digests(parts: Parts, feature_layer: Any, language: bool = True) -> dict[str
     }
 
 
-def used_layers(tower: nn.Module, feature_layer: Any) -> tuple[nn.ModuleList, list[int]]:
+def used_layers(tower: Any, feature_layer: Any) -> tuple[nn.ModuleList, list[int]]:
     """The tower's layers, and which of their outputs are the features, counted from the embeddings' output, 0."""
     layers = tower.encoder.layers if hasattr(tower, "encoder") else tower.vision_model.encoder.layers
     places = [feature_layer] if isinstance(feature_layer, int) else feature_layer

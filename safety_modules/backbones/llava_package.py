@@ -178,6 +178,10 @@ class LlavaPackage(LlavaBackbone):
         return [part for part in parts if any(True for _ in part.parameters())]  # between them: activations
 
     @property
+    def _holders(self) -> Sequence[nn.Module]:
+        return self.model, self.model.get_model(), self.model.get_vision_tower()
+
+    @property
     def _feature_layer(self) -> Any:
         return self.model.get_vision_tower().select_layer
 
