@@ -180,7 +180,8 @@ def _summed(module: nn.Module, rows: int | None = None) -> Iterator[tuple[str, b
             )
         whole = tensor[:rows] if tensor.ndim > 1 else tensor
         table = _rounded(whole).reshape(len(whole) if whole.ndim > 1 else 1, -1)  # (rows, columns)
-        words = functional.pad(table, (0, -table.shape[1] % 4)).contiguous().view(torch.int64)
+        short = -table.shape[1] % 4
+        words = (functional.pad(table, (0, short)) if short else table.contiguous()).view(torch.int64)
         sums = torch.cat([words.sum(0), words.sum(1)]).cpu()
         yield name, f"{tuple(whole.shape)}".encode() + sums.numpy().tobytes()
 
