@@ -98,11 +98,11 @@ class LlavaPackage(LlavaBackbone):
             )
         pictures = getattr(processor, "image_processor", None) or model.get_vision_tower().image_processor
         chat = SplitChatFormat(tokenizer, int(IMAGE_TOKEN_INDEX))
-        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
-        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
         # The package keeps the vision tower inside the language model, where LoRA must not find it.
         self._blocks = nn.Module()
         self._blocks.layers = model.get_model().layers
+        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
+        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
 
     @property
     def language_model(self) -> nn.Module:
