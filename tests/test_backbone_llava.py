@@ -129,7 +129,7 @@ def test_detached_package_model_is_bit_identical(package, converted, processor, 
     inputs = ask_package(*ROWS)
     attributes, grads = set(vars(package)), [parameter.requires_grad for parameter in package.parameters()]
     modules = [(name, type(part), part.training) for name, part in package.named_modules()]
-    safety = attach_safety(package, processor.tokenizer)
+    safety = attach_as_trained(package, processor.tokenizer)
     with pytest.raises(AttachError, match="already attached"):
         attach_safety(package, processor.tokenizer)
     package.generate(**inputs, **OPTIONS, policy=flag_everything())
@@ -161,7 +161,7 @@ def test_training_sees_the_same_logits_as_on_transformers(package, safety, folde
 
 
 def test_what_the_package_would_do_wrongly_is_refused(package, processor, ask_package):
-    attach_safety(package, processor.tokenizer)
+    attach_as_trained(package, processor.tokenizer)
     inputs = ask_package(*ROWS)
     package.config.tokenizer_padding_side = "right"
     with pytest.raises(GuardError, match="Set it to 'left'"):
@@ -171,6 +171,18 @@ def test_what_the_package_would_do_wrongly_is_refused(package, processor, ask_pa
     package.config.tokenizer_model_max_length = 20
     with pytest.raises(GuardError, match="at most 20 tokens"):
         package.generate(**inputs, **OPTIONS, policy=flag_everything())
+
+
+def test_a_method_set_on_the_instance_and_a_changed_tower_are_noticed(package, processor, ask_package):
+    package.encode_images = package.encode_images
+    with pytest.raises(AttachError, match="own encode_images, got an attribute of this instance"):
+        attach_safety(package, processor.tokenizer)
+    del package.encode_images
+    attach_as_trained(package, processor.tokenizer)
+    with torch.no_grad():
+        package.get_vision_tower().vision_tower.get_input_embeddings().weight.mul_(2)
+    with pytest.raises(AttachError, match=r"base changed: .* digest"):
+        package.generate(**ask_package(*ROWS), **OPTIONS)
 
 
 @pytest.mark.parametrize(

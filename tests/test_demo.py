@@ -87,7 +87,7 @@ def test_a_base_that_training_changed_is_reported(
 ) -> None:
     def meddle(safety: Any, **_options: Any) -> dict[str, Any]:
         with torch.no_grad():
-            next(safety.backbone.model.parameters()).view(-1)[0].add_(1)
+            safety.backbone.model.lm_head.weight.view(-1)[0].add_(1)
         return {}
 
     monkeypatch.setattr(demo, "evaluate_pocket", meddle)

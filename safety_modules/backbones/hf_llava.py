@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -98,6 +99,7 @@ class HFLlava(LlavaBackbone):
                 f"processor does not belong to the model: expected {token!r} to have id "
                 f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
+        _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
         super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id))
 
     @property
@@ -149,7 +151,8 @@ class HFLlava(LlavaBackbone):
 
     @property
     def _parts(self) -> identity.Parts:
-        inner, language = self.model.model, inner_module(self.language_model)
+        inner: Any = self.model.model
+        language: Any = inner_module(self.language_model)
         return identity.Parts(
             tower=inner_module(inner.vision_tower),
             projector=[getattr(inner_module(inner.multi_modal_projector), name) for name in ("linear_1", "linear_2")],
@@ -157,6 +160,10 @@ class HFLlava(LlavaBackbone):
             language={"layers": language.layers, "norm": language.norm},
             words=self.chat.tokenizer.vocab_size,
         )
+
+    @property
+    def _holders(self) -> Sequence[nn.Module]:
+        return self.model, self.model.model
 
     @property
     def _feature_layer(self) -> Any:
@@ -174,3 +181,22 @@ class HFLlava(LlavaBackbone):
 
     def pixel_settings(self) -> dict[str, Any]:
         return identity.pixel_settings(self.processor.image_processor)
+
+
+_TOKEN_SETTINGS = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy")
+
+
+def _check_image_tokens(processor: Any, token: str, image_token_id: int, expected: int) -> None:
+    """Refuse a processor that gives a picture another number of tokens than the model gives it features."""
+    got: Any
+    try:
+        picture = Image.new("RGB", (64, 64))
+        got = list(processor(images=picture, text=token)["input_ids"][0]).count(image_token_id)
+    except Exception as error:  # the processor's, of whatever kind, and about a setting that is missing
+        got = f"{type(error).__name__}: {str(error).rstrip('.')}"
+    if got != expected:
+        settings = ", ".join(f"{name}={getattr(processor, name, None)!r}" for name in _TOKEN_SETTINGS)
+        raise AttachError(
+            f"processor does not fit the model: expected {expected} image tokens for a picture, got {got} "
+            f"({settings}). Load it with AutoProcessor from the model's own checkpoint, or correct these settings."
+        )

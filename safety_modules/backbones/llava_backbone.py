@@ -92,6 +92,11 @@ class LlavaBackbone(ABC):
 
     @property
     @abstractmethod
+    def language_model(self) -> nn.Module:
+        """The module LoRA goes on."""
+
+    @property
+    @abstractmethod
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
         """The modules whose class is another one while safety is on the model, and that class: a subclass of theirs."""
 
@@ -161,6 +166,11 @@ class LlavaBackbone(ABC):
     def _parts(self) -> identity.Parts:
         """What of the base its fingerprint is made of."""
 
+    @property
+    @abstractmethod
+    def _holders(self) -> Sequence[nn.Module]:
+        """The modules that hold these parts."""
+
     @abstractmethod
     def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
         """The fingerprint with these digests."""
@@ -180,7 +190,7 @@ class LlavaBackbone(ABC):
                 return self._described(self._first_digest())
             if self._known is None or self._known[0].changed():
                 parts = self._parts
-                watch = Watch([parts.tower, *parts.projector, parts.embeddings, *parts.language.values()])
+                watch = Watch([parts.tower, self._projector, parts.embeddings, *parts.language.values()], self._holders)
                 self._known = watch, self._described(identity.digests(parts, self._feature_layer))
             return dict(self._known[1])
 

@@ -101,11 +101,11 @@ class LlavaPackage(LlavaBackbone):
             )
         pictures = getattr(processor, "image_processor", None) or model.get_vision_tower().image_processor
         chat = SplitChatFormat(tokenizer, int(IMAGE_TOKEN_INDEX))
-        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
-        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
         # The package keeps the vision tower inside the language model, where LoRA must not find it.
         self._blocks = nn.Module()
         self._blocks.layers = model.get_model().layers
+        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
+        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
 
     @property
     def language_model(self) -> nn.Module:
@@ -191,6 +191,10 @@ class LlavaPackage(LlavaBackbone):
     def _linears(self) -> list[nn.Module]:
         parts = weights.inner(self._projector).children()
         return [part for part in parts if any(True for _ in part.parameters())]  # between them: activations
+
+    @property
+    def _holders(self) -> Sequence[nn.Module]:
+        return self.model, self.model.get_model(), self.model.get_vision_tower()
 
     @property
     def _feature_layer(self) -> Any:

@@ -41,7 +41,7 @@ def weights(module: nn.Module, *, own: bool = False, path: str = "") -> Iterator
         yield from weights(child, own=own, path=f"{path}{name}.")
 
 
-def inner(module: nn.Module) -> nn.Module:
+def inner(module: Any) -> nn.Module:
     """The module without wrappers: compiled -> what was compiled; trained beside its original -> the one that acts."""
     while True:
         if "_orig_mod" in module._modules:  # torch.compile's; its class takes a second to import

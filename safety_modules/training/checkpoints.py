@@ -44,6 +44,7 @@ def run_key(
         "recipe": recipe.model_dump(mode="json"),
         **dict(zip(("data", "validation data"), found, strict=True)),
         "base": _digest(attachment.backbone.fingerprint()),
+        "pixels": attachment.backbone.pixel_settings(),
         "precision of the base": sorted({str(p.dtype) for p in attachment.backbone.model.parameters()}),
         "design": attachment.config.model_dump(mode="json"),
         "policy": _digest(attachment.policy.model_dump(mode="json")),

@@ -21,7 +21,7 @@ from safety_modules.training.corpus import Corpus
 from safety_modules.training.draws import make_draws
 from safety_modules.training.features import digests_of
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.sharding import shard_as_launched
+from safety_modules.training.sharding import sharded_as_launched
 from safety_modules.training.stage import Run, train_stage
 from safety_modules.training.task import SafetyTask
 
@@ -113,8 +113,7 @@ def _train(
 
     parts = [None if part is None else _with_digests(part) for part in (known, held_out)]
     keys = [checkpoints.run_key(attachment, one, parts) for one in recipes]
-    shard_as_launched(backbone)
-    with tempfile.TemporaryDirectory() as scratch:
+    with sharded_as_launched(backbone), tempfile.TemporaryDirectory() as scratch:
         folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
         for folder, key in zip(folders, keys, strict=True):
             checkpoints.check_run(folder, key)

@@ -36,9 +36,8 @@ class PlainLora(Plain):
         super().__init__(model, processor)
         backbone = find_backbone(model, processor)
         weights = read_weights(folder, self.name, backbone.fingerprint)
-        self.lora = SafetyLora(
-            backbone.language_model, LoraSettings.model_validate(weights.record.settings), backbone.lock
-        )
+        settings = LoraSettings.model_validate(weights.record.settings)
+        self.lora = SafetyLora(backbone.language_model, settings, backbone.lock)
         self.lora.load_state_dict(weights.tensors)
         self.digest = weights.record.sha256
         self.extra_mb = weights.megabytes
