@@ -29,6 +29,7 @@ from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
 from safety_modules.records.record import Record
+from safety_modules.scores import probability
 from safety_modules.training import calibrate, train_safety
 from safety_modules.training.recipe import Recipe
 
@@ -52,6 +53,9 @@ class Scale(NamedTuple):
     samples: int
     transcripts: int
 
+
+SHEET, NUMBERS, REPORT, ADAPTER = OURS = ("sheet.png", "results.json", "report.html", "adapter")
+"""What the tour writes into its folder."""
 
 # Less than the shipped adapter was trained with, so that the tour stays below eight minutes.
 FULL = Scale(18_000, effort=0.7, calibration=mix.CALIBRATION, attacks=100, samples=100, transcripts=8)
@@ -116,15 +120,15 @@ class Tour:
             self._toggle()
         with self._step("write the picture and the report"):
             examples, transcripts = make_examples(self.safety), self._transcripts()
-            sheet = write_sheet(examples, self.out / "sheet.png", "llava-pocket: base against guarded")
+            sheet = write_sheet(examples, self.out / SHEET, "llava-pocket: base against guarded")
         with self._step("save the adapter, detach, compare bit by bit"):
             adapter = self._save_and_detach()
         with self._step("reload the adapter into a fresh model"):
             self._reload(adapter)
         total = time.perf_counter() - begin
-        numbers = write_json(self.out / "results.json", results)
+        numbers = write_json(self.out / NUMBERS, results)
         report = write_report(
-            self.out / "report.html",
+            self.out / REPORT,
             results,
             examples=examples,
             transcripts=transcripts,
@@ -156,7 +160,7 @@ class Tour:
         recipes = [recipe.model_copy(update={"steps": n}) for recipe, n in zip(recipes, steps, strict=True)]
         train_safety(self.safety, records, recipes, validation=held_out)
         # The adapter on disk has 16-bit numbers: go on with those, so that what is measured is what is saved.
-        saved = self.safety.save_pretrained(self.out / "adapter")
+        saved = self.safety.save_pretrained(self.out / ADAPTER)
         read_adapter(saved).load_into(self.safety)
 
     def _calibrate(self) -> None:
@@ -166,7 +170,10 @@ class Tour:
             max_false_alarm=mix.MAX_FALSE_ALARM,
         )
         limit = max(found.thresholds.values())
-        self._say(f"threshold {limit:.4f}: {found.flagged} of {found.images} benign pictures flagged")
+        self._say(
+            f"threshold {limit:.2f} ({probability(limit):.1%}): "
+            f"{found.flagged} of {found.images} benign pictures flagged"
+        )
 
     def _toggle(self) -> None:
         records = self._two_attacks()
@@ -204,7 +211,7 @@ class Tour:
         return found
 
     def _save_and_detach(self) -> Path:
-        adapter = self.safety.save_pretrained(self.out / "adapter")
+        adapter = self.safety.save_pretrained(self.out / ADAPTER)
         megabytes = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 1e6
         self._say(f"adapter: {megabytes:.2f} MB in {escape(str(adapter))}")
         probe = splits.make("attack", 8, split="validation")

@@ -1,12 +1,29 @@
 """The package's exceptions: everything it raises on purpose is a SafetyModulesError."""
 
+import re
 from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+HALVES = re.compile("[\ud800-\udfff]")
+"""Half of a character, or a byte that is no UTF-8 as Python holds it: what no UTF-8 file takes."""
+
+
+def printable(text: str) -> str:
+    """The text with an escape for what no UTF-8 file takes: bytes of a name that are none, halves of characters."""
+
+    def escape(half: re.Match[str]) -> str:
+        code = ord(half.group())
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+    return HALVES.sub(escape, text)
+
 
 class SafetyModulesError(Exception):
-    """Base class. Messages read: what happened: expected X, got Y. Next step."""
+    """Base class. Messages read: what happened: expected X, got Y. Next step. They are always valid UTF-8."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(SafetyModulesError):

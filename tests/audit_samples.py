@@ -14,8 +14,10 @@ from PIL import Image
 
 from safety_modules.audit.review_audit import read_audit
 from safety_modules.audit.review_marks import read_flagged
-from safety_modules.audit.stream import audited_format, rows
-from safety_modules.records.images import read_bytes
+from safety_modules.errors import DataError
+from safety_modules.pictures import read_bytes
+from safety_modules.records.formats import FORMATS
+from safety_modules.records.recognise import recognise
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
 
@@ -117,15 +119,19 @@ def audit_of(
     data: Path | str, out: Path, flagged: Mapping[int, str], format: str | None = None, **options: Any
 ) -> Path:
     """A finished audit of real data: every row as the audit reads it, those flagged with these types."""
-    source = Source(str(data), DEFAULT_TAXONOMY, ReadOptions(image_dir=options.pop("image_dir", None)))
-    name = audited_format(source, format)
+    source = Source(str(data), DEFAULT_TAXONOMY, ReadOptions(format, image_dir=options.pop("image_dir", None)))
+    name = recognise(source, strict=False)
     first: dict[tuple[str | None, str | None], int] = {}
     judged = []
-    for number, row in enumerate(rows(source, name)):
-        digest = None if row.image is None else hashlib.sha256(read_bytes(row.image)).hexdigest()
+    for number, row in enumerate(FORMATS[name].rows(source)):
+        digest, fault = None, row.fault
+        try:
+            digest = None if row.image is None else hashlib.sha256(read_bytes(row.image)).hexdigest()
+        except DataError as error:
+            fault = str(error)
         copy = first.setdefault((digest, row.question), number)
         known = {"image_digest": digest, "question": row.question, "answer": row.answer, "label": row.label}
-        known |= {"duplicate_of": None if copy == number else copy, "error": row.fault}
+        known |= {"duplicate_of": None if copy == number else copy, "error": fault}
         if number in flagged and copy == number:
             known["type"] = flagged[number]
         judged.append(verdict(number, row.source, **known))

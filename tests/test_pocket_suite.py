@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from guard_cases import attach_as_trained
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from safety_modules.attach import attach_safety
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
 from safety_modules.evaluation.answers import Answers, ask, encode
@@ -22,6 +22,7 @@ from safety_modules.evaluation.tables import estimate_at, print_base_card, print
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy
 from safety_modules.records.record import Record
+from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 REFUSAL = Policy.default().refusal_text("illegal", "high")
@@ -44,10 +45,10 @@ def suite(tiny_base: Any, processor: Any) -> Iterator[tuple[dict[str, Any], set[
         touched.add(where["split"])
         return real(kind, count, **where)
 
-    safety = attach_safety(tiny_base, processor)
+    safety = attach_as_trained(tiny_base, processor)
     images = [record.load_image() for record in real("benign", 16, split="validation")]
     verdicts = safety.classify(images)
-    limit = sorted(verdict.risk for verdict in verdicts)[13]
+    limit = sorted(max(verdict.scores.values()) for verdict in verdicts)[13]
     safety.thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "make", spy)
@@ -172,7 +173,7 @@ def test_only_the_test_split_is_touched(suite: tuple[dict[str, Any], set[str]]) 
 
 
 def test_too_few_samples_for_a_toggle_are_an_error(tiny_base: Any, processor: Any) -> None:
-    safety = attach_safety(tiny_base, processor)
+    safety = attach_as_trained(tiny_base, processor)
     try:
         with pytest.raises(DataError, match="Raise the number of samples"):
             evaluate_pocket(safety, samples=2, progress=False)
@@ -193,11 +194,11 @@ def test_answers_come_back_in_order_whatever_the_batches(tiny_base: Any, process
 
 
 def test_a_policy_reaches_the_guard(model: Any, processor: Any) -> None:
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     records = splits.make("attack", 3, split="validation")
     policy = safety.policy
     for name in DEFAULT_TAXONOMY.types:
-        policy = policy.with_rule(name, action="refuse", threshold=0.0)
+        policy = policy.with_rule(name, action="refuse", threshold=-LIMIT)
     refused = ask(model, processor, records, safety=True, policy=policy)
     assert all(text.startswith("I'm sorry, I can't help with that.") for text in refused.texts)
     assert [verdict.action for verdict in refused.verdicts if verdict] == ["refuse"] * 3

@@ -107,6 +107,7 @@ def _page(audit: Audit, shown: int) -> str:
 def _tiles(audit: Audit) -> list[tuple[str, str, str]]:
     """(what, how many, a note) of every headline number."""
     summary = audit.summary
+    moving = summary.animations
     share = f"{100 * summary.flagged / summary.scored:.2f} % of the scored" if summary.scored else ""
     return [
         ("flagged", f"{summary.flagged:,}", share),
@@ -114,6 +115,10 @@ def _tiles(audit: Audit) -> list[tuple[str, str, str]]:
         ("scored", f"{summary.scored:,}", f"{summary.images_per_second:,.0f} images/s"),
         ("exact duplicates", f"{summary.duplicates:,}", "scored once"),
         ("unreadable", f"{summary.unreadable:,}", "listed below" if summary.unreadable else ""),
+        *(
+            [("animations", f"{moving.rows:,}", f"{moving.judged:,} of {moving.frames:,} frames judged")]
+            * (moving.rows > 0)
+        ),
         ("label disagrees", f"{disagreeing(audit):,}", "of the flagged"),
     ]
 

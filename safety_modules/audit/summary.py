@@ -26,6 +26,7 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
         tables: of verdicts, in order.
         taxonomy: names and order of the classes.
     """
+    moving = Counter(rows=0, frames=0, judged=0)
     counts = Counter(rows=0, scored=0, duplicates=0, unreadable=0, text_only=0, flagged=0)
     by_type, by_level = Counter[str](), Counter[str]()
     histogram = np.zeros(BINS, dtype=int)
@@ -47,11 +48,15 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
         for at in np.flatnonzero(faulty & ~words)[: LISTED - len(errors)].tolist():
             errors.append({"row": table["row"][at].as_py(), "source": table["source"][at].as_py(), "reason": error[at]})
         doubted.add(table)
+        frames, looked = (table[name].to_numpy()[scored] for name in ("frames", "frames_judged"))
+        several = frames > 1
+        moving.update(rows=int(several.sum()), frames=int(frames[several].sum()), judged=int(looked[several].sum()))
     return {
         **counts,
         "by_type": {name: by_type[name] for name in taxonomy.types},
         "by_level": {name: by_level[name] for name in taxonomy.levels},
         "histogram": histogram.tolist(),
+        "animations": dict(moving),
         "errors": errors,
         "label_disagreements": {"count": doubted.count, "rows": doubted.listed()},
     }

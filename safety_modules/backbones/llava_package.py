@@ -14,19 +14,22 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from PIL import Image
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from safety_modules.backbones import identity
+from safety_modules.backbones import identity, weights
 from safety_modules.backbones.adapted import linears_of
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import SplitChatFormat
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
+from safety_modules.backbones.pixels import check_size, guarded, processed
 from safety_modules.backbones.planning import current_plan, planned
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.generation import rows_per_prompt
+from safety_modules.pictures import open_picture
 
 _GUARD_FORM = {"pixel_values", "logits_to_keep"}  # arguments that the package's own forward does not have
 
@@ -37,6 +40,8 @@ class GuardedLlavaLlama(LlavaLlamaForCausalLM):
 
     `generate` takes three arguments more, those of `hf_llava.GuardedLlava`.
     """
+
+    __reduce_ex__ = no_copies
 
     @functools.wraps(LlavaLlamaForCausalLM.encode_images)
     def encode_images(self, images: torch.Tensor) -> Any:
@@ -151,15 +156,47 @@ class LlavaPackage(LlavaBackbone):
         return ImageFeatures(vision, list(self._projector(vision)))
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
-        pixels = process_images(list(images), self.processor.image_processor, self.model.config)
-        return pixels.to(self.device, self.model.dtype)
+        pixels = [self._pixels(open_picture(image)) for image in images]
+        return torch.cat(pixels).to(self.device, self.model.dtype)
+
+    def _pixels(self, picture: Image.Image) -> torch.Tensor:
+        """(1, C, H, W), squared as the package does it."""
+        if getattr(self.model.config, "image_aspect_ratio", None) != "pad":
+            return torch.from_numpy(processed(self.processor.image_processor, picture))[None]
+
+        def work() -> Any:
+            check_size(picture.size, self.processor.image_processor, pads=True)
+            return process_images([picture], self.processor.image_processor, self.model.config)
+
+        pixels: torch.Tensor = guarded(work, "")
+        return pixels
 
     def planned(
         self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
     ) -> AbstractContextManager[None]:
         return planned(self.model, features, images_per_row)
 
-    def fingerprint(self) -> dict[str, Any]:
+    @property
+    def _parts(self) -> identity.Parts:
+        inner = self.model.get_model()
+        return identity.Parts(
+            tower=weights.inner(self.model.get_vision_tower().vision_tower),
+            projector=self._linears,
+            embeddings=inner.embed_tokens,
+            language={"layers": inner.layers, "norm": inner.norm},
+            words=self.processor.tokenizer.vocab_size,
+        )
+
+    @property
+    def _linears(self) -> list[nn.Module]:
+        parts = weights.inner(self._projector).children()
+        return [part for part in parts if any(True for _ in part.parameters())]  # between them: activations
+
+    @property
+    def _feature_layer(self) -> Any:
+        return self.model.get_vision_tower().select_layer
+
+    def _first_digest(self) -> dict[str, Any]:
         tower = self.model.get_vision_tower()
         linears = [part for part in self._projector.modules() if isinstance(part, nn.Linear)]
         parts = [
@@ -167,8 +204,11 @@ class LlavaPackage(LlavaBackbone):
             *((f"linear_{number}.", linear) for number, linear in enumerate(linears, 1)),  # transformers' names
             ("", self.model.get_model().norm),
         ]
-        digest = identity.digest(parts, adapted=[tower, self._projector])
-        return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digest)
+        return identity.first_digest(parts, adapted=[tower, self._projector])
+
+    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
+        tower = self.model.get_vision_tower()
+        return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digests)
 
     def pixel_settings(self) -> dict[str, Any]:
         settings = identity.pixel_settings(self.processor.image_processor)

@@ -79,7 +79,7 @@ def evaluate_pocket(
     total = rounds * sum(len(records) for of_style in sets.values() for records in of_style.values())
     if attachment is not None:
         total += 6 * samples + 2 * len(attachment.config.taxonomy.types) * samples
-    with track("evaluating", total, progress) as advance:
+    with track("evaluating", total, progress, things="answers and verdicts") as advance:
         plain = None if attachment is None else False
         base = _ask_all(model, processor, sets, advance, safety=plain)
         tree["base"] = {style: _scores(sets[style], base[style]) for style in splits.STYLES}

@@ -178,5 +178,5 @@ def _card(example: Example, side: int) -> dict[str, Any]:
 
 def _data_uri(image: Image.Image, side: int) -> str:
     buffer = io.BytesIO()
-    image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=85)
+    image.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
