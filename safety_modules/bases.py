@@ -104,8 +104,8 @@ def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
         options: of `from_pretrained`.
 
     Raises:
-        ConfigError: no such base; a tensor is missing or has another shape, where transformers would take random numbers; or there is
-            no processor.
+        ConfigError: no such base; a tensor is missing or has another shape, where transformers would take random
+            numbers; or there is no processor.
     """
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
