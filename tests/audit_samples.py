@@ -19,6 +19,7 @@ from safety_modules.pictures import read_bytes
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.recognise import recognise
 from safety_modules.records.source import ReadOptions, Source
+from safety_modules.scores import log_odds
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
 
 GRID = 4
@@ -77,7 +78,7 @@ def write_audit(out: Path, judged: Sequence[dict[str, Any]], **summary: Any) -> 
     levels = [name for name in judged[0] if name.startswith("level_")]
     kinds: dict[str, Any] = dict.fromkeys(("row", "duplicate_of", "grid_rows", "grid_columns"), pa.int64())
     kinds |= dict.fromkeys(("thumbnail", "attention"), pa.binary()) | {"flagged": pa.bool_()}
-    kinds |= dict.fromkeys([*chances, *levels, "risk"], pa.float32())
+    kinds |= dict.fromkeys([*chances, *levels], pa.float32()) | {"risk": pa.float64()}
 
     def save(name: str, columns: Sequence[str], some: Sequence[dict[str, Any]]) -> None:
         schema = pa.schema([(column, kinds.get(column, pa.string())) for column in columns])
@@ -101,7 +102,7 @@ def write_audit(out: Path, judged: Sequence[dict[str, Any]], **summary: Any) -> 
         "flagged": len(flagged),
         "by_type": dict(Counter(row["type"] for row in flagged)),
         "by_level": dict(Counter(row["level"] for row in flagged)),
-        "histogram": np.histogram([row["risk"] for row in judged], 50, (0, 1))[0].tolist(),
+        "histogram": np.histogram([log_odds(row["risk"]) for row in judged], 50, (-10, 10))[0].tolist(),
         "thresholds": dict.fromkeys(DEFAULT_TAXONOMY.types, 0.5),
         "adapter": "adapters/mine",
         "base": "llava-pocket",

@@ -192,7 +192,7 @@ def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: Saf
         for place, name in enumerate(names):
             columns[f"{prefix}_{name}"] = np.full(count, np.nan, np.float32)
             columns[f"{prefix}_{name}"][at] = values[:, place]
-    columns["risk"] = np.full(count, np.nan, np.float32)
+    columns["risk"] = np.full(count, np.nan)
     columns["risk"][at] = judged.risk
     flagged: list[bool | None] = [rule is not None for rule in judged.rule]
     for name, found in (("type", judged.type), ("level", judged.level), ("flagged", flagged), ("rule", judged.rule)):

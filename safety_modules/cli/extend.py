@@ -99,7 +99,7 @@ def extend_adapter(
     if new_type in config.safety.taxonomy.labels and new_type not in config.safety.added:
         first = ", ".join(name for name in config.safety.taxonomy.labels if name not in config.safety.added)
         raise ConfigError(
-            f"{new_type} not added: expected a type that {adapter} does not have, got one of its first types ({first}). "
+            f"{new_type} not added: expected a type that {adapter} does not have, got one of its first ({first}). "
             "More data of it: the same command without --new-type, with a --recipe of few steps."
         )
     rule = extend.rule_from(policy, new_type) if policy is not None and new_type is not None else None
