@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_shows_files_commands_and_python() -> None:
-    assert len(FILES) == 5 and len(COMMANDS) == 7 and len(SNIPPETS) == 3
+    assert len(FILES) == 5 and len(COMMANDS) == 7 and len(SNIPPETS) == 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)
