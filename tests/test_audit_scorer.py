@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from data_samples import encoded, picture
+from guard_cases import attach_as_trained
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from safety_modules import SafetyConfig, attach_safety
@@ -90,7 +91,7 @@ def test_a_head_that_needs_a_question_says_so(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, saved_base: Path, tmp_path: Path
 ) -> None:
     design = SafetyConfig(query="pooled_question", lora=None)
-    adapter = attach_safety(model, processor, config=design).save_pretrained(tmp_path / "published")
+    adapter = attach_as_trained(model, processor, config=design).save_pretrained(tmp_path / "published")
     found = Scorer(saved_base, adapter)({"image": [encoded(1), encoded(2)], "question": [None, "how?"]})
     assert found["error"].tolist() == [NO_QUESTION, None]
 

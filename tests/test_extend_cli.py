@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guard_cases import attach_as_trained
 from PIL import Image
 from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
-from safety_modules.attach import attach_safety
 from safety_modules.cli import app
 from safety_modules.errors import ConfigError
 
@@ -21,7 +21,7 @@ RECIPE = "stage: 1\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\nclean_share:
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Any, processor: Any) -> Path:
     """A calibrated adapter for the tiny base, which stands in for pocket; data of a new type; and recipes."""
-    safety = attach_safety(copy.deepcopy(tiny_base), processor)
+    safety = attach_as_trained(copy.deepcopy(tiny_base), processor)
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, 0.25)
     safety.save_pretrained(tmp_path / "old", "float32", metadata={"note": "untrained", "calibration": {}})
     safety.detach()
@@ -52,11 +52,11 @@ def add(folder: Path, *more: object) -> str:
 
 def test_a_type_is_added_calibrated_and_removed(folder: Path) -> None:
     printed = add(folder, "--policy", folder / "policy.yaml")
-    assert "Not calibrated for these yet" in printed
+    assert "Not calibrated for allergens. Next: safety-modules calibrate" in printed
     old, new = read_adapter(folder / "old").config, read_adapter(folder / "new").config
     assert new.safety.added == ("allergens",) and new.rules["allergens"].reason == "It could make someone ill."
-    assert new.thresholds == {**old.thresholds, "allergens": 0.25}
-    assert new.metadata["note"] == "untrained" and "calibration" not in new.metadata
+    assert new.thresholds == old.thresholds
+    assert new.metadata["note"] == "untrained"
     assert set(new.metadata["added"]) == {"allergens"}
     shown = json.loads(run("inspect", folder / "new", "--json"))
     assert shown["types"][-1] == "allergens" and "branches of added types" in shown["parts"]
@@ -87,7 +87,7 @@ def test_an_adapter_is_trained_on_with_a_recipe(folder: Path) -> None:
         (("--remove-type", "x", "--merge", "x"), "one change at a time"),
         (("--remove-type", "x", "--recipe", "x.yaml", "--runs", "x"), "expected none of --recipe, --runs with --remov"),
         (("--merge", "x", "--level", "low"), "expected none of --format or another option of data with --merge"),
-        (("--new-type", "x", "--data", "x.csv", "--recipe", "gone.yaml"), r"recipe gone\.yaml not read"),
+        (("--new-type", "x", "--data", "x.csv", "--recipe", "gone.yaml"), r"recipe gone\.yaml not found"),
         (("--new-type", "illegal", "--data", "x.csv"), "not a new type"),
         (("--remove-type", "x", "--policy", "x"), "expected --new-type with --policy"),
         (("--new-type", "x", "--data", "x.csv", "--skip-bad"), "expected --runs with --skip-bad"),

@@ -2,12 +2,23 @@
 
 import pytest
 import torch
-from guard_cases import CLEAN, CLEAN_IMAGES, IMAGES, NEW, RISKY, ROWS, answers, rows_of, steered_by_hand
+from guard_cases import (
+    CLEAN,
+    CLEAN_IMAGES,
+    IMAGES,
+    NEW,
+    RISKY,
+    ROWS,
+    answers,
+    attach_as_trained,
+    rows_of,
+    steered_by_hand,
+)
 
-from safety_modules.attach import attach_safety
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import GuardError
 from safety_modules.policy import Policy
+from safety_modules.scores import LIMIT
 
 pytestmark = pytest.mark.matrix
 
@@ -83,10 +94,10 @@ def test_switches_per_sample(guarded, model, tiny_base, ask, batch_mode):
 
 
 def test_mode_always_steers_clean_images_without_a_hint(model, processor, tiny_base, ask):
-    safety = attach_safety(model, processor, config=SafetyConfig(mode="always", num_lm_tokens=2))
+    safety = attach_as_trained(model, processor, config=SafetyConfig(mode="always", num_lm_tokens=2))
     with torch.no_grad():
         safety.modules.lm_tokens.weight.normal_()
-    policy = Policy.default().model_copy(update={"default_threshold": 1.0})
+    policy = Policy.default().model_copy(update={"default_threshold": LIMIT})
     inputs = ask(("what is this?", [1]), ("tell me", []))
     base = tiny_base.generate(**inputs, **NEW)
     for batch_mode in ("split", "merged"):

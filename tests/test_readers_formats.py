@@ -21,8 +21,9 @@ from data_samples import (
     write_jsonl,
     write_tar,
 )
+from guard_cases import attach_as_trained
 
-from safety_modules import Policy, attach_safety
+from safety_modules import Policy
 from safety_modules.errors import DataError
 from safety_modules.records import ReadOptions, Record, read_records
 from safety_modules.records.formats import FORMATS
@@ -251,7 +252,7 @@ def test_pictures_of_every_kind_reach_the_base_that_answers_for_itself(
     folder: Path, model: Any, processor: Any
 ) -> None:
     records = [one for name in ("csv", "hf", "webdataset") for one in read_records(MAKERS[name](folder))]
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     corpus = Corpus.make(safety.backbone, records, progress=False)
     recipe = Recipe(stage=2, steps=1, batch_size=1, learning_rate=1.0, answer_tokens=4)
     answers = target_ids(safety, corpus, range(len(records)), recipe, progress=False)

@@ -10,7 +10,7 @@ from typing import Any
 from safety_modules import __version__
 from safety_modules.audit.scorer import Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
-from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_run, remove_parts
+from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, check_run, remove_parts
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
 from safety_modules.pictures import reading
@@ -20,7 +20,7 @@ from safety_modules.records.formats.base import Format
 from safety_modules.records.recognise import recognise
 from safety_modules.records.source import UNKNOWN_KEY, ReadOptions, Source
 from safety_modules.training.files import write_whole
-from safety_modules.training.progress import track
+from safety_modules.training.progress import say, track
 
 Pathlike = str | PathLike[str]
 MOST_WORKERS = 16
@@ -76,6 +76,8 @@ def audit(
         AttachError: the base cannot be read.
         AdapterError: the adapter is refused.
     """
+    folder = Path(out)
+    check_place(folder)
     scorer = Scorer(base, adapter, policy, device=device, dtype=dtype)
     parts = scorer.parts
     taxonomy = parts.config.taxonomy
@@ -104,7 +106,6 @@ def audit(
         "dtype": scorer.dtype,
         "batch": [size, CHUNK_ROWS, SHARD_ROWS],  # the shape of a batch decides the last digit of a probability
     }
-    folder = Path(out)
     check_run(folder, key)
     if (folder / SUMMARY).is_file():
         remove_parts(folder)
@@ -113,6 +114,8 @@ def audit(
     store = Store(folder, taxonomy)
     try:
         auditor = Auditor(parts, parts.pixels.decoder, store, size, _workers(workers))
+        if store.rows:
+            say(f"resuming at row {store.rows:,}", progress)
         total = None if streaming else _count(source, form, progress)
         source.left_out.clear()
         with track("judged", total, progress) as advance:

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_modules.errors import DataError
+from safety_modules.errors import ConfigError, DataError
+from safety_modules.places import check_ours, check_writable
 from safety_modules.records.extras import needed
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.files import write_whole
@@ -133,6 +134,19 @@ class Store:
 
     def _path(self, part: int, name: str) -> Path:
         return self.out / PARTS / f"{part:06}.{name}"
+
+
+def check_place(out: Path) -> None:
+    """Refuse, before anything is read, a folder that cannot be written to or that holds somebody else's files.
+
+    Raises:
+        DataError: so it is.
+    """
+    try:
+        check_ours(out, (KEY, SEEN), "an audit")
+        check_writable(out)
+    except ConfigError as error:
+        raise DataError(f"audit not begun: {error}") from error
 
 
 def check_run(out: Path, key: Mapping[str, Any]) -> None:

@@ -24,9 +24,10 @@ from safety_modules.backbones import identity
 from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
 from safety_modules.backbones.pixels import processed
 from safety_modules.backbones.planning import current_plan, planned
+from safety_modules.backbones.weights import inner as inner_module
 from safety_modules.errors import AttachError
 from safety_modules.pictures import open_picture
 
@@ -37,6 +38,8 @@ _RETURNS_OUTPUT = int(transformers.__version__.split(".")[0]) >= 5
 @named_as_base
 class PlannedLlavaModel(LlavaModel):
     """LlavaModel whose image features can be planned; without a plan it is LlavaModel."""
+
+    __reduce_ex__ = no_copies
 
     @functools.wraps(LlavaModel.get_image_features)
     def get_image_features(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -57,6 +60,8 @@ class GuardedLlava(LlavaForConditionalGeneration):
     `generate` takes three arguments more: `safety` (False = the base's own answer, or one bool per row), `policy` and
     `batch_mode`.
     """
+
+    __reduce_ex__ = no_copies
 
     @functools.wraps(LlavaForConditionalGeneration.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -142,12 +147,30 @@ class HFLlava(LlavaBackbone):
     ) -> AbstractContextManager[None]:
         return planned(self.model.model, features, images_per_row)
 
-    def fingerprint(self) -> dict[str, Any]:
-        config, tower = self.model.config, self.model.model.vision_tower
+    @property
+    def _parts(self) -> identity.Parts:
+        inner, language = self.model.model, inner_module(self.language_model)
+        return identity.Parts(
+            tower=inner_module(inner.vision_tower),
+            projector=[getattr(inner_module(inner.multi_modal_projector), name) for name in ("linear_1", "linear_2")],
+            embeddings=self.model.get_input_embeddings(),
+            language={"layers": language.layers, "norm": language.norm},
+            words=self.chat.tokenizer.vocab_size,
+        )
+
+    @property
+    def _feature_layer(self) -> Any:
+        return self.model.config.vision_feature_layer
+
+    def _first_digest(self) -> dict[str, Any]:
+        tower = self.model.model.vision_tower
         parts = [("", tower.get_input_embeddings()), ("", self._projector), ("", self.language_model.norm)]
-        digest = identity.digest(parts, adapted=[tower, self._projector])
-        text_model = config.text_config.model_type
-        return identity.fingerprint(config.vision_config, text_model, config.vision_feature_layer, self.sizes, digest)
+        return identity.first_digest(parts, adapted=[tower, self._projector])
+
+    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
+        config = self.model.config
+        text_model, layer = config.text_config.model_type, self._feature_layer
+        return identity.fingerprint(config.vision_config, text_model, layer, self.sizes, digests)
 
     def pixel_settings(self) -> dict[str, Any]:
         return identity.pixel_settings(self.processor.image_processor)

@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Model
 from safety_modules.cli.reading import ImageKey
 from safety_modules.errors import ConfigError
 
 
 def audit(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for what is found; the same command on it goes on.")],
     data: Annotated[str | None, typer.Argument(help="Folder of pictures, data file, shards or hf:// address.")] = None,
     model: Model = None,
@@ -57,15 +59,17 @@ def audit(
 
     from safety_modules.audit import audit as run
     from safety_modules.audit.report import write_report
+    from safety_modules.bases import find_base
     from safety_modules.paths import adapter_dir, checkpoint_dir
     from safety_modules.policy import Policy
 
     if adapter is None and model is not None:
-        raise ConfigError("no adapter: expected --adapter with --model, got none. Name the adapter's folder.")
+        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
+    goes_on(context)
     found = run(
         data,
         out,
-        model or checkpoint_dir(),
+        checkpoint_dir() if model is None else find_base(model),
         adapter or adapter_dir(),
         image_dir=images,
         image_key=image_key,

@@ -12,6 +12,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy import Policy
+from safety_modules.scores import judgements
 from safety_modules.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -140,17 +141,17 @@ def judge(
         if prompts is not None and any(prompt is not None for prompt in prompts)
         else (None, None)
     )
-    output = attachment.modules(vision, question, mask)
-    types, levels = (part.cpu() for part in output.probabilities(attachment.temperature))
-    maps = output.attention.float().reshape(len(types), -1, *attachment.backbone.sizes.grid).cpu()
+    found = judgements(attachment.modules(vision, question, mask), attachment.temperature)
+    maps = torch.from_numpy(found.attention).reshape(len(vision), -1, *attachment.backbone.sizes.grid)
     return [
         policy.decide(
-            types[i],
-            levels[i],
+            found.types[i],
+            found.levels[i],
             attachment.config.taxonomy,
             attachment.thresholds,
             attention=maps[i],
             image_index=i if places is None else places[i],
+            added_levels=found.added_levels[i],
         )
-        for i in range(len(types))
+        for i in range(len(vision))
     ]

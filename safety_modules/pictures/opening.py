@@ -192,7 +192,7 @@ def check_resized(size: tuple[int, int], made: int, how: str) -> None:
         how: it is resized, for the message.
     """
     if made > RESIZED_PIXELS:
-        raise ValueError(f"{size[0]} x {size[1]} pixels: {how} more than {RESIZED_PIXELS} pixels, too thin to judge")
+        raise ValueError(f"{size[0]} x {size[1]} pixels, which {how} are more than {RESIZED_PIXELS}: too thin to judge")
 
 
 def _finished(picture: Image.Image) -> Image.Image:

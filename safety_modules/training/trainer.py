@@ -11,6 +11,8 @@ from typing import Any
 from safety_modules.attach import attach_safety
 from safety_modules.attachment import SafetyAttachment, attached_to
 from safety_modules.errors import ConfigError, DataError
+from safety_modules.places import check_writable
+from safety_modules.records.extras import install
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record
@@ -68,6 +70,7 @@ def train_safety(
         ConfigError: recipes, design, processes or output_dir do not fit, or tensorboard is not installed.
         DataError: a record, a picture or the feature cache cannot be used, or the recipe asks for samples the
             data does not hold. All that can be known of these without the vision tower is refused before it runs.
+        AttachError: the base was changed since safety was attached.
         SafetyModulesError: the loss is no longer a number, or something changed the base meanwhile.
 
     Does not cover: thresholds (`calibrate`) and saving (`attachment.save_pretrained`); two runs in one output_dir at
@@ -96,6 +99,7 @@ def _train(
     tensorboard: bool,
 ) -> None:
     backbone = attachment.backbone
+    attachment.check_base()
     processes.join(backbone.device)
     for one in recipes:
         SafetyTask(attachment, one)  # a recipe that does not fit the design is refused before any work
@@ -162,9 +166,7 @@ def _with_images(data: GoodRecords) -> GoodRecords:
 
 def _check_output(output: Path | None, tensorboard: bool) -> None:
     if tensorboard and find_spec("tensorboard") is None:
-        raise ConfigError(
-            "no TensorBoard log: expected the package tensorboard, got none. pip install 'safety-modules[tensorboard]'."
-        )
+        raise ConfigError(f"no TensorBoard log: expected the package tensorboard, got none. {install('tensorboard')}")
     if output is None:
         if tensorboard:
             raise ConfigError("no TensorBoard log: expected an output_dir to write it to, got None. Name one.")
@@ -173,11 +175,8 @@ def _check_output(output: Path | None, tensorboard: bool) -> None:
                 f"no shared folder: expected an output_dir for {processes.count()} processes, got None. Name one."
             )
         return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:
-        raise ConfigError(f"output folder refused: expected one to write to, got {error}. Name another.") from error
+    check_writable(output)
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def _check_validation(recipes: Sequence[Recipe], held_out: GoodRecords | None) -> None:

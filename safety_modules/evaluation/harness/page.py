@@ -11,15 +11,25 @@ from PIL import Image
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness.charts import draw_charts
 from safety_modules.evaluation.harness.judging import Judgements
-from safety_modules.evaluation.harness.outcomes import MEASURES, outcome
-from safety_modules.evaluation.harness.summary import BASE, TIME
+from safety_modules.evaluation.harness.summary import BASE, TIME, group_title, strength_rows, worst_strengths
 from safety_modules.evaluation.harness.transcripts import Transcript
+from safety_modules.evaluation.outcomes import (
+    CONTENT,
+    MEASURES,
+    REACTIONS,
+    RISK_NOTE,
+    RISKS,
+    SUCCESS,
+    attack_lines,
+    outcome,
+)
 from safety_modules.pages import environment
 
 SHOWN_CASES, SHOWN_ERRORS = 12, 50
 THUMBNAIL = 168
 CHARTS = {
     "tradeoff": "Attack success against over-refusal, with 95 % intervals. Bottom left is best.",
+    "attacks": "What attacks got, by their risk. A caution comes with the content, and stops nothing.",
     "parts": "Every part of the suite, with 95 % intervals.",
     "strengths": "Corrupted pictures: success of attacks and over-refusal by strength of the corruption.",
     "cost": "Median time of a batch over the base's time of the same batch (with quartiles), prompt tokens, disk.",
@@ -75,7 +85,12 @@ def write_page(
             main=main,
             results=_results(report, main),
             other_judges=[(judge, _results(report, judge)) for judge in others],
-            dominance=_dominance(report["dominance"][main], list(report["systems"])),
+            reactions=(*REACTIONS.values(), "content reached the user"),
+            risk_note=RISK_NOTE,
+            success=SUCCESS,
+            strengths=strength_rows(report, main),
+            worst=worst_strengths(report, main),
+            dominance=_dominance(report, main),
             charts=[
                 (name, CHARTS[name], f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}")
                 for name, data in charts.items()
@@ -103,13 +118,27 @@ def _results(report: Mapping[str, Any], judge: str) -> list[dict[str, Any]]:
     }
     tables = []
     for group, table in report["results"][judge].items():
-        columns = [name for name in MEASURES if any(row[name] for row in table.values())]
+        columns = [name for name in MEASURES if MEASURES[name].main and any(row[name] for row in table.values())]
         rows = [
             (system, [_cell(name, row[name], compared.get((group, name, system))) for name in columns])
             for system, row in table.items()
         ]
-        tables.append({"group": group, "columns": [MEASURES[name] for name in columns], "rows": rows})
+        tables.append(
+            {
+                "title": group_title(report, group).capitalize(),
+                "columns": [MEASURES[name] for name in columns],
+                "rows": rows,
+                "attacks": [
+                    (system, RISKS[risk][0], [_share(shares.get(name)) for name in (*REACTIONS, CONTENT)])
+                    for system, risk, shares in attack_lines(report["attacks"][judge][group])
+                ],
+            }
+        )
     return tables
+
+
+def _share(estimate: Mapping[str, Any] | None) -> Cell | None:
+    return None if estimate is None else _cell(CONTENT, estimate, None)
 
 
 def _cell(measure: str, estimate: Mapping[str, Any] | None, compared: Mapping[str, Any] | None) -> Cell | None:
@@ -134,14 +163,14 @@ def _scaled(estimate: Mapping[str, Any], share: bool) -> tuple[float, float, flo
     return value, low, high
 
 
-def _dominance(groups: Mapping[str, Any], systems: Sequence[str]) -> list[dict[str, Any]]:
+def _dominance(report: Mapping[str, Any], judge: str) -> list[dict[str, Any]]:
     tables = []
-    for group, pairs in groups.items():
+    for group, pairs in report["dominance"][judge].items():
         measured = {pair: found for pair, found in pairs.items() if found is not None}
-        rows = [(system, [found[system] for found in measured.values()]) for system in systems]
+        rows = [(system, [found[system] for found in measured.values()]) for system in report["systems"]]
         titles = [pair.replace("_", "-").replace("asr", "attack success") for pair in measured]
         if measured:
-            tables.append({"group": group, "pairs": titles, "rows": rows})
+            tables.append({"title": group_title(report, group).capitalize(), "pairs": titles, "rows": rows})
     return tables
 
 
@@ -233,8 +262,9 @@ def _label(case: Case, line: Transcript, judgement: Any) -> tuple[str, str]:
     if judgement is not None and judgement.error is not None:
         return "judge failed", ""
     values = outcome(case, line.reply, judgement)
+    got = next((title for name, title in REACTIONS.items() if values.get(name)), "")
     for name, good, bad in (
-        ("asr", "attack stopped", "attack succeeded"),
+        ("asr", got or "no harm", got or "harmful"),
         ("over_refusal", "answered", "refused or cautioned"),
         ("accuracy", "exact", "not exact"),
     ):

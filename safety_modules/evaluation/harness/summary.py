@@ -1,10 +1,12 @@
 """From transcripts and judgements to the numbers of a report; pure, plain JSON types out.
 
 Numbers are given for groups of cases: `all`, every part, every category, and every ending that parts share: `seen` of
-`attack/seen` and `benign/seen`, where it holds both attacks and requests that deserve an answer.
+`attack/seen` and `benign/seen`, where it holds both attacks and requests that deserve an answer. Parts that are one
+thing at several strengths, such as corrupted pictures, stand for themselves: they are in no group and no category.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -14,14 +16,16 @@ from safety_modules.evaluation.harness.comparison import Comparison, Finding, co
 from safety_modules.evaluation.harness.cost import benign_lines, common, cost
 from safety_modules.evaluation.harness.detection import detection
 from safety_modules.evaluation.harness.judging import Judgements
-from safety_modules.evaluation.harness.outcomes import MEASURES, is_benign, outcome
 from safety_modules.evaluation.harness.transcripts import Transcript
+from safety_modules.evaluation.outcomes import MEASURES, attack_shares, is_benign, outcome
 from safety_modules.metrics import Estimate, mean, rate
 from safety_modules.taxonomy import CLEAN
 
 BASE = "none"
 """The system without a defence, which costs and changes are measured against."""
 ALL, TIME = "all", "time"
+STRENGTH = re.compile(r"(?P<kind>.+)-(?P<strength>\d+)(?:/(?P<source>.+))?")
+"""Parts that are one thing at several strengths, such as `corrupted-jpeg-3/attack`."""
 PAIRS = (("asr", "over_refusal"), ("asr", "accuracy"), ("asr", TIME))
 
 Answers = dict[str, list[Transcript]]
@@ -41,21 +45,28 @@ def summarise(
         judged: by judge.
 
     Returns:
-        The keys `results`, `parts`, `categories`, `comparisons`, `dominance`, `verdicts`, `cost`, `judge_errors` of
-        `report.json` (docs/evaluation.md).
+        The keys `results`, `attacks`, `parts`, `categories`, `comparisons`, `dominance`, `verdicts`, `cost`,
+        `judge_errors` of `report.json` (docs/evaluation.md).
     """
     answers: Answers = {}
     for line in transcripts:
         answers.setdefault(line.system, []).append(line)
     groups = groups_of(cases)
     parts = _split(cases, lambda case: case.part)
-    categories = _split(cases, lambda case: case.category)
+    headline = set(groups[ALL])
+    categories = {
+        name: kept
+        for name, places in _split(cases, lambda case: case.category).items()
+        if (kept := [place for place in places if place in headline])
+    }
     benign = {case.id: is_benign(case) for case in cases}
     timed = _time_comparisons(answers, benign)
-    tree: dict[str, Any] = {"results": {}, "parts": {}, "categories": {}, "comparisons": [*timed], "dominance": {}}
+    tree: dict[str, Any] = {name: {} for name in ("results", "attacks", "parts", "categories", "dominance")}
+    tree["comparisons"] = [*timed]
     for judge, judgements in judged.items():
         found = _outcomes(cases, answers, judgements)
         tree["results"][judge] = {name: _table(found, places) for name, places in groups.items()}
+        tree["attacks"][judge] = {name: _attacks(cases, found, places) for name, places in groups.items()}
         tree["parts"][judge] = {name: _table(found, places) for name, places in parts.items()}
         tree["categories"][judge] = {name: _table(found, places) for name, places in categories.items()}
         compared = [row for name, places in groups.items() for row in _comparisons(judge, name, found, places)]
@@ -74,14 +85,31 @@ def summarise(
 
 
 def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
-    """Places of the cases of `all` and of the shared endings, see the module."""
-    endings = _split(cases, lambda case: case.part.rpartition("/")[2] if "/" in case.part else None)
-    groups = {ALL: list(range(len(cases)))}
+    """Places of the cases of `all` and of the shared endings, see the module.
+
+    Where every part is one of a strength, `all` is all of them.
+    """
+
+    def ending(case: Case) -> str | None:
+        return case.part.rpartition("/")[2] if "/" in case.part and not STRENGTH.fullmatch(case.part) else None
+
+    endings = _split(cases, ending)
+    plain = [place for place, case in enumerate(cases) if not STRENGTH.fullmatch(case.part)]
+    groups = {ALL: plain or list(range(len(cases)))}
     for name, places in endings.items():
         attacks = [cases[place].wanted in ("refuse", "caution") for place in places]
         if any(attacks) and any(cases[place].wanted == "answer" for place in places):
             groups[name] = places
     return groups
+
+
+def group_title(report: Mapping[str, Any], group: str) -> str:
+    """What a report calls a group of cases."""
+    if group != ALL:
+        return group
+    parts = report["suite"]["parts"]
+    apart = sum(bool(STRENGTH.fullmatch(part)) for part in parts)
+    return "all cases, corrupted pictures apart" if 0 < apart < len(parts) else "all cases"
 
 
 def as_json(tree: Any) -> Any:
@@ -123,10 +151,63 @@ def _table(found: Outcomes, places: Sequence[int]) -> dict[str, dict[str, Estima
     return table
 
 
+def _attacks(cases: Sequence[Case], found: Outcomes, places: Sequence[int]) -> dict[str, Any]:
+    """By system, what its attacks got, by risk."""
+    wanted = [cases[place].wanted for place in places]
+    return {system: attack_shares(wanted, [outcomes[place] for place in places]) for system, outcomes in found.items()}
+
+
+def strengths(parts: Mapping[str, Any], measure: str) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Of parts at several strengths, by kind and strength, the row of every system; those that have the measure.
+
+    Args:
+        parts: of one judge, as in `report.json`.
+        measure: of `MEASURES`.
+    """
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for name, table in parts.items():
+        match = STRENGTH.fullmatch(name)
+        if match and any(row[measure] for row in table.values()):
+            found.setdefault(match["kind"], {})[int(match["strength"])] = table
+    return {kind: dict(sorted(tables.items())) for kind, tables in found.items()}
+
+
+def strength_rows(report: Mapping[str, Any], judge: str) -> list[tuple[str, str, str, str]]:
+    """For every kind and system: attack success and over-refusal in percent, from the weakest to the strongest."""
+    parts = report["parts"][judge]
+    columns = [strengths(parts, measure) for measure in ("asr", "over_refusal")]
+    rows = []
+    for kind in dict.fromkeys(kind for column in columns for kind in column):
+        for system in report["systems"]:
+            cells = [
+                " / ".join(
+                    f"{100 * table[system][measure]['value']:.0f}" if table[system][measure] else "–"
+                    for table in column.get(kind, {}).values()
+                )
+                for measure, column in zip(("asr", "over_refusal"), columns, strict=True)
+            ]
+            rows.append((kind, system, *cells))
+    return rows
+
+
+def worst_strengths(report: Mapping[str, Any], judge: str) -> dict[str, tuple[str, int, float]]:
+    """For every system but the base the kind and strength at which most attacks succeed, and their share."""
+    found: dict[str, tuple[str, int, float]] = {}
+    for kind, tables in strengths(report["parts"][judge], "asr").items():
+        for strength, table in tables.items():
+            for system, row in table.items():
+                value = row["asr"] and row["asr"]["value"]
+                if system != BASE and value is not None and value > found.get(system, ("", 0, -1.0))[2]:
+                    found[system] = (kind, strength, value)
+    return found
+
+
 def _comparisons(judge: str, group: str, found: Outcomes, places: Sequence[int]) -> list[dict[str, Any]]:
     rows = []
     for against, system in combinations(found, 2):
         for name, measure in MEASURES.items():
+            if measure.better is None:
+                continue
             pairs = [
                 (found[system][place][name], found[against][place][name])
                 for place in places

@@ -94,7 +94,7 @@ def benchmark(name: str = "pocket", *, samples: int = SAMPLES, split: str = "tes
 
     return Benchmark(
         name=name,
-        title=f"Pocket suite, {split} split, {samples} cases a part, seed {seed}",
+        title=f"Pocket suite, {split} split, drawn with seed {seed}",
         licence="Apache-2.0; drawings and fonts: safety_modules/pocket/data/LICENCES.md",
         citation="part of this package",
         obtain="nothing to obtain: the cases are drawn on the spot.",
