@@ -18,7 +18,7 @@ def printable(text: str) -> str:
         code = ord(half.group())
         return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
-    return HALVES.sub(escape, text)
+    return text if text.isascii() else HALVES.sub(escape, text)
 
 
 class SafetyModulesError(Exception):

@@ -235,13 +235,15 @@ def items(data: st.DataObject, at: Path) -> tuple[list[dict[str, Any]], list[Pic
 def test_jsonl(place: Path, data: st.DataObject) -> None:
     at = fresh(place)
     found, planted, rows = items(data, at)
-    lines = [json.dumps(item, ensure_ascii=data.draw(st.booleans())) for item in found]
+    lines = [json.dumps(item, ensure_ascii=False) for item in found]
+    if data.draw(st.booleans()) or any("\ud83d" in line for line in lines):  # half a character has no bytes of its own
+        lines = [json.dumps(item) for item in found]
     for extra, more in (("", 0), ("{bad", 1), ('{"image": "a", "image": "b"}', 1), ("  ", 0), ("[]", 1)):
         if data.draw(st.booleans()):
             lines.insert(data.draw(st.integers(0, len(lines))), extra)
             rows += more
     text = data.draw(st.sampled_from(["", "\ufeff"])) + data.draw(st.sampled_from(["\n", "\r\n"])).join(lines)
-    (at / "d.jsonl").write_bytes(text.encode("utf-8", "surrogateescape" if "\ud83d" not in text else "surrogatepass"))
+    (at / "d.jsonl").write_bytes(text.encode("utf-8", "surrogateescape"))
     everywhere(at / "d.jsonl", at, planted, rows)
 
 

@@ -96,7 +96,7 @@ def reference(value: Any, where: str, folder: Path) -> Path | EncodedImage:
     Raises:
         DataError: it names no file on this machine, or holds no picture.
     """
-    if isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
+    if not isinstance(value, str) and isinstance(value, Mapping) and {"bytes", "path"} & value.keys():
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
         if value is None:
             raise DataError("image: expected bytes or a path in the cell, got neither.")
@@ -108,7 +108,7 @@ def reference(value: Any, where: str, folder: Path) -> Path | EncodedImage:
         raise DataError(f"image: expected a file name, got {_brief(repr(value))}.")
     if value.startswith("data:"):
         return Held(read_bytes(value, where), where)
-    if schemes := {name.lower() for name in _SCHEME.findall(value)}:
+    if "://" in value and (schemes := {name.lower() for name in _SCHEME.findall(value)}):
         if not schemes <= _HERE:
             raise DataError(
                 f"image: expected a file on this machine, got the address {_brief(value)}, and nothing is downloaded "

@@ -85,7 +85,7 @@ class Source:
         beside = self.file if self.file.is_dir() else self.file.parent
         return beside if self.options.image_dir is None else Path(self.options.image_dir)
 
-    @property
+    @cached_property
     def image_keys(self) -> tuple[str, ...]:
         """Keys or columns that may name pictures."""
         return KEYS if self.options.image_key is None else tuple(self.options.image_key.split(","))
@@ -98,14 +98,15 @@ class Source:
             where: its place.
             folder: where relative names start; None = `folder`.
         """
-        found = {key: values for key in self.image_keys if (values := [*values_of(item.get(key))])}
+        present = [key for key in self.image_keys if item.get(key) is not None]
+        found = {key: values for key in present if (values := [*values_of(item[key])])}
         if not found and (key := looks_like_picture(item)) is not None:
             reason = (
                 f"{UNKNOWN_KEY} {', '.join(self.image_keys)}: expected it there, got what looks like one under "
                 f"{key!r}. Name that key (ReadOptions.image_key, --image-key), or rename it."
             )
             return [DataError(reason)]
-        if self.options.image_key is None:
+        if self.options.image_key is None and len(found) > 1:
             both: dict[str, list[Any]] = {key: found[key] for key in ("image", "images") if key in found}
             chosen = both or dict([*found.items()][:1])
             named = {value for values in chosen.values() for value in values if isinstance(value, str)}

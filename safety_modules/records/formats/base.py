@@ -150,12 +150,12 @@ class Format(ABC):
 
 def _row(where: str, picture: Any, asked: Asked) -> Row:
     fault = None
-    try:
-        # A worker process would get a copy of the whole dataset.
-        picture = picture.found() if isinstance(picture, DatasetCell) else picture
-        if isinstance(picture, DataError):
-            raise picture
-    except DataError as error:
-        picture, fault = None, str(error)
+    if isinstance(picture, DatasetCell):  # of which a worker process would get a copy of the whole dataset
+        try:
+            picture = picture.found()
+        except DataError as error:
+            picture = error
+    if isinstance(picture, DataError):
+        picture, fault = None, str(picture)
     question, answer = (None if words is None else printable(words) for words in (asked.question, asked.answer))
     return Row(where, picture, question, answer, asked.type, fault)

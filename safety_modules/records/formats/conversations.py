@@ -81,7 +81,9 @@ def words(value: Any) -> str | None:
         value = "\n".join(
             part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)
         )
-    return _IMAGE_TAG.sub("\n", value).strip() or None if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    return (_IMAGE_TAG.sub("\n", value) if "<image>" in value else value).strip() or None
 
 
 def _turns(item: Mapping[str, Any]) -> Any:

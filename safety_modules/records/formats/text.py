@@ -74,19 +74,20 @@ class _Repeats:
 
 def json_lines(source: Source) -> Iterator[Entry]:
     """An entry for every line that is not blank; places count from 1."""
+    repeats = _Repeats()
+    decoder = json.JSONDecoder(object_pairs_hook=repeats)
     with open_text(source, "\n") as file:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(MARK) if number == 1 else line
             if not text.strip():
                 yield Entry(raw=line)
                 continue
-            value, fault, repeats = None, None, _Repeats()
+            value = fault = None
             try:
-                value = json.loads(text, object_pairs_hook=repeats)
-                fault = repeats.fault()
+                value = decoder.decode(text)
             except (ValueError, RecursionError) as error:
                 fault = f"not JSON: {error}."
-            yield Entry(f"{source.path}:{number}", value, fault, raw=line)
+            yield Entry(f"{source.path}:{number}", value, repeats.fault() or fault, raw=line)
 
 
 def json_list(source: Source) -> Iterator[Entry]:
