@@ -64,8 +64,8 @@ DIGEST_VERSION = 2
 """Of the digests that are written. The first looked at a few tensors only; adapters that have it are compared by it."""
 
 SAMPLED_ROWS = 16
-"""Of each weight of the language model: all of its 13 GB (7B) would take 3 to 11 seconds of one core, and whatever trains
-or merges something into a weight of it changes all rows."""
+"""Of each weight of the language model: all of its 13 GB (7B) would take 3 to 11 seconds of one core, and whatever
+trains or merges something into a weight of it changes all rows."""
 
 _UNUSED = ("post_layernorm.",)  # of the tower: only its pooled output, which a LLaVA does not use, comes through it
 
