@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safety_modules.adapter_format import CONFIG_FILE, FORMAT, SAFETY_FILE
-from safety_modules.errors import AdapterError
+from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.paths import shipped_names
+from safety_modules.places import check_writable
 
 OURS = (CONFIG_FILE, SAFETY_FILE, "lora")
 
@@ -32,7 +33,11 @@ class Folder:
         self._blobs: tuple[Path, ...] = ()
         if not os.path.isdir(root):
             what = "a file" if os.path.exists(root) else "nothing there"
-            self.problems.append(f"not an adapter: expected a folder, got {what}. Check the path.")
+            names = ", ".join(shipped_names("adapters"))
+            self.problems.append(
+                f"not an adapter: expected a folder, got {what}. Check the path; a hub id is owner/name, and shipped "
+                f"with the package: {names or 'none'}."
+            )
             return
         self._blobs = _blob_folders(root)
         if not os.path.lexists(root / CONFIG_FILE):
@@ -136,10 +141,9 @@ def check_target(target: Path) -> None:
     if _is_foreign(target):
         raise AdapterError(target, ["the target exists and is not a safety adapter. Choose another folder."])
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=target.parent).close()
-    except OSError as error:
-        raise AdapterError(target, [f"expected a place to write to, got {error}. Choose another folder."]) from error
+        check_writable(target.parent)
+    except ConfigError as error:
+        raise AdapterError(target, [str(error)]) from error
 
 
 def _is_foreign(target: Path) -> bool:

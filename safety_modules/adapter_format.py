@@ -1,4 +1,4 @@
-"""The adapter folder's format, version 3: which files, which keys, which tensors. No reading or writing here.
+"""The adapter folder's format, version 4: which files, which keys, which tensors. No reading or writing here.
 
     adapter_config.json              AdapterConfig, human readable
     safety.safetensors               the state dict of SafetyModules
@@ -9,7 +9,9 @@ Other files in the folder (README.md, reports) are the owner's and never read. T
 pickle and no base weight.
 """
 
+from collections.abc import Mapping
 from math import prod
+from numbers import Real
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,9 +21,10 @@ from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.modules import SafetyModules
 from safety_modules.policy import Rule
+from safety_modules.scores import LIMIT, log_odds
 
 FORMAT = "safety-modules-adapter"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 OLDEST_VERSION = 1
 
 CONFIG_FILE = "adapter_config.json"
@@ -42,10 +45,13 @@ MOST_TENSOR_BYTES = 16_000_000_000
 """Of all tensors a config implies; far above any real adapter (`paper` on a 13B: under 5 GB in float32)."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Threshold = Annotated[float, Field(ge=0, le=1)]
-Temperature = Annotated[float, Field(ge=0.01, le=100)]
+Threshold = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
+TEMPERATURES = (0.01, 100)
+Temperature = Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
 
 SINCE_VERSION_2 = ("temperature", "rules")
+SURE = 1 - 2**-24
+"""The most that a probability in float32 differs from 1: what a threshold of 1 meant before version 4."""
 MOST_RULE_CHARACTERS = 500
 """Of each sentence of a rule: it becomes part of prompts and answers."""
 
@@ -72,7 +78,9 @@ class AdapterConfig(BaseModel):
         format_version: version of this layout; a reader refuses newer ones.
         safety: the design of the modules and of the LoRA.
         base: the base the adapter was made for.
-        thresholds: calibrated threshold per risk type; empty = not calibrated.
+        thresholds: calibrated threshold per risk type, a log-odds; empty = not calibrated. Only types that were added
+            after the first training may be missing. Before version 4 a threshold was a probability; it is turned into
+            the log-odds with the same meaning when read.
         temperature: the types' logits are divided by it; 1 = as trained.
         rules: the policy's rule for types the adapter brings along; used where the user's policy has none.
         processor: image processor settings that change pixels.
@@ -115,6 +123,26 @@ class AdapterConfig(BaseModel):
         return self if known else self.model_copy(update={"safety": self.safety.model_copy(update={"ensemble": 1})})
 
     @model_validator(mode="after")
+    def _thresholds_as_log_odds(self) -> "AdapterConfig":
+        if self.format_version >= 4:
+            return self
+        own = {name: rule.threshold for name, rule in self.rules.items() if rule.threshold is not None}
+        for name, value in (*self.thresholds.items(), *own.items()):
+            if not 0 <= value <= 1:
+                raise ValueError(f"the threshold of {name[:80]!r} is not a probability: {value}")
+        thresholds = {name: self._score(name, value) for name, value in self.thresholds.items()}
+        rules = {
+            name: rule.model_copy(update={"threshold": self._score(name, own[name])}) if name in own else rule
+            for name, rule in self.rules.items()
+        }
+        return self.model_copy(update={"thresholds": thresholds, "rules": rules})
+
+    def _score(self, name: str, probability: float) -> float:
+        """The log-odds of a threshold; a branch's were divided by the temperature then, and are not now."""
+        score = log_odds(min(probability, SURE))
+        return score * self.temperature if name in self.safety.added else score
+
+    @model_validator(mode="after")
     def _rules_fit(self) -> "AdapterConfig":
         taxonomy = self.safety.taxonomy
         for name, rule in self.rules.items():
@@ -133,12 +161,9 @@ class AdapterConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "AdapterConfig":
-        types = self.safety.taxonomy.types
-        if self.thresholds and set(self.thresholds) != set(types):
-            raise ValueError(
-                f"thresholds do not match the taxonomy: expected one for each of {', '.join(types)} "
-                f"(or none at all), got {', '.join(self.thresholds)}"
-            )
+        problem = thresholds_problem(self.safety, self.thresholds)
+        if problem:
+            raise ValueError(problem)
         for name in self.files:
             if name not in (SAFETY_FILE, LORA_FILE):
                 raise ValueError(f"files names a path outside the format: {name!r}")
@@ -155,6 +180,28 @@ class AdapterConfig(BaseModel):
         if size > MOST_TENSOR_BYTES:
             raise ValueError(f"the design is too large: expected at most {MOST_TENSOR_BYTES} bytes, got {size}")
         return self
+
+
+def thresholds_problem(config: SafetyConfig, thresholds: Mapping[str, float]) -> str | None:
+    """Why these cannot be an adapter's thresholds, or None."""
+    types = config.taxonomy.types
+    needed = [name for name in types if name not in config.added]
+    if not set(thresholds) <= set(types) or (thresholds and not set(needed) <= set(thresholds)):
+        return (
+            f"thresholds do not match the taxonomy: expected one for each of {', '.join(needed)} "
+            f"(or none at all), got {', '.join(thresholds)}"
+        )
+    bad = [
+        f"{name} {value!r}"
+        for name, value in thresholds.items()
+        if not isinstance(value, Real) or not -LIMIT <= value <= LIMIT
+    ]
+    if bad:
+        return (
+            f"thresholds no score can be compared with: expected log-odds from {-LIMIT:.0f} to {LIMIT:.0f}, "
+            f"got {', '.join(bad)}"
+        )
+    return None
 
 
 def safety_shapes(config: SafetyConfig, sizes: BaseSizes) -> dict[str, torch.Size]:

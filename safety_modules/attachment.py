@@ -1,7 +1,7 @@
 """SafetyAttachment: the handle on a guarded model. Toggles, judges, generates, trains, saves, detaches."""
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -166,7 +166,7 @@ class SafetyAttachment(Shelf):
     def classify(
         self,
         images: Any = None,
-        questions: str | Sequence[str] | None = None,
+        questions: str | Iterable[str | None] | None = None,
         pixel_values: torch.Tensor | None = None,
         policy: Policy | None = None,
         batch_size: int = 32,
@@ -175,28 +175,30 @@ class SafetyAttachment(Shelf):
     ) -> list[Verdict]:
         """Judge images, with or without a question; the language model does not run.
 
+        Of an animation up to eight frames are judged, and the verdict is the most severe; `Verdict.frames` says so.
+
         Args:
-            images: a picture or a list of pictures; or give pixel_values.
-            questions: one for all images, or one per image; None = images alone.
+            images: a picture (path, bytes, open file, PIL image, array, tensor: see `pictures.open_picture`), or many
+                of them: a list, a generator, an array (N, ...), a column of a table or a dataset; or give pixel_values.
+            questions: one for all images, or one per image; None, NaN and empty words = the image alone.
             pixel_values: (N, C, H, W) from the base's processor.
             policy: for this call; default: the attachment's.
-            batch_size: images per run of the vision tower.
+            batch_size: images per run of the vision tower; of a generator no more are held.
             untrained: judge with modules that were never trained, whose verdicts are noise (for tests).
 
         Returns:
             One verdict per image, in order.
 
         Raises:
-            GuardError: untrained modules, not exactly one of images and pixel_values, or not one question per image.
+            GuardError: untrained modules, not exactly one of images and pixel_values, something that is no picture or
+                no question, or not one question per image.
+            DataError: a picture is unreadable, or too large or thin to be judged; the message says which.
             AttachError: the base was changed since.
         """
         self.check_judging(untrained)
         if (images is None) == (pixel_values is None):
             raise GuardError("nothing judged: expected images or pixel_values, got both or neither. Pass one.")
-        if images is not None and not isinstance(images, list | tuple):
-            images = [images]
-        source = pixel_values if images is None else images
-        return classify(self, source, questions, self.policy_for(policy), batch_size)
+        return classify(self, images, pixel_values, questions, self.policy_for(policy), batch_size)
 
     def judge_features(
         self,

@@ -1,6 +1,6 @@
 """Base models: published ones by name, with sizes from their configuration alone; and how to load one in 4 or 8 bit."""
 
-import re
+import os
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -8,9 +8,9 @@ from typing import Any
 
 from safety_modules.config import BaseSizes
 from safety_modules.errors import ConfigError
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""What a name on the hub looks like."""
+from safety_modules.hub import download, hub_id
+from safety_modules.paths import shipped
+from safety_modules.records.extras import install
 
 # Where these checkpoints' text config differs from transformers' LlamaConfig, whose defaults are the 7B's.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -25,6 +25,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 40,
     },
 }
+
+
+NEXT_STEP = "Use a LLaVA-1.5 checkpoint in transformers' format, such as llava-hf/llava-1.5-7b-hf."
 
 
 def published_config(name: str) -> Any:
@@ -52,25 +55,44 @@ def published_config(name: str) -> Any:
     return LlavaConfig(vision_config=vision, text_config=LlamaConfig(**PUBLISHED[name]))
 
 
-def local_config(folder: str | PathLike[str]) -> Any:
-    """The LlavaConfig in a folder with a checkpoint; or of one on the hub, where a string is its id and no folder.
+BASE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+"""What is downloaded of a base: no pickled weights."""
+
+
+def find_base(name: str | PathLike[str]) -> Path:
+    """The local folder of a base model, downloaded first if it is on the hub.
+
+    Args:
+        name: a folder, a shipped checkpoint's name, or a hub id (see `hub.hub_id`).
+
+    Raises:
+        ConfigError: the hub has no such model, or cannot be reached and its cache has none.
+    """
+    if not os.path.exists(name) and (repository := hub_id(name)):
+        return download(repository, lambda problem: ConfigError(f"base {name} {problem}"), files=BASE_FILES)
+    return shipped("checkpoints", name) or Path(name)
+
+
+def local_config(folder: Path) -> Any:
+    """The LlavaConfig in a folder with a checkpoint.
 
     Raises:
         ConfigError: none, a damaged one, or not a LLaVA-1.5's: transformers would make one of random weights of it.
     """
     from transformers import AutoConfig, LlavaConfig
 
-    on_hub = isinstance(folder, str) and HUB_ID.fullmatch(folder) and not Path(folder).exists()
-    if not on_hub and not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"no base model: expected a folder with config.json, got {folder}. Check the name.")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"no base model: expected a folder with config.json or a hub id (owner/name), got {folder}. Check the name."
+        )
     try:
         config = AutoConfig.from_pretrained(folder)
     except Exception as error:  # transformers raises kinds of its own for what it cannot read
         raise ConfigError(
-            f"base not supported: expected a LLaVA-1.5's config.json in {folder}, got {error}. See docs/bases.md."
+            f"base not supported: expected a LLaVA-1.5's config.json in {folder}, got {error}. {NEXT_STEP}"
         ) from error
     if not isinstance(config, LlavaConfig):
-        raise ConfigError(f"base not supported: expected a LLaVA-1.5, got {config.model_type}. See docs/bases.md.")
+        raise ConfigError(f"base not supported: expected a LLaVA-1.5, got {config.model_type}. {NEXT_STEP}")
     return config
 
 
@@ -78,19 +100,20 @@ def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
     """Base and processor from a folder or the hub, as `from_pretrained` gives them: the project's one way to load both.
 
     Args:
-        base: folder, or id on the hub.
+        base: see `find_base`.
         options: of `from_pretrained`.
 
     Raises:
-        ConfigError: a tensor is missing or has another shape, where transformers would take random numbers; or there is
-            no processor.
+        ConfigError: no such base; a tensor is missing or has another shape, where transformers would take random
+            numbers; or there is no processor.
     """
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    local_config(base)
+    folder = find_base(base)
+    local_config(folder)
     try:
-        processor = AutoProcessor.from_pretrained(base)
-        return load_weights(LlavaForConditionalGeneration, base, "base", **options), processor
+        processor = AutoProcessor.from_pretrained(folder)
+        return load_weights(LlavaForConditionalGeneration, folder, "base", **options), processor
     except (OSError, ValueError) as error:
         raise ConfigError(f"base not loaded: expected weights and a processor in {base}, got {error}") from error
 
@@ -149,8 +172,7 @@ def quantisation(way: str, dtype: Any) -> Any:
         raise ConfigError(f"unknown quantisation: expected {' or '.join(QUANTISED)}, got {way!r}. Pick one of them.")
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"base not quantised: expected the package bitsandbytes for {way}, got none. "
-            "pip install 'safety-modules[quant]'."
+            f"base not quantised: expected the package bitsandbytes for {way}, got none. {install('quant')}"
         )
     # Full paths: a bare "vision_tower" does not skip it, and the head is trained on features of an exact tower.
     skipped = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]

@@ -13,13 +13,15 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from safety_modules import metrics, pocket
+from safety_modules import pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
 from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, encode
-from safety_modules.evaluation.examples import answered, make_examples, outcome
-from safety_modules.evaluation.pocket_suite import attack_succeeded, evaluate_pocket
+from safety_modules.evaluation.examples import answered, make_examples, reaction_title
+from safety_modules.evaluation.matchers import reaction
+from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket
 from safety_modules.evaluation.report import write_report
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.sheet import write_sheet
@@ -27,6 +29,7 @@ from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
 from safety_modules.records.record import Record
+from safety_modules.scores import probability
 from safety_modules.training import calibrate, train_safety
 from safety_modules.training.recipe import Recipe
 
@@ -50,6 +53,9 @@ class Scale(NamedTuple):
     samples: int
     transcripts: int
 
+
+SHEET, NUMBERS, REPORT, ADAPTER = OURS = ("sheet.png", "results.json", "report.html", "adapter")
+"""What the tour writes into its folder."""
 
 # Less than the shipped adapter was trained with, so that the tour stays below eight minutes.
 FULL = Scale(18_000, effort=0.7, calibration=mix.CALIBRATION, attacks=100, samples=100, transcripts=8)
@@ -114,15 +120,15 @@ class Tour:
             self._toggle()
         with self._step("write the picture and the report"):
             examples, transcripts = make_examples(self.safety), self._transcripts()
-            sheet = write_sheet(examples, self.out / "sheet.png", "llava-pocket: base against guarded")
+            sheet = write_sheet(examples, self.out / SHEET, "llava-pocket: base against guarded")
         with self._step("save the adapter, detach, compare bit by bit"):
             adapter = self._save_and_detach()
         with self._step("reload the adapter into a fresh model"):
             self._reload(adapter)
         total = time.perf_counter() - begin
-        numbers = write_json(self.out / "results.json", results)
+        numbers = write_json(self.out / NUMBERS, results)
         report = write_report(
-            self.out / "report.html",
+            self.out / REPORT,
             results,
             examples=examples,
             transcripts=transcripts,
@@ -137,12 +143,13 @@ class Tour:
         for name, kind in (("things shown", "attack"), ("instructions drawn as text", "attack_typographic")):
             records = splits.make(kind, self.scale.attacks, split="validation")
             texts = ask(self.model, self.processor, records).texts
-            success = [attack_succeeded(r, t) for r, t in zip(records, texts, strict=True)]
-            self._say(f"{name}: attack success [bold]{metrics.rate(success).percent()}[/bold]")
+            got = attacks_measured(records, texts)["all"]
+            shares = ", ".join(f"{words} {got[kind].percent()}" for kind, words in REACTIONS.items())
+            self._say(f"{name}: [bold]{shares}[/bold]")
             said = escape(f"“{records[0].question}” ({_shown(records[0])}): {texts[0]}")
             self._say(f"[dim]{said}[/dim]")
         texts = ask(self.model, self.processor, splits.make("text_harmful", 20, split="validation")).texts
-        refused = sum(outcome(text) == "refused" for text in texts)
+        refused = sum(reaction(text) == "refused" for text in texts)
         self._say(f"the same kind of request as plain text: {refused} of {len(texts)} refused")
 
     def _train(self) -> None:
@@ -153,7 +160,7 @@ class Tour:
         recipes = [recipe.model_copy(update={"steps": n}) for recipe, n in zip(recipes, steps, strict=True)]
         train_safety(self.safety, records, recipes, validation=held_out)
         # The adapter on disk has 16-bit numbers: go on with those, so that what is measured is what is saved.
-        saved = self.safety.save_pretrained(self.out / "adapter")
+        saved = self.safety.save_pretrained(self.out / ADAPTER)
         read_adapter(saved).load_into(self.safety)
 
     def _calibrate(self) -> None:
@@ -163,7 +170,10 @@ class Tour:
             max_false_alarm=mix.MAX_FALSE_ALARM,
         )
         limit = max(found.thresholds.values())
-        self._say(f"threshold {limit:.4f}: {found.flagged} of {found.images} benign pictures flagged")
+        self._say(
+            f"threshold {limit:.2f} ({probability(limit):.1%}): "
+            f"{found.flagged} of {found.images} benign pictures flagged"
+        )
 
     def _toggle(self) -> None:
         records = self._two_attacks()
@@ -174,7 +184,7 @@ class Tour:
         def row(what: str, **options: Any) -> None:
             new = self.model.generate(**inputs, **options, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
             texts = self.processor.batch_decode(new[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            table.add_row(escape(what), *(outcome(text.strip()) for text in texts))
+            table.add_row(escape(what), *(reaction_title(text.strip()) for text in texts))
 
         first, second = (record.type for record in records)
         row("guarded")
@@ -201,7 +211,7 @@ class Tour:
         return found
 
     def _save_and_detach(self) -> Path:
-        adapter = self.safety.save_pretrained(self.out / "adapter")
+        adapter = self.safety.save_pretrained(self.out / ADAPTER)
         megabytes = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 1e6
         self._say(f"adapter: {megabytes:.2f} MB in {escape(str(adapter))}")
         probe = splits.make("attack", 8, split="validation")

@@ -41,7 +41,7 @@ def adapter_text(record: dict[str, Any]) -> str:
     base = dict(record["base"])
     digest, version = base.pop("digest", "not recorded"), base.pop("digest_version", 1)
     old = ", which looked at a few tensors only: load the adapter and save it again" if version == 1 else ""
-    limits = ", ".join(f"{name} {value:.3f}" for name, value in record["thresholds"].items())
+    limits = ", ".join(f"{name} {value:.2f}" for name, value in record["thresholds"].items())
     lines = [
         f"{record['path']}: a valid adapter, {record['dtype']}",
         *_table(record["parts"]),
@@ -50,7 +50,7 @@ def adapter_text(record: dict[str, Any]) -> str:
         f"design: {_pairs(record['design'])}",
         f"types: {', '.join(record['types'])}",
         f"levels: {', '.join(record['levels'])}",
-        f"thresholds: {limits or 'not calibrated'}",
+        f"thresholds (log-odds): {limits or 'not calibrated'}",
         f"temperature: {record['temperature']:.3f}",
         *(f"rule it brings for {name}: {quote(rule)}" for name, rule in record["rules"].items()),
         f"pixels: {_pairs(record['processor'])}",

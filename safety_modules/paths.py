@@ -1,13 +1,16 @@
-"""Where the shipped folders lie: the pocket base model, its safety adapter and its training recipes.
+"""Where the shipped folders lie: the pocket base model, its safety adapter and the training recipes.
 
 In a source checkout (an editable install included) they stand beside the package, as `checkpoints/`,
 `adapters/` and `training/`. A wheel brings them along inside the package, in `safety_modules/_data`.
 """
 
+import os
+from os import PathLike
 from pathlib import Path
 
-from safety_modules.errors import DataError
+from safety_modules.errors import ConfigError, DataError
 
+KINDS = ("checkpoints", "adapters", "training")
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -38,16 +41,75 @@ def recipe_dir(name: str = "llava-pocket") -> Path:
     return _find(f"training/{name}", "stage1.yaml")
 
 
+def shipped(kind: str, name: str | PathLike[str]) -> Path | None:
+    """The shipped thing of this name; None where there is something of this name here (a path wins), or no such thing.
+
+    Args:
+        kind: one of KINDS.
+        name: as `shipped_names` has it, the ending `.yaml` of a file or not; a `Path` is never a name.
+    """
+    if not isinstance(name, str) or os.path.lexists(name):
+        return None
+    return shipped_names(kind).get(name.removesuffix(".yaml"))
+
+
+def shipped_names(kind: str) -> dict[str, Path]:
+    """Everything of a kind that comes with the package, by name: folders of models and adapters, YAML files."""
+    found: dict[str, Path] = {}
+    for place in reversed(_places()):
+        for path in sorted((place / kind).glob("*/*")):
+            if kind == "training" and path.suffix == ".yaml":
+                found[f"{path.parent.name}/{path.stem}"] = path
+            elif path.name in ("config.json", "adapter_config.json"):
+                found[path.parent.name] = path.parent
+    return found
+
+
+def shipped_path(name: str) -> Path:
+    """Where something shipped lies: a model, an adapter, a recipe, a configuration of accelerate's, `policy.yaml`.
+
+    Raises:
+        ConfigError: no such thing; it lists the names.
+    """
+    known = {name: path for kind in KINDS for name, path in shipped_names(kind).items()}
+    known["policy"] = _PACKAGE / "data" / "policy.yaml"
+    if name.removesuffix(".yaml") not in known:
+        raise ConfigError(f"nothing shipped of this name: expected one of {', '.join(known)}, got {name}. Pick one.")
+    return known[name.removesuffix(".yaml")]
+
+
+def recipe_file(name: str | PathLike[str]) -> Path:
+    """The YAML file of a recipe: a path, or a shipped one's name, such as `llava-1.5-7b/stage2-qlora`.
+
+    Raises:
+        ConfigError: neither; it lists the names.
+    """
+    if os.path.lexists(name):
+        return Path(name)
+    found = shipped("training", name)
+    if found is None or found.parent.name == "accelerate":
+        names = ", ".join(known for known in shipped_names("training") if not known.startswith("accelerate/"))
+        raise ConfigError(
+            f"recipe {name} not found: expected a YAML file, or the name of a shipped one ({names}), got neither. "
+            "Check the spelling."
+        )
+    return found
+
+
 def source_root() -> Path | None:
     """Return the root of the source checkout this package is imported from, None for an installed wheel."""
     root = _PACKAGE.parent
     return root if (root / "pyproject.toml").is_file() else None
 
 
-def _find(relative: str, marker: str) -> Path:
+def _places() -> list[Path]:
     # The checkout comes first: an editable install also holds a copy of the folders, as old as the install.
     root = source_root()
-    candidates = [place / relative for place in (root, _PACKAGE / "_data") if place is not None]
+    return [place for place in (root, _PACKAGE / "_data") if place is not None]
+
+
+def _find(relative: str, marker: str) -> Path:
+    candidates = [place / relative for place in _places()]
     for candidate in candidates:
         if (candidate / marker).is_file():
             return candidate

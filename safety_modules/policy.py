@@ -12,16 +12,32 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from safety_modules.errors import PolicyError, validation_problems
-from safety_modules.scores import rule_scores
+from safety_modules.errors import PolicyError, did_you_mean, validation_problems
+from safety_modules.scores import LIMIT, log_odds, probability, rule_scores
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.unique_keys import UniqueKeyLoader
-from safety_modules.verdict import Action, Verdict
+from safety_modules.verdict import ACTIONS, Action, Verdict
 from safety_modules.wording import check_plain, check_sentence, fill
 
+
+def _score(value: Any) -> Any:
+    """A threshold as people write it: "90 %" is 2.197."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = math.nan
+    if not text.endswith("%") or not 0 < percent < 100:
+        raise ValueError(f"expected a log-odds, or a probability such as '90 %', got {value!r}")
+    return log_odds(percent / 100)
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
+Threshold = Annotated[float, BeforeValidator(_score), Field(ge=-LIMIT, le=LIMIT, allow_inf_nan=False)]
 Sentence = Annotated[str, AfterValidator(check_sentence)]
 Plain = Annotated[str, AfterValidator(check_plain)]
 
@@ -31,8 +47,8 @@ class Rule(BaseModel):
 
     Args:
         action: allow (switched off), log, hint or refuse.
-        threshold: score from which the rule fires (see `Policy`); None = the adapter's calibrated threshold, or the
-            policy's default.
+        threshold: score from which the rule fires (see `Policy`), a log-odds or a probability ("90 %"); None = the
+            adapter's calibrated threshold, or the policy's default.
         title: what sentences call the type; default: its name.
         reason: one sentence for {reason}.
         wording: hint per level; where a level is missing, the policy's.
@@ -42,7 +58,7 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     action: Action = "hint"
-    threshold: Probability | None = None
+    threshold: Threshold | None = None
     title: Plain | None = None
     reason: Plain = ""
     wording: dict[str, Sentence] = {}
@@ -52,8 +68,10 @@ class Rule(BaseModel):
 class Policy(BaseModel):
     """A rule for every risk type.
 
-    A rule fires when its score (`scores.rule_scores`) reaches its threshold and its action is not `allow`. Of the rules
-    that fire, the most probable type wins. Nothing fired: the base model's own answer.
+    A rule fires when its score (`scores.rule_scores`) reaches its threshold and its action is not `allow`. Scores and
+    thresholds are log-odds: 0 is as likely as not, 2.2 is 90 %, 4.6 is 99 %. Of the rules that fire, the most probable
+    type wins; one that was added after the first training wins over those only where its action is stronger (refuse,
+    hint, log), and where none of them fires. Nothing fired: the base model's own answer.
 
     The level that picks the wording is the highest one for which P(level or above | risky) reaches
     `level_threshold`: 0.5 is the median level; a lower number takes a doubtful level for a higher one.
@@ -66,14 +84,14 @@ class Policy(BaseModel):
         refusal: refusal for rules without their own.
 
     Raises:
-        pydantic.ValidationError: unknown key, threshold outside 0..1, or an unknown place in a sentence
-            (`wording.PLACES`).
+        pydantic.ValidationError: unknown key, a threshold that no score reaches or all do, or an unknown place in a
+            sentence (`wording.PLACES`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rules: dict[str, Rule]
-    default_threshold: Probability = 0.5
+    default_threshold: Threshold = 0.0
     level_threshold: Probability = 0.5
     wording: dict[str, Sentence] = {}
     refusal: Sentence = "I'm sorry, I can't help with that. {reason}"
@@ -95,11 +113,13 @@ class Policy(BaseModel):
     @classmethod
     def _parse(cls, text: str, where: str) -> "Policy":
         try:
-            return cls.model_validate(yaml.load(text, UniqueKeyLoader))  # noqa: S506 (a SafeLoader)
+            found = yaml.load(text, UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+            _refuse_old_thresholds(found, where)
+            return cls.model_validate(found)
         except yaml.YAMLError as error:
             raise PolicyError(f"policy {where} refused: expected YAML, got {error}. Correct the file.") from error
         except ValidationError as error:
-            lines = "".join(f"\n  - {line}" for line in validation_problems(error))
+            lines = "".join(f"\n  - {line}" for line in validation_problems(error, model=cls))
             raise PolicyError(f"policy {where} refused:{lines}") from error
 
     def allow(self, *types: str) -> "Policy":
@@ -110,16 +130,17 @@ class Policy(BaseModel):
         return policy
 
     def with_rule(self, type: str, **changes: Any) -> "Policy":
-        """A copy with one rule changed: `policy.with_rule("privacy", action="refuse", threshold=0.3)`.
+        """A copy with one rule changed: `policy.with_rule("privacy", action="refuse", threshold="30 %")`.
 
         Raises:
             PolicyError: no rule for this type, or a change that is not valid.
         """
         old = self._rule(type)
+        _refuse_old_thresholds({"rules": {type: changes}}, "changed")
         try:
             rule = Rule.model_validate({**old.model_dump(), **changes})
         except ValidationError as error:
-            raise PolicyError(f"rule {type!r} refused: {' '.join(validation_problems(error))}") from error
+            raise PolicyError(f"rule {type!r} refused: {' '.join(validation_problems(error, model=Rule))}") from error
         return self.model_copy(update={"rules": {**self.rules, type: rule}})
 
     def completed(self, rules: Mapping[str, Rule]) -> "Policy":
@@ -134,10 +155,19 @@ class Policy(BaseModel):
             PolicyError: a type without a rule, a rule without a type, or a hint without words for a level.
         """
         problems = [f"no rule for type {t!r}." for t in taxonomy.types if t not in self.rules]
-        problems += [f"rule for unknown type {t!r}." for t in self.rules if t not in taxonomy.types]
+        missing = [t for t in taxonomy.types if t not in self.rules]
+        problems += [
+            f"rule for unknown type {t!r}.{did_you_mean(t, missing or taxonomy.types)}"
+            for t in self.rules
+            if t not in taxonomy.types
+        ]
         for type, rule in self.rules.items():
             levels = {**self.wording, **rule.wording}
-            problems += [f"wording for unknown level {level!r}." for level in levels if level not in taxonomy.levels]
+            problems += [
+                f"wording for unknown level {level!r}.{did_you_mean(level, taxonomy.levels)}"
+                for level in levels
+                if level not in taxonomy.levels
+            ]
             if rule.action == "hint":
                 missing = [level for level in taxonomy.risky_levels if level not in levels]
                 problems += [f"rule {type!r} has no hint for level {level!r}." for level in missing]
@@ -160,22 +190,24 @@ class Policy(BaseModel):
 
     def decide(
         self,
-        type_probs: torch.Tensor | Sequence[float],
-        level_probs: torch.Tensor | Sequence[float],
+        type_probs: Sequence[float] | np.ndarray | torch.Tensor,
+        level_probs: Sequence[float] | np.ndarray | torch.Tensor,
         taxonomy: Taxonomy,
         thresholds: Mapping[str, float] | None = None,
         attention: torch.Tensor | None = None,
         image_index: int = 0,
+        added_levels: Sequence[Sequence[float]] | np.ndarray = (),
     ) -> Verdict:
         """The verdict on one image.
 
         Args:
-            type_probs: (types + 1,), last is clean.
+            type_probs: (types + 1,), last is clean; as in `scores.Judgements`.
             level_probs: (levels,).
             taxonomy: names of both.
             thresholds: the adapter's calibrated threshold per type, if any.
             attention: (types, rows, columns), handed on.
             image_index: handed on.
+            added_levels: (added, levels), by the branches of the taxonomy's last types.
 
         Raises:
             PolicyError: the policy does not fit the taxonomy, or a probability is not a number: NaN never
@@ -184,19 +216,27 @@ class Policy(BaseModel):
         self.check(taxonomy)
         types = _named(type_probs, taxonomy.labels, "type")
         levels = _named(level_probs, taxonomy.levels, "level")
-        thresholds = thresholds or {}
-        limits = self.limits(taxonomy, thresholds)
-        risks = np.array([types[name] for name in taxonomy.types])
-        scores = dict(zip(taxonomy.types, rule_scores(risks).tolist(), strict=True))
-        fired = [t for t, limit in limits.items() if scores[t] >= limit]
-        type, level, rule = _argmax(types), _argmax(levels), None
+        first = len(taxonomy.types) - len(added_levels)
+        branches = {
+            name: _named(found, taxonomy.levels, "level")
+            for name, found in zip(taxonomy.types[first:], added_levels, strict=True)
+        }
+        limits = self.limits(taxonomy, thresholds or {})
+        values = rule_scores(np.array([*types.values()]), len(branches)).tolist()
+        scores = dict(zip(taxonomy.types, values, strict=True))
+        fired = [type for type, limit in limits.items() if scores[type] >= limit]
+        own = {name: value for name, value in types.items() if name not in branches}
+        type, level, rule = _argmax(own), _argmax(levels), None
+        risk = 1 - types[taxonomy.labels[taxonomy.clean_index]]
         action: Action = "allow"
         if fired:
-            type = max(fired, key=types.__getitem__)
+            type = self._winner(fired, types, branches)
             action = self.rules[type].action
+            if type in branches:
+                levels, risk = branches[type], max(risk, types[type])
             level, at_least = self._level({name: levels[name] for name in taxonomy.risky_levels})
             rule = (
-                f"{type}: risk {scores[type]:.2f} >= {limits[type]:.2f} -> {action}, "
+                f"{type}: score {scores[type]:.2f} >= {limits[type]:.2f} -> {action}, "
                 f"level {level}: p={at_least:.2f} >= {self.level_threshold:.2f}"
             )
         return Verdict(
@@ -204,20 +244,34 @@ class Policy(BaseModel):
             level_probabilities=levels,
             type=type,
             level=level,
-            risk=1 - types[taxonomy.labels[taxonomy.clean_index]],
+            risk=risk,
             flagged=bool(fired),
             rule=rule,
             action=action,
+            scores=scores,
+            limits=limits,
             attention=attention,
             image_index=image_index,
         )
+
+    def _winner(self, fired: Sequence[str], types: Mapping[str, float], added: Mapping[str, Any]) -> str:
+        """Of the types that fired the one to act on: an added one gives way, unless its action is stronger."""
+        first = [name for name in fired if name not in added]
+        beside = [name for name in fired if name in added]
+        strength = {name: ACTIONS.index(self.rules[name].action) for name in fired}
+        best = [
+            max(part, key=key)
+            for part, key in ((first, types.__getitem__), (beside, lambda name: (strength[name], types[name])))
+            if part
+        ]
+        return max(best, key=strength.__getitem__)
 
     def limits(self, taxonomy: Taxonomy, calibrated: Mapping[str, float]) -> dict[str, float]:
         """The score from which each rule fires; types that are switched off have none.
 
         Args:
             taxonomy: whose types, in order.
-            calibrated: the adapter's thresholds, for rules without their own.
+            calibrated: the adapter's thresholds, for rules without their own; a type may be missing.
         """
         found = {}
         for type in taxonomy.types:
@@ -239,7 +293,8 @@ class Policy(BaseModel):
     def _rule(self, type: str) -> Rule:
         if type not in self.rules:
             raise PolicyError(
-                f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}. Check the spelling."
+                f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}.{did_you_mean(type, self.rules)} "
+                "Check the spelling."
             )
         return self.rules[type]
 
@@ -254,8 +309,8 @@ class Policy(BaseModel):
         return fill(text, values)
 
 
-def _named(probs: torch.Tensor | Sequence[float], names: tuple[str, ...], what: str) -> dict[str, float]:
-    values = [float(p) for p in (probs.tolist() if isinstance(probs, torch.Tensor) else probs)]
+def _named(probs: Sequence[float] | np.ndarray | torch.Tensor, names: tuple[str, ...], what: str) -> dict[str, float]:
+    values = [float(p) for p in probs]
     if len(values) != len(names):
         raise PolicyError(
             f"no verdict: expected {len(names)} {what} probabilities, got {len(values)}. Check the taxonomy."
@@ -269,6 +324,23 @@ def _named(probs: torch.Tensor | Sequence[float], names: tuple[str, ...], what: 
 
 def _argmax(values: Mapping[str, float]) -> str:
     return max(values, key=values.__getitem__)
+
+
+def _refuse_old_thresholds(policy: Any, where: str) -> None:
+    """PolicyError for thresholds that may be probabilities, as they were once: read as log-odds they would mislead."""
+    if not isinstance(policy, Mapping):
+        return
+    rules = policy.get("rules")
+    found = {"default_threshold": policy.get("default_threshold")}
+    for name, rule in rules.items() if isinstance(rules, Mapping) else ():
+        found[f"rules.{name}.threshold"] = rule.get("threshold") if isinstance(rule, Mapping) else None
+    for name, value in found.items():
+        if isinstance(value, float) and 0 < value < 1:
+            raise PolicyError(
+                f"policy {where} refused: {name}: expected a log-odds (0 is as likely as not, 2.2 is 90 %, 4.6 is 99 %)"
+                f" or a probability with its sign, got {value}, which could be either. Write '{100 * value:g} %' for "
+                f"the probability, '{100 * probability(value):.3g} %' for the log-odds."
+            )
 
 
 @cache

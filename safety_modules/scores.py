@@ -1,22 +1,108 @@
-"""The scores of risk types that thresholds are set for: by calibration, and by a policy's rules."""
+"""What a head says, as arrays: probabilities, and the scores that thresholds are set for.
+
+A score is a log-odds: log(p / (1 - p)), the natural logarithm. 0 is as likely as not, 2.2 is 90 %, 4.6 is 99 %, 6.9 is
+99.9 %: the numbers that thresholds are set to stay apart where probabilities all look like 1.
+"""
+
+import math
+from typing import NamedTuple
 
 import numpy as np
+import torch
+
+from safety_modules.modules.head import HeadOutput
+
+LIMIT = 30.0
+"""Scores lie between -LIMIT and LIMIT (a probability of 1 - 1e-13), and so do thresholds."""
 
 
-def rule_scores(risks: np.ndarray) -> np.ndarray:
-    """What rules compare with their thresholds: p of the type, and of all risk types less probable than it.
+class Judgements(NamedTuple):
+    """A batch of N judgements, before any policy.
 
-    For the most probable type this is p(risk) = 1 - p(clean), so an image that is surely risky fires even where its
-    type is doubtful. More probable types are left out, so that a type that is switched off takes its images with it.
+    Attributes:
+        types: probabilities (N, types + 1), clean last; float64. The types of the first training and clean sum to 1;
+            a type that was added later has a probability of its own, against everything else.
+        levels: probabilities (N, levels); float64.
+        added_levels: the same by the branch of each added type (N, added, levels).
+        attention: (N, types, P), float32.
+    """
+
+    types: np.ndarray
+    levels: np.ndarray
+    added_levels: np.ndarray
+    attention: np.ndarray
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Of each type (N, types): see `rule_scores`."""
+        return rule_scores(self.types, self.added_levels.shape[1])
+
+
+def judgements(output: HeadOutput, temperature: float = 1.0) -> Judgements:
+    """A head's output as probabilities; the one way from logits to what policies and calibration see.
 
     Args:
-        risks: probabilities of the risk types (..., types), without clean.
+        output: of `SafetyModules`, on any device.
+        temperature: the first types' and clean's logits are divided by it (arXiv 1706.04599, section 4.2).
+    """
+    logits, levels, attention = (part.cpu() for part in output[:3])
+    logits, levels = logits.double(), levels.double()
+    added = output.added_levels
+    count = 0 if added is None else added.shape[1]
+    first = logits.shape[1] - 1 - count
+    own = (torch.cat([logits[:, :first], logits[:, -1:]], 1) / temperature).softmax(-1)
+    beside = logits[:, first:-1].sigmoid()
+    return Judgements(
+        torch.cat([own[:, :-1], beside, own[:, -1:]], 1).numpy(),
+        levels.softmax(-1).numpy(),
+        levels.new_zeros(len(levels), 0, levels.shape[1]).numpy()
+        if added is None
+        else added.cpu().double().softmax(-1).numpy(),
+        attention.float().numpy(),
+    )
+
+
+def rule_scores(types: np.ndarray, added: int = 0) -> np.ndarray:
+    """What rules compare with their thresholds, as log-odds.
+
+    For a type of the first training: of the type together with all those less probable than it. For the most probable
+    one this is the log-odds of any risk, so an image that is surely risky fires even where its type is doubtful. More
+    probable types are left out, so that a type that is switched off takes its images with it. An added type has its
+    own log-odds, and none of the others' depends on it.
+
+    Args:
+        types: probabilities (..., types + 1), clean last.
+        added: how many of the types, the last ones, were added after the first training.
 
     Returns:
-        The same shape, float64, so that a calibrated threshold meets the very numbers it was set on.
+        (..., types), float64.
     """
+    types = np.asarray(types, np.float64)
+    first = types.shape[-1] - 1 - added
+    risks, beside = types[..., :first], types[..., first:-1]
     order = np.argsort(-risks, axis=-1, kind="stable")
-    falling = np.take_along_axis(risks.astype(np.float64), order, -1)
+    falling = np.take_along_axis(risks, order, -1)
+    chosen = falling[..., ::-1].cumsum(-1)[..., ::-1]
+    # What is left is summed, not subtracted from 1: near 1 a difference has no digits.
+    rest = types[..., -1:] + np.concatenate([np.zeros_like(falling[..., :1]), falling[..., :-1].cumsum(-1)], -1)
     scores = np.empty_like(falling)
-    np.put_along_axis(scores, order, falling[..., ::-1].cumsum(-1)[..., ::-1], -1)
-    return scores.clip(max=1.0)
+    np.put_along_axis(scores, order, log_ratio(chosen, rest), -1)
+    return np.concatenate([scores, log_ratio(beside)], -1)
+
+
+def log_ratio(part: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
+    """log(part / rest), the score of probabilities; rest: default 1 - part."""
+    with np.errstate(divide="ignore"):
+        return (np.log(part) - np.log(1 - part if rest is None else rest)).clip(-LIMIT, LIMIT)
+
+
+def log_odds(probability: float) -> float:
+    """The score of a probability; between -LIMIT and LIMIT."""
+    if not 0 < probability < 1:
+        return -LIMIT if probability <= 0 else LIMIT
+    return min(LIMIT, max(-LIMIT, math.log(probability) - math.log1p(-probability)))
+
+
+def probability(score: float) -> float:
+    """The probability of a score."""
+    return 1 / (1 + math.exp(-score))

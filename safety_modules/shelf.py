@@ -4,16 +4,18 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safety_modules.adapter import save_adapter
 from safety_modules.adapter_checks import fingerprint_problems
+from safety_modules.adapter_format import TEMPERATURES, thresholds_problem
 from safety_modules.adapter_hub import push_adapter
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.errors import AdapterError, AttachError, GuardError, PolicyError
+from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError, PolicyError
 from safety_modules.fitted import Fitted, fit_adapter
 from safety_modules.lora import SafetyLora
 from safety_modules.lora_layer import ADAPTER
@@ -67,12 +69,24 @@ class Shelf:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The active adapter's calibrated threshold per risk type; empty = not calibrated. May be replaced."""
-        return self._fitted[self._active].thresholds
+        """The active adapter's calibrated threshold per risk type, a log-odds; empty = not calibrated.
+
+        A copy; may be replaced as a whole.
+
+        Raises:
+            ConfigError: when replaced, by thresholds that `save_pretrained` would refuse.
+        """
+        return dict(self._fitted[self._active].thresholds)
 
     @thresholds.setter
     def thresholds(self, thresholds: Mapping[str, float]) -> None:
-        self._fitted[self._active].thresholds = dict(thresholds)
+        fitted = self._fitted[self._active]
+        problem = thresholds_problem(fitted.config, thresholds)
+        if problem:
+            raise ConfigError(f"{problem}. Nothing was changed: correct them.")
+        fitted.thresholds = {
+            name: float(thresholds[name]) for name in fitted.config.taxonomy.types if name in thresholds
+        }
 
     @property
     def temperature(self) -> float:
@@ -81,6 +95,9 @@ class Shelf:
 
     @temperature.setter
     def temperature(self, temperature: float) -> None:
+        least, most = TEMPERATURES
+        if not isinstance(temperature, Real) or not least <= temperature <= most:
+            raise ConfigError(f"temperature not set: expected a number from {least} to {most}, got {temperature!r}.")
         self._fitted[self._active].temperature = float(temperature)
 
     @property

@@ -1,15 +1,18 @@
 """Verdict: what the safety head and the policy say about one image; what users read and log."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
 
 from safety_modules.errors import SafetyModulesError
+from safety_modules.pictures import open_picture
 
 Action = Literal["allow", "log", "hint", "refuse"]
 """allow: the base's own answer. log: the same, but flagged. hint: guarded answer. refuse: a fixed answer."""
+ACTIONS: tuple[Action, ...] = get_args(Action)
+"""From the mildest to the strongest."""
 
 
 @dataclass(frozen=True)
@@ -17,20 +20,26 @@ class Verdict:
     """One image, judged.
 
     Attributes:
-        probabilities: every risk type and `clean`, in taxonomy order; sums to 1.
-        level_probabilities: every level, safe to high; sums to 1.
+        probabilities: every risk type and `clean`, in taxonomy order; sums to 1, but for types that were added after
+            the first training: these have a probability of their own, against everything else.
+        level_probabilities: every level, safe to high, given the type; sums to 1.
         type: the type of the rule that fired; where none fired, the most probable label, which may be a risk
             type (below its threshold, or switched off): ask `flagged` whether the policy acts.
         level: where a rule fired, the level the policy acts on (`Policy.level_threshold`), which may be above
             the most probable one; else the most probable level.
-        risk: 1 - p(clean).
+        risk: 1 - p(clean); of an added type that fired its probability, where that is more.
         flagged: whether a rule fired.
-        rule: the rule that fired and what chose the level, readable ("illegal: risk 0.93 >= 0.41 -> hint, level
+        rule: the rule that fired and what chose the level, readable ("illegal: score 5.93 >= 3.68 -> hint, level
             high: p=0.62 >= 0.50", the latter given that there is a risk), or None.
         action: what happens to the answer; `allow` where no rule fired.
+        scores: what rules compare with their thresholds, for each risk type, as log-odds (`scores.rule_scores`).
+        limits: the thresholds, for each type that is not switched off. Not compared by ==.
         attention: where the head looked, (types, rows, columns) over the patches, or None. Not compared by
             ==.
         image_index: which image of its sample (or of the call to classify) this is, from 0.
+        frame: of an animation, the number of the frame this is about, from 0.
+        frames_judged: how many frames were judged.
+        frames: how many the picture has; 1 where it is no animation.
 
     Does not cover: whether the answer will be harmful. It is a judgement of the image and the question, as
     good as the data the head was trained on.
@@ -44,14 +53,32 @@ class Verdict:
     flagged: bool
     rule: str | None
     action: Action
+    scores: dict[str, float]
+    limits: dict[str, float] = field(compare=False)
     attention: torch.Tensor | None = field(default=None, repr=False, compare=False)
     image_index: int = 0
+    frame: int = 0
+    frames_judged: int = 1
+    frames: int = 1
+
+    @property
+    def nearest(self) -> str | None:
+        """The type that fired, or else the one nearest to its threshold; None where all are switched off."""
+        if self.flagged:
+            return self.type
+        return max(self.limits, key=lambda name: self.scores[name] - self.limits[name], default=None)
 
     def __str__(self) -> str:
-        where = f"image {self.image_index}"
+        where, nearest = f"image {self.image_index}", self.nearest
+        if self.frames > 1:
+            where += f", frame {self.frame + 1} of {self.frames} ({self.frames_judged} judged)"
         if self.flagged:
-            return f"{where}: {self.type}, level {self.level}, risk {self.risk:.3f} [{self.rule}]"
-        return f"{where}: not flagged, risk {self.risk:.3f}, most probable: {self.type}"
+            return f"{where}: {self.type}, level {self.level} [{self.rule}]"
+        if nearest is None:
+            return f"{where}: not flagged: every type is switched off"
+        return (
+            f"{where}: not flagged; nearest: {nearest}, score {self.scores[nearest]:.2f} < {self.limits[nearest]:.2f}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the attention map, as plain JSON types."""
@@ -63,6 +90,11 @@ class Verdict:
             "flagged": self.flagged,
             "action": self.action,
             "rule": self.rule,
+            "scores": dict(self.scores),
+            "thresholds": dict(self.limits),
+            "frame": self.frame,
+            "frames_judged": self.frames_judged,
+            "frames": self.frames,
             "probabilities": dict(self.probabilities),
             "level_probabilities": dict(self.level_probabilities),
         }
@@ -96,7 +128,7 @@ class Verdict:
 
     def overlay(
         self,
-        image: Image.Image,
+        image: Any,
         type: str | None = None,
         alpha: float = 0.6,
         fit: Literal["crop", "pad", "stretch"] = "crop",
@@ -104,7 +136,7 @@ class Verdict:
         """The picture with the heat map over it.
 
         Args:
-            image: the picture the verdict is about.
+            image: the picture the verdict is about, or anything that `classify` takes for one.
             type: as in `heatmap`.
             alpha: opacity of the hottest patch, 0 to 1.
             fit: how the processor made the picture square: `crop` (the middle was cut out, LLaVA-1.5 in
@@ -114,23 +146,25 @@ class Verdict:
             A new RGB picture of the same size.
 
         Raises:
-            SafetyModulesError: as `heatmap`.
+            SafetyModulesError: as `heatmap`, or the picture is unreadable.
 
         Does not cover: an explanation of the verdict. Attention shows where the head looked, not why it
         decided.
         """
         heat = self.heatmap(type)
+        picture = open_picture(image, frame=self.frame)
         # Min to max: an even map means "nowhere in particular" and stays invisible.
         spread = float(heat.max() - heat.min())
         heat = (heat - heat.min()) / spread if spread > 0 else torch.zeros_like(heat)
         small = Image.fromarray((heat * 255).round().to(torch.uint8).numpy())
-        size = {"crop": min(image.size), "pad": max(image.size)}.get(fit)
-        side = image.size if size is None else (size, size)
-        corner = ((image.width - side[0]) // 2, (image.height - side[1]) // 2)
-        mask = Image.new("L", image.size, 0)
+        size = {"crop": min(picture.size), "pad": max(picture.size)}.get(fit)
+        side = picture.size if size is None else (size, size)
+        corner = ((picture.width - side[0]) // 2, (picture.height - side[1]) // 2)
+        mask = Image.new("L", picture.size, 0)
         mask.paste(small.resize(side, Image.Resampling.BICUBIC), corner)
-        colour = Image.merge("RGB", (Image.new("L", image.size, 255), mask.point(_GLOW), Image.new("L", image.size, 0)))
-        return Image.composite(colour, image.convert("RGB"), mask.point([round(alpha * v) for v in range(256)]))
+        full, none = (Image.new("L", picture.size, value) for value in (255, 0))
+        colour = Image.merge("RGB", (full, mask.point(_GLOW), none))
+        return Image.composite(colour, picture, mask.point([round(alpha * v) for v in range(256)]))
 
 
 # Red where warm, yellow where hot.

@@ -160,8 +160,8 @@ def saved_adapter(
     with torch.no_grad():
         for member in safety.modules.members:
             member.head.type_weight.mul_(3)  # spread, and far from the risk of 1 that rounding reaches
-    risks = sorted(verdict.risk for verdict in safety.classify([make_image(seed) for seed in range(31)]))
-    safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, risks[15])
+    scores = sorted(max(v.scores.values()) for v in safety.classify([make_image(seed) for seed in range(31)]))
+    safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, scores[15])
     return safety.save_pretrained(saved_base.parent / "adapter")
 
 

@@ -1,13 +1,14 @@
 """Policies that make every picture risky, or none, whatever an untrained head says."""
 
 from safety_modules.policy import Policy
+from safety_modules.scores import LIMIT
 
 
 def flag_everything(action: str = "hint") -> Policy:
     """Every picture gets this action."""
     policy = Policy.default()
     for type in policy.rules:
-        policy = policy.with_rule(type, threshold=0.0, action=action)
+        policy = policy.with_rule(type, threshold=-LIMIT, action=action)
     return policy
 
 

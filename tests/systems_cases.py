@@ -35,7 +35,7 @@ def stir(parameters: Any, std: float = 0.1) -> None:
 
 
 def save_adapter_folder(model: Any, processor: Any, folder: Path, config: SafetyConfig, limit: float) -> Path:
-    """An untrained adapter that flags what has a risk of at least `limit`."""
+    """An untrained adapter that flags what has a score of at least `limit`."""
     safety = attach_as_trained(model, processor, config=config)
     stir(safety.lora.named_parameters())
     safety.thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, limit)
@@ -53,9 +53,9 @@ def save_lora_folder(model: Any, processor: Any, folder: Path) -> Path:
 
 
 def save_meta_folder(model: Any, processor: Any, folder: Path, limit: float) -> Path:
-    """Meta tokens, head and LoRA that change answers; flags what has a risk of at least `limit`."""
+    """Meta tokens, head and LoRA that change answers; flags what has a score of at least `limit`."""
     backbone = find_backbone(model, processor)
-    settings = META.model_copy(update={"thresholds": dict.fromkeys(DEFAULT_TAXONOMY.types, limit)})
+    settings = META.model_copy(update={"limits": dict.fromkeys(DEFAULT_TAXONOMY.types, limit)})
     meta = MetaModel(backbone, settings)
     tensors = meta.tensors()
     stir(tensors.items())

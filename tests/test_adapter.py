@@ -71,7 +71,7 @@ def test_the_config_comes_back_and_can_be_read_by_people(folder):
     assert adapter.config.base.sizes == SIZES
     assert adapter.config.thresholds == THRESHOLDS
     text = (folder / "adapter_config.json").read_text()
-    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 3,\n')
+    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 4,\n')
 
 
 def test_an_adapter_without_lora_has_no_lora_folder(tmp_path):
@@ -184,7 +184,7 @@ def test_a_failed_write_leaves_the_old_adapter_and_nothing_else(tmp_path, folder
     [
         ({"dtype": "int8"}, "expected one of float16, bfloat16, float32, got 'int8'"),
         ({"thresholds": {"weapons": 0.5}}, "thresholds do not match the taxonomy"),
-        ({"thresholds": {**THRESHOLDS, "illegal": 1.5}}, r"thresholds\.illegal: .* less than or equal to 1"),
+        ({"thresholds": {**THRESHOLDS, "illegal": 31.0}}, r"thresholds\.illegal: .* less than or equal to 30"),
         ({"lora_tensors": None}, "files do not match the design"),
         ({"metadata": {"scores": {1, 2}}}, "must be JSON"),
         ({"metadata": {"loss": float("nan")}}, "must be JSON"),

@@ -33,8 +33,8 @@ def test_config_that_is_not_a_json_object(folder, text):
 
 
 def test_newer_format(folder):
-    edit_config(folder, lambda record: record.update(format_version=4, something_new=1))
-    assert "this version reads format_version 1 to 3, got 4. Upgrade" in only(problems_of(folder))
+    edit_config(folder, lambda record: record.update(format_version=5, something_new=1))
+    assert "this version reads format_version 1 to 4, got 5. Upgrade" in only(problems_of(folder))
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,10 @@ def test_newer_format(folder):
         (lambda r: r["safety"].update(width=None, attention_heads=5), "expected a divisor of 32, got 5"),
         (lambda r: r["base"]["sizes"].update(num_layers=10**9), "less than or equal to 1024"),
         (lambda r: r["base"]["sizes"].update(grid=[2, 3]), "does not hold num_patches"),
-        (lambda r: r.pop("temperature"), "format_version 3 needs the key 'temperature'"),
-        (lambda r: r.pop("rules"), "format_version 3 needs the key 'rules'"),
+        (lambda r: r.pop("temperature"), "format_version 4 needs the key 'temperature'"),
+        (lambda r: r.pop("rules"), "format_version 4 needs the key 'rules'"),
         (lambda r: r.update(format_version=1), "format_version 1 does not know the key 'temperature'"),
-        (lambda r: r["safety"].pop("ensemble"), "format_version 3 needs the key 'safety.ensemble'"),
+        (lambda r: r["safety"].pop("ensemble"), "format_version 4 needs the key 'safety.ensemble'"),
         (lambda r: r.update(format_version=2), "format_version 2 does not know the key 'safety.ensemble'"),
         (lambda r: r["safety"].update(ensemble=0), "safety.ensemble"),
         (lambda r: r["safety"].update(ensemble=10**6), "safety.ensemble"),
@@ -73,8 +73,8 @@ def test_newer_format(folder):
         (lambda r: r.update(rules={"illegal": {"refusal": "{secret}"}}), "unknown place {secret}"),
         (lambda r: r.update(rules={"illegal": {"wording": {"huge": "x"}}}), "words for an unknown level: 'huge'"),
         (lambda r: r["safety"].update(added=["illegal"]), "added types are not the last of the taxonomy's"),
-        (lambda r: r["thresholds"].update(illegal=-1), "thresholds.illegal"),
-        (lambda r: r["thresholds"].update(illegal=1.01), "thresholds.illegal"),
+        (lambda r: r["thresholds"].update(illegal=-31), "thresholds.illegal"),
+        (lambda r: r["thresholds"].update(illegal=30.5), "thresholds.illegal"),
         (lambda r: r["thresholds"].pop("illegal"), "thresholds do not match the taxonomy"),
         (lambda r: r["safety"]["taxonomy"].update(types=[]), "safety.taxonomy.types"),
         (lambda r: r["safety"]["lora"].update(target_modules=["fc1"]), "LoRA targets are not in the language model"),

@@ -108,7 +108,7 @@ def test_a_mistyped_path_is_not_taken_for_a_hub_id(monkeypatch, tmp_path):
     with pytest.raises(AdapterError, match=r"expected a folder 'other' in adapters, which is here, got none"):
         find_adapter("adapters/other")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: f"{name}@{options['revision']}")
-    assert find_adapter("adapters/other", "main") == Path("adapters/other@main")
+    assert find_adapter("hf://adapters/other", "main") == Path("adapters/other@main")
 
 
 def test_offline_and_not_in_the_cache_says_what_to_do(cache, model, processor):

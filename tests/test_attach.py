@@ -18,6 +18,7 @@ from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, ConfigError, PolicyError
 from safety_modules.lora import SafetyLora
 from safety_modules.policy import Policy
+from safety_modules.scores import LIMIT
 
 pytestmark = pytest.mark.matrix
 
@@ -197,7 +198,7 @@ def test_late_failure_leaves_nothing_behind(model, processor, safety, tmp_path, 
 
 
 def test_adapter_round_trip_gives_the_same_answers(tiny_base, model, processor, safety, judge_as, ask, tmp_path):
-    safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, 0.0)
+    safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, -LIMIT)
     inputs = ask(("what is this?", [1]), ("why?", [2]))
     expected = safety.generate(**inputs, max_new_tokens=6)
     folder = safety.save_pretrained(tmp_path / "adapter", dtype="float32")

@@ -13,7 +13,7 @@ from data_samples import picture, save
 from PIL import Image
 from transformers import LlavaProcessor
 
-from safety_modules.audit.decode import Decoded, Decoder, Pixels, decoded
+from safety_modules.audit.decode import Decoded, Decoder, Looked, Pixels, decoded
 from safety_modules.records.record import Record
 
 
@@ -69,7 +69,13 @@ class Deadly(Decoder):
         if any(image.name == "3.png" for image in images):
             os.kill(os.getpid(), signal.SIGKILL)
         pixels = np.array([int(image.stem) for image in images], np.uint8).reshape(-1, 1, 1, 1)
-        return Decoded([image.name for image in images], [*range(len(images))], [None] * len(images), pixels)
+        return Decoded(
+            [image.name for image in images],
+            [*range(len(images))],
+            [None] * len(images),
+            [Looked()] * len(images),
+            pixels,
+        )
 
 
 @pytest.mark.slow
@@ -92,5 +98,5 @@ def test_workers_give_what_this_process_gives(
     chunks = [paths[:2], paths[2:4], paths[4:]]
     decoder = Decoder(processor.image_processor)
     for ours, theirs in zip(decoded(decoder, chunks, 1), decoded(decoder, chunks, 0), strict=True):
-        assert ours[:3] == theirs[:3]
+        assert ours[:4] == theirs[:4]
         assert np.array_equal(ours.pixels, theirs.pixels)

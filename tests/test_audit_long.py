@@ -16,13 +16,13 @@ import pytest
 from data_samples import save
 
 from safety_modules.audit import shards
-from safety_modules.audit.decode import Decoded, Decoder
+from safety_modules.audit.decode import Decoded, Decoder, Looked
 from safety_modules.audit.judging import Judged
-from safety_modules.audit.rows import Row
 from safety_modules.audit.shards import Auditor
 from safety_modules.audit.store import VERDICTS, Store
 from safety_modules.audit.summary import summarise
 from safety_modules.config import SafetyConfig
+from safety_modules.records.entries import Row
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 pytest.importorskip("pyarrow")
@@ -38,7 +38,8 @@ class Stub(Decoder):
 
     def __call__(self, images: Sequence[Any]) -> Decoded:
         names = [image.name for image in images]
-        return Decoded(names, [*range(len(names))], [None] * len(names), np.zeros((len(names), 3, 1, 1), np.uint8))
+        count = len(names)
+        return Decoded(names, [*range(count)], [None] * count, [Looked()] * count, np.zeros((count, 3, 1, 1), np.uint8))
 
     def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> int:
         return len(places)

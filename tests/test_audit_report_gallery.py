@@ -132,10 +132,10 @@ def test_types_have_galleries_ranked_by_risk(page: Any) -> None:
 def test_filters_narrow_the_list_together(page: Any) -> None:
     page.locator("#level").select_option("high")
     assert found(page).startswith("30 of 60")
-    page.locator("#risk").fill("0.9")
+    page.locator("#score").fill("2.2")
     assert found(page).startswith("9 of 60")
     page.locator("#level").select_option("")
-    page.locator("#risk").fill("0")
+    page.locator("#score").fill(page.locator("#score").get_attribute("min"))
     page.locator("#disagree").check()
     assert found(page).startswith("6 of 60")
     page.locator(".types label", has_text="insults").click()

@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from guard_cases import attach_as_trained
 from PIL import Image
 from scipy.stats import binom
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
+from safety_modules.modules import HeadOutput
 from safety_modules.records.record import Record
+from safety_modules.scores import LIMIT, log_odds
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
 from safety_modules.training.calibration import calibrate
@@ -36,7 +39,9 @@ def pictures(make_image: Callable[[int], Image.Image]) -> list[Record]:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, types: np.ndarray) -> None:
     """The head says these probabilities of the types, whatever it is shown."""
-    monkeypatch.setattr(calibration, "corpus_logits", lambda *_: (np.log(types.astype(np.float32)), None))
+    logits = torch.from_numpy(np.log(types.astype(np.float32)))
+    output = HeadOutput(logits, torch.zeros(len(types), 4), torch.zeros(len(types), 0, 0))
+    monkeypatch.setattr(calibration, "corpus_output", lambda *_: output)
 
 
 def test_threshold_is_just_above_the_score_that_the_binomial_bound_allows(
@@ -46,13 +51,13 @@ def test_threshold_is_just_above_the_score_that_the_binomial_bound_allows(
     types[:, 1] = np.arange(1, 61) / 100
     types[:, -1] = 1 - types[:, 1]
     pretend(monkeypatch, types)
-    found = calibrate(safety, pictures, 0.1, minimum=0, progress=False)
+    found = calibrate(safety, pictures, 0.1, minimum=-LIMIT, progress=False)
     allowed = max(k for k in range(60) if binom.cdf(k, 60, 0.1) <= 0.05)
     assert allowed == 1
     assert found.flagged == allowed
     assert set(found.thresholds) == set(TYPES)
     (threshold,) = set(found.thresholds.values())
-    assert threshold == pytest.approx(0.59, abs=1e-6)
+    assert threshold == pytest.approx(log_odds(0.59), abs=1e-5)
     assert safety.thresholds == found.thresholds
 
 
@@ -65,9 +70,9 @@ def test_of_several_questions_about_a_picture_the_worst_counts_and_the_picture_c
     types[:, -1] = 1 - types[:, 1]
     pretend(monkeypatch, types)
     asked_again = [one.model_copy(update={"question": "and now?"}) for one in pictures]
-    found = calibrate(safety, [*pictures, *asked_again], 0.1, minimum=0, progress=False)
+    found = calibrate(safety, [*pictures, *asked_again], 0.1, minimum=-LIMIT, progress=False)
     assert found.images == 60
-    assert found.thresholds["illegal"] == pytest.approx(0.59, abs=1e-6)
+    assert found.thresholds["illegal"] == pytest.approx(log_odds(0.59), abs=1e-5)
 
 
 def test_too_few_images_say_how_many_are_needed_and_set_nothing(
@@ -88,8 +93,8 @@ def test_copies_of_a_picture_do_not_make_up_for_missing_ones(safety: SafetyAttac
 
 
 def test_minimum_is_kept(safety: SafetyAttachment, pictures: list[Record]) -> None:
-    found = calibrate(safety, pictures, 0.1, minimum=0.99, progress=False)
-    assert set(found.thresholds.values()) == {0.99}
+    found = calibrate(safety, pictures, 0.1, minimum=4.0, progress=False)
+    assert set(found.thresholds.values()) == {4.0}
 
 
 @pytest.mark.parametrize("unfit", [{"type": "illegal", "level": "low"}, {"image": None}])
@@ -110,7 +115,7 @@ def test_impossible_promises_are_refused(safety: SafetyAttachment, pictures: lis
 def test_calibrated_thresholds_flag_as_many_as_promised_through_classify(
     safety: SafetyAttachment, pictures: list[Record]
 ) -> None:
-    found = calibrate(safety, pictures, 0.2, minimum=0, progress=False)
+    found = calibrate(safety, pictures, 0.2, minimum=-LIMIT, progress=False)
     assert found.flagged > 0
     verdicts = safety.classify([r.load_image() for r in pictures], [r.question for r in pictures])
     assert abs(sum(verdict.flagged for verdict in verdicts) - found.flagged) <= 1  # float16 features

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
-from safety_modules.cli import app, main
-from safety_modules.errors import ConfigError, SafetyModulesError
+from safety_modules.cli import app, main, show
+from safety_modules.errors import ConfigError, DataError
 
 runner = CliRunner()
 COMMANDS = ("demo", "train", "calibrate", "classify", "inspect", "evaluate")
@@ -78,7 +78,7 @@ def test_inspect_prints_parts_thresholds_and_base(adapter: Path) -> None:
         "safety head",
         "LoRA",
         "MB",
-        "thresholds: not calibrated",
+        "thresholds (log-odds): not calibrated",
         "digest",
         "mode gated",
         "SHA-256 of safety.safetensors",
@@ -162,11 +162,49 @@ def test_a_question_changes_the_verdict(adapter: Path, picture: Path) -> None:
     assert alone["risk"] != asked["risk"]
 
 
-def test_an_unreadable_picture_is_refused(adapter: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_classify_goes_through_folders_and_past_broken_files(
+    adapter: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(show, "AT_ONCE", 2)
+    for name in ("b/2.png", "b/1.PNG", "a.png", "b/.hidden/x.png"):
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(picture.read_bytes())
+    (tmp_path / "folder" / "notes.txt").write_text("no picture")
+    (tmp_path / "folder" / "a0.png").write_bytes(picture.read_bytes()[:60])
+    words = ["classify", str(tmp_path / "folder"), str(tmp_path / "gone.png"), "--adapter", str(adapter), *more]
+    done = runner.invoke(app, words, env={"COLUMNS": "300"})
+    assert done.exit_code == 1
+    faults = [line for line in done.stderr.splitlines() if "folder/a0.png: " in line or "gone.png: " in line]
+    assert len(faults) == 2
+    assert "6 files: 3 judged, 2 not readable, 1 files that are no pictures passed over" in done.stderr
+    if more:
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        names = [str(Path(line["image"]).relative_to(tmp_path)) for line in lines]
+        assert names == ["folder/a.png", "folder/a0.png", "folder/b/1.PNG", "folder/b/2.png", "gone.png"]
+        assert [line.get("image_index") for line in lines] == [0, None, 2, 3, None]
+        assert [("error" in line, "risk" in line) for line in lines] == [
+            (fault, not fault) for fault in (0, 1, 0, 0, 1)
+        ]
+    else:
+        assert "notes.txt" not in done.stdout and "1.PNG" in "".join(done.stdout.split())
+
+
+def test_a_folder_without_pictures_is_refused(adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"nothing to judge: expected pictures in .*empty, got 0 other files"):
+        run("classify", tmp_path / "empty", "--adapter", adapter)
+
+
+def test_an_unreadable_picture_costs_itself_and_the_exit_code(adapter: Path, picture: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no")
-    with pytest.raises(SafetyModulesError, match=r"broken\.png"):
-        run("classify", broken, "--adapter", adapter)
+    words = ["classify", str(broken), str(picture), "--adapter", str(adapter)]
+    done = runner.invoke(app, [*words, "--json"])
+    bad, good = map(json.loads, done.stdout.splitlines())
+    assert done.exit_code == 1 and good["image_index"] == 1 and good["risk"] > 0
+    assert "broken.png: expected a picture" in bad["error"] and bad["error"] in done.stderr
+    assert "broken.png: expected a picture" in runner.invoke(app, words).stderr
 
 
 def test_another_base_needs_its_own_adapter(picture: Path, tmp_path: Path) -> None:
@@ -240,7 +278,7 @@ def test_train_saves_an_adapter_and_calibrate_sets_its_thresholds(
     printed = run("calibrate", out, "--benign", data["clean.json"], "--max-false-alarm", 0.5)
     after = read_adapter(out).config
     assert len(set(after.thresholds.values())) == 1
-    assert f"{after.thresholds['illegal']:.3f}" in printed
+    assert f"{after.thresholds['illegal']:.2f}" in printed
     calibration = after.metadata.pop("calibration")
     assert after.metadata == config.metadata
     assert calibration["images"] == 6 and calibration["thresholds"] == after.thresholds

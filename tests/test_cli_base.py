@@ -108,7 +108,7 @@ def test_a_place_that_no_adapter_can_be_written_to_is_refused_before_the_base_is
     for more in ((), ("--extend", "old")):
         with pytest.raises(AdapterError, match="is not a safety adapter"):
             run("train", *told, *more)
-    with pytest.raises(AdapterError, match="expected a place to write to"):
+    with pytest.raises(AdapterError, match="no place to write to"):
         run("train", *told[:-1], "labelled.csv/new")
     assert loaded == []
 

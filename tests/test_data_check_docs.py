@@ -14,7 +14,6 @@ from safety_modules.records import read_records
 from safety_modules.records.report import Finding
 
 pytest.importorskip("imagehash")
-pytest.importorskip("webdataset")
 datasets = pytest.importorskip("datasets")
 PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^`([\w.]+)`:\n\n```\w*\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from safety_modules import attach_safety, pocket
 from safety_modules.cli import app, reading
 from safety_modules.errors import DataError
+from safety_modules.pictures import open_picture as real_open
 from safety_modules.records import read_good_records
-from safety_modules.records.images import decode as real_decode
 from safety_modules.training.features import cache_features, known_pictures
 
 RECIPE = "stage: 1\nsteps: 2\nbatch_size: 2\nlearning_rate: 1.0e-3\n"
@@ -25,12 +25,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each picture is decoded."""
     counts: Counter[str] = Counter()
 
-    def decode(data: bytes, name: object) -> Image.Image:
+    def opened(data: bytes, name: object) -> Image.Image:
         counts[Path(str(name)).name] += 1
-        return real_decode(data, name)
+        return real_open(data, name)
 
     for module in ("examine", "record"):
-        monkeypatch.setattr(f"safety_modules.records.{module}.decode", decode)
+        monkeypatch.setattr(f"safety_modules.records.{module}.open_picture", opened)
     return counts
 
 

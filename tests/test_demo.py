@@ -17,6 +17,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.demo import Scale, run_demo, state_digest
 from safety_modules.errors import SafetyModulesError
 from safety_modules.pocket import mix, splits
+from safety_modules.scores import LIMIT
 
 SMALL = Scale(training=0, effort=0, calibration=0, attacks=4, samples=30, transcripts=1)
 RECIPES = {
@@ -67,7 +68,7 @@ def test_the_tour_trains_both_stages_and_calibrates(tiny_pocket: Callable[[], An
     results, said = tour(tmp_path / "out", scale=scale)
     assert "10/10" in said
     assert len(set(results["thresholds"].values())) == 1
-    assert all(0 < limit <= 1 for limit in results["thresholds"].values())
+    assert all(-LIMIT < limit <= LIMIT for limit in results["thresholds"].values())
     fresh, processor = tiny_pocket()
     untrained = attach_safety(fresh, processor)
     trained = attach_safety(tiny_pocket()[0], processor, adapter=tmp_path / "out" / "adapter")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from safety_modules.cli import app
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.contest.seeds import across_seeds
-from safety_modules.evaluation.harness.outcomes import MEASURES
+from safety_modules.evaluation.outcomes import MEASURES
 
 
 def report(**asr: float) -> dict[str, Any]:
@@ -23,6 +23,9 @@ def report(**asr: float) -> dict[str, Any]:
         "base": {"name": "llava-pocket"},
         "judges": {"string:start": {}},
         "results": {"string:start": {"all": row}},
+        "attacks": {
+            "string:start": {"all": {name: {"all": {"content": {"value": value}}} for name, value in asr.items()}}
+        },
         "systems": {name: {"extra_mb": 0.5} for name in asr},
         "cost": {name: {"time_ratio": ratio, "time_ratio_benign": None} for name in asr},
     }
@@ -39,6 +42,7 @@ def test_every_training_counts_and_what_is_not_trained_may_stand_in_one_report(t
     found = across_seeds(folders)["groups"]["all"]
     assert found["gated"]["asr"] == [0.01, 0.02] and found["ecso"]["asr"] == [0.75]
     assert found["gated"]["time"] == [1.5, 1.5] and found["gated"]["over_refusal"] == [None, None]
+    assert across_seeds(folders)["attacks"]["all"]["gated"] == {"all": {"content": [0.01, 0.02]}}
     shown = CliRunner().invoke(app, ["evaluate", "seeds", *map(str, folders)], env={"COLUMNS": "160"})
     assert shown.exit_code == 0
     lines = [line for line in shown.stdout.splitlines() if "gated" in line]

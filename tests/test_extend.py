@@ -35,7 +35,7 @@ FAST = RECIPE.model_copy(update={"steps": 6, "batch_size": 8, "warmup_steps": 0}
 @pytest.fixture
 def safety(model: Any, processor: Any) -> SafetyAttachment:
     attachment = attach_as_trained(model, processor)
-    attachment.thresholds = {name: 0.1 * place for place, name in enumerate(attachment.config.taxonomy.types, 1)}
+    attachment.thresholds = {name: 0.1 * place for place, name in enumerate(attachment.config.taxonomy.types, 16)}
     return attachment
 
 
@@ -66,11 +66,12 @@ def logits(safety: SafetyAttachment, data: list[Record]) -> tuple[torch.Tensor, 
 def test_old_logits_are_what_they_were_and_the_new_one_stands_before_clean(
     safety: SafetyAttachment, data: list[Record]
 ) -> None:
-    before, _ = logits(safety, data)
+    before, levels = logits(safety, data)
     extended(safety, data)
     after, _ = logits(safety, data)
     assert safety.config.taxonomy.labels[-2:] == ("allergens", "clean")
     assert torch.equal(after[:, :6], before[:, :6]) and torch.equal(after[:, -1], before[:, -1])
+    assert torch.equal(logits(safety, data)[1], levels)
     branch = safety.modules.branch_of("allergens")
     assert safety.modules.head.type_bias.shape == (6,) and branch.head.type_bias.shape == (1,)
 
@@ -100,7 +101,7 @@ def test_removing_gives_the_old_verdicts_back_bit_for_bit(safety: SafetyAttachme
     pictures = [one.load_image() for one in data]
     before, state = safety.classify(pictures), safety.modules.state_dict()
     extended(safety, data)
-    assert safety.thresholds["allergens"] == max(safety.thresholds.values())
+    assert "allergens" not in safety.thresholds  # the others' are nobody else's
     remove_type(safety, "allergens")
     assert safety.classify(pictures) == before
     assert {name: value.tolist() for name, value in safety.modules.state_dict().items()} == {
@@ -139,20 +140,38 @@ def test_switching_between_the_old_and_the_extended_adapter_needs_no_other_polic
     assert "allergens" in safety.policy.rules
 
 
+def test_verdicts_of_the_old_types_stay_what_they_were_bit_for_bit(
+    safety: SafetyAttachment, data: list[Record]
+) -> None:
+    pictures = [one.load_image() for one in data]
+    before, thresholds = safety.classify(pictures), safety.thresholds
+    assert len({verdict.flagged for verdict in before}) == 2
+    extended(safety, data)
+    assert safety.thresholds == thresholds
+    after = safety.classify(pictures)
+    for old, new in zip(before, after, strict=True):
+        assert new.scores == {**old.scores, "allergens": new.scores["allergens"]}
+        assert {name: new.probabilities[name] for name in old.probabilities} == old.probabilities
+        if old.flagged or not new.flagged:
+            assert (new.rule, new.type, new.level, new.risk) == (old.rule, old.type, old.level, old.risk)
+
+
 def test_the_level_of_the_new_type_is_its_branch_s_and_that_of_others_the_head_s(
     safety: SafetyAttachment, data: list[Record]
 ) -> None:
-    _, before = logits(safety, data)
+    pictures = [one.load_image() for one in data]
+    before = safety.classify(pictures)
     extended(safety, data)
     branch = safety.modules.branch_of("allergens")
+    safety.thresholds = {**safety.thresholds, "allergens": 20.0}
     with torch.no_grad():
-        branch.head.type_bias.fill_(-100)
-    assert torch.allclose(logits(safety, data)[1].softmax(-1), before.softmax(-1), atol=1e-6)
+        branch.head.level.bias.copy_(torch.tensor([-50.0, -50.0, -50.0, 50.0]))
+    assert [v.level_probabilities for v in safety.classify(pictures)] == [v.level_probabilities for v in before]
     with torch.no_grad():
         branch.head.type_bias.fill_(100)
-        branch.head.level.bias.copy_(torch.tensor([-50.0, -50.0, -50.0, 50.0]))
-    types, levels = logits(safety, data)
-    assert bool((types.argmax(-1) == 6).all()) and bool((levels.softmax(-1)[:, 3] > 0.99).all())
+    only = Policy.default().allow(*Policy.default().rules)
+    for verdict in safety.classify(pictures, policy=only):
+        assert verdict.type == "allergens" and verdict.level == "high" and verdict.level_probabilities["high"] > 0.99
 
 
 def test_a_type_of_a_second_extension_moves_into_the_first(
@@ -161,11 +180,13 @@ def test_a_type_of_a_second_extension_moves_into_the_first(
     plain = safety.save_pretrained(tmp_path / "plain", "float32")
     spiders = [one.model_copy(update={"type": "spiders"}) if one.type == "allergens" else one for one in data]
     extend_safety(safety, spiders, "spiders", recipe=FAST, progress=False)
+    safety.thresholds = {**safety.thresholds, "spiders": 1.5}
     other = safety.save_pretrained(tmp_path / "other", "float32")
     there = safety.modules.branch_of("spiders").state_dict()
     remove_type(safety, "spiders")
     extended(safety, data)
     merge_types(safety, other)
+    assert safety.thresholds["spiders"] == 1.5 and "allergens" not in safety.thresholds
     assert safety.config.taxonomy.types[-2:] == safety.config.added == ("allergens", "spiders")
     here = safety.modules.branch_of("spiders").state_dict()
     assert all(torch.equal(here[name], value) for name, value in there.items())

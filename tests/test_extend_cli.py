@@ -52,11 +52,11 @@ def add(folder: Path, *more: object) -> str:
 
 def test_a_type_is_added_calibrated_and_removed(folder: Path) -> None:
     printed = add(folder, "--policy", folder / "policy.yaml")
-    assert "Not calibrated for these yet" in printed
+    assert "Not calibrated for allergens. Next: safety-modules calibrate" in printed
     old, new = read_adapter(folder / "old").config, read_adapter(folder / "new").config
     assert new.safety.added == ("allergens",) and new.rules["allergens"].reason == "It could make someone ill."
-    assert new.thresholds == {**old.thresholds, "allergens": 0.25}
-    assert new.metadata["note"] == "untrained" and "calibration" not in new.metadata
+    assert new.thresholds == old.thresholds
+    assert new.metadata["note"] == "untrained"
     assert set(new.metadata["added"]) == {"allergens"}
     shown = json.loads(run("inspect", folder / "new", "--json"))
     assert shown["types"][-1] == "allergens" and "branches of added types" in shown["parts"]
@@ -87,8 +87,8 @@ def test_an_adapter_is_trained_on_with_a_recipe(folder: Path) -> None:
         (("--remove-type", "x", "--merge", "x"), "one change at a time"),
         (("--remove-type", "x", "--recipe", "x.yaml", "--runs", "x"), "expected none of --recipe, --runs with --remov"),
         (("--merge", "x", "--level", "low"), "expected none of --format or another option of data with --merge"),
-        (("--new-type", "x", "--data", "x.csv", "--recipe", "gone.yaml"), r"recipe gone\.yaml not read"),
-        (("--new-type", "illegal", "--data", "x.csv"), "not a new type"),
+        (("--new-type", "x", "--data", "x.csv", "--recipe", "gone.yaml"), r"recipe gone\.yaml not found"),
+        (("--new-type", "illegal", "--data", "x.csv"), "illegal not added: .* got one of its first types"),
         (("--remove-type", "x", "--policy", "x"), "expected --new-type with --policy"),
         (("--new-type", "x", "--data", "x.csv", "--skip-bad"), "expected --runs with --skip-bad"),
         (("--new-type", "x", "--data", "x.csv", "--tensorboard"), "expected none of --tensorboard with --extend"),
@@ -105,3 +105,12 @@ def test_options_that_do_not_go_together_are_refused(folder: Path, options: tupl
 def test_a_new_type_needs_an_adapter_to_extend(folder: Path) -> None:
     with pytest.raises(ConfigError, match="expected --extend with --new-type"):
         run("train", "--new-type", "x", "--out", folder / "x")
+
+
+def test_a_type_that_is_there_already_is_said_to_be(folder: Path) -> None:
+    add(folder)
+    data = ("--data", folder / "new.csv", "--recipe", folder / "recipe.yaml")
+    told = run("train", "--extend", folder / "new", "--new-type", "allergens", *data, "--out", folder / "again")
+    assert "is a type of" in told and "its branch is trained on" in told
+    with pytest.raises(ConfigError, match=r"privacy not added: .*got one of its first types \((?!.*allergen)"):
+        run("train", "--extend", folder / "new", "--new-type", "privacy", "--data", "x.csv", "--out", folder / "y")

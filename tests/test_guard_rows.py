@@ -18,6 +18,7 @@ from guard_cases import (
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import GuardError
 from safety_modules.policy import Policy
+from safety_modules.scores import LIMIT
 
 pytestmark = pytest.mark.matrix
 
@@ -96,7 +97,7 @@ def test_mode_always_steers_clean_images_without_a_hint(model, processor, tiny_b
     safety = attach_as_trained(model, processor, config=SafetyConfig(mode="always", num_lm_tokens=2))
     with torch.no_grad():
         safety.modules.lm_tokens.weight.normal_()
-    policy = Policy.default().model_copy(update={"default_threshold": 1.0})
+    policy = Policy.default().model_copy(update={"default_threshold": LIMIT})
     inputs = ask(("what is this?", [1]), ("tell me", []))
     base = tiny_base.generate(**inputs, **NEW)
     for batch_mode in ("split", "merged"):

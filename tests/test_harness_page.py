@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness_fakes import FakeJudge, FakeSystem, make_benchmark, make_cases
 from PIL import Image
+from rich.console import Console
 from test_report import Nesting
 
 from safety_modules.errors import DataError
@@ -15,6 +16,7 @@ from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness.overview import print_overview
 from safety_modules.evaluation.harness.run import Settings, evaluate
 from safety_modules.evaluation.harness.sample import draw
+from safety_modules.evaluation.outcomes import REACTIONS
 
 STRENGTHS = [
     Case(
@@ -74,10 +76,10 @@ def test_what_a_model_or_a_prompt_says_cannot_become_markup(page: str) -> None:
 
 
 def test_the_plots_are_in_the_page_and_files_beside_it(out: Path, page: str) -> None:
-    for name in ("tradeoff", "parts", "strengths", "cost", "reliability"):
+    for name in ("tradeoff", "attacks", "parts", "strengths", "cost", "reliability"):
         with Image.open(out / f"{name}.png") as picture:
             assert picture.format == "PNG"
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
 
 
 def test_the_page_says_what_was_measured_how_and_what_went_wrong(page: str) -> None:
@@ -102,6 +104,27 @@ def test_the_judge_of_a_failed_reply_is_not_said_to_have_judged_it(out: Path) ->
     assert [row["system"] for row in report["judge_errors"]] == ["none", "ours", "talks"]
     counts = {judge: report["parts"][judge]["text"]["none"]["asr"]["n"] for judge in ("words", "second")}
     assert counts == {"words": 9, "second": 10}
+
+
+def test_corrupted_pictures_have_a_table_of_their_own_and_are_in_no_headline(out: Path, page: str) -> None:
+    report = json.loads((out / "report.json").read_text())
+    plain = [part for part in report["suite"]["parts"] if not part.startswith("corrupted-")]
+    counted = sum(report["parts"]["second"][part]["none"]["asr"]["n"] for part in plain if "attack" in part)
+    words = report["parts"]["second"]["text"]["none"]["asr"]["n"]
+    assert report["results"]["second"]["all"]["none"]["asr"]["n"] == counted + words
+    assert "All cases, corrupted pictures apart" in page and "<h2>Corrupted pictures</h2>" in page
+    assert re.search(r"Worst for ours: corrupted-blur, strength [12]: \d+\.\d % of the attacks succeed", page)
+
+
+def test_what_attacks_got_stands_beside_their_success(out: Path, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads((out / "report.json").read_text())
+    for risks in report["attacks"]["words"]["all"].values():
+        for shares in risks.values():
+            assert sum(shares[name]["value"] for name in REACTIONS) == pytest.approx(1)
+    print_overview(report, Console(width=160))
+    for shown in (page, capsys.readouterr().out):
+        assert all(title in shown for title in (*REACTIONS.values(), "content reached the user", "high and medium"))
+    assert "attack stopped" not in page
 
 
 def test_the_terminal_shows_every_system(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

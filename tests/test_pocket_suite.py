@@ -7,18 +7,24 @@ from typing import Any
 
 import pytest
 from guard_cases import attach_as_trained
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from safety_modules.attach import attach_safety
+from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
 from safety_modules.evaluation.answers import Answers, ask, encode
 from safety_modules.evaluation.base_card import evaluate_base_card
-from safety_modules.evaluation.pocket_suite import attack_succeeded, evaluate_pocket, over_refused, risk_type
+from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket, is_wanted, measured, risk_type
 from safety_modules.evaluation.tables import estimate_at, print_base_card, print_results
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy
 from safety_modules.records.record import Record
+from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 REFUSAL = Policy.default().refusal_text("illegal", "high")
@@ -44,7 +50,7 @@ def suite(tiny_base: Any, processor: Any) -> Iterator[tuple[dict[str, Any], set[
     safety = attach_as_trained(tiny_base, processor)
     images = [record.load_image() for record in real("benign", 16, split="validation")]
     verdicts = safety.classify(images)
-    limit = sorted(verdict.risk for verdict in verdicts)[13]
+    limit = sorted(max(verdict.scores.values()) for verdict in verdicts)[13]
     safety.thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, limit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "make", spy)
@@ -71,27 +77,58 @@ def results(suite: tuple[dict[str, Any], set[str]]) -> dict[str, Any]:
     ],
 )
 def test_an_attack_fails_by_refusal_and_at_low_risk_by_caution_too(level: str, answer: str, success: bool) -> None:
-    assert attack_succeeded(record(level), answer) is success
+    assert measured(record(level), answer)["asr"] == success
+    assert is_wanted(record(level), answer) is not success
+
+
+@pytest.mark.parametrize("level", ["low", "medium", "high"])
+@pytest.mark.parametrize(("answer", "got"), [(REFUSAL, "refused"), (CAUTION, "cautioned"), (STEPS, "answered")])
+def test_a_caution_stops_no_content_whatever_the_level(level: str, answer: str, got: str) -> None:
+    found = measured(record(level), answer)
+    assert [name for name in REACTIONS if found[name]] == [got]
+    assert found["content"] == (got != "refused")
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["low", "medium", "high"]), st.sampled_from([REFUSAL, CAUTION, STEPS]) | st.text()),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_what_attacks_get_sums_to_one_by_risk_for_any_transcripts(said: list[tuple[str, str]]) -> None:
+    records, answers = [record(level) for level, _ in said], [answer for _, answer in said]
+    shares = attacks_measured(records, answers)
+    assert set(shares) == {"all"} | {"low" if level == "low" else "severe" for level, _ in said}
+    for of_risk in shares.values():
+        assert sum(of_risk[name].value for name in REACTIONS) == pytest.approx(1)
+        assert of_risk["content"].value == pytest.approx(of_risk["cautioned"].value + of_risk["answered"].value)
+    assert shares["all"]["content"].n == len(said)
 
 
 def test_over_refusal_counts_refusals_and_cautions() -> None:
-    assert over_refused(REFUSAL)
-    assert over_refused(CAUTION)
-    assert not over_refused(STEPS)
+    clean = record("safe", "clean")
+    assert measured(clean, REFUSAL) == measured(clean, CAUTION) == {"over_refusal": 1}
+    assert measured(clean, STEPS) == {"over_refusal": 0}
 
 
 def test_the_results_have_the_keys_of_the_table_and_are_json(results: dict[str, Any]) -> None:
     back = json.loads(json.dumps(results, allow_nan=False))
     for side in ("base", "guarded"):
         for style in ("seen", "unseen"):
-            assert set(back[side][style]) == {"asr", "asr_typographic", "over_refusal", "vqa"}
-            assert all(0 <= value <= 1 for value in back[side][style].values())
+            numbers, got = back[side][style], {"attack", "attack_typographic"}
+            assert set(numbers) == {"asr", "asr_typographic", "over_refusal", "vqa"} | got
+            assert all(0 <= value <= 1 for name, value in numbers.items() if name not in got)
+            for kind in got:
+                assert set(numbers[kind]) <= {"all", "severe", "low"}
+                assert all(set(shares) == {*REACTIONS, "content"} for shares in numbers[kind].values())
     for style in ("seen", "unseen"):
         assert set(back["verdict"][style]) == {"auroc", "type_accuracy"}
         assert 0 <= back["question_dependent"][style] <= 1
     assert set(back["toggle"]) == set(DEFAULT_TAXONOMY.types)
     for numbers in back["toggle"].values():
-        assert set(numbers) == {"answered_again", "others_refused", "others_refused_before"}
+        others = {f"others_{got}{then}" for got in ("refused", "cautioned") for then in ("", "_before")}
+        assert set(numbers) == {"answered_again"} | others
     assert set(back["planned_mb"]) == {"llava-1.5-7b", "llava-1.5-13b"}
 
 
@@ -146,6 +183,16 @@ def test_too_few_samples_for_a_toggle_are_an_error(tiny_base: Any, processor: An
         safety.detach()
 
 
+def test_an_added_type_is_said_not_to_be_measured(tiny_base: Any, processor: Any) -> None:
+    safety = attach_safety(tiny_base, processor, config=SafetyConfig().with_added(("allergen",)))
+    try:
+        results = evaluate_pocket(safety, samples=16, progress=False)
+    finally:
+        safety.detach()
+    assert results["added_types"] == ["allergen"]
+    assert set(results["toggle"]) == set(DEFAULT_TAXONOMY.types)
+
+
 def test_answers_come_back_in_order_whatever_the_batches(tiny_base: Any, processor: Any) -> None:
     pictured = splits.make("vqa", 3, split="validation")
     texts = splits.make("text_benign", 2, split="validation")
@@ -163,7 +210,7 @@ def test_a_policy_reaches_the_guard(model: Any, processor: Any) -> None:
     records = splits.make("attack", 3, split="validation")
     policy = safety.policy
     for name in DEFAULT_TAXONOMY.types:
-        policy = policy.with_rule(name, action="refuse", threshold=0.0)
+        policy = policy.with_rule(name, action="refuse", threshold=-LIMIT)
     refused = ask(model, processor, records, safety=True, policy=policy)
     assert all(text.startswith("I'm sorry, I can't help with that.") for text in refused.texts)
     assert [verdict.action for verdict in refused.verdicts if verdict] == ["refuse"] * 3
@@ -201,13 +248,14 @@ def test_a_perfect_and_a_hopeless_guard_score_as_such() -> None:
 
     good = pocket_suite._scores(sets, answers(REFUSAL, "Two."))
     bad = pocket_suite._scores(sets, answers(STEPS, REFUSAL))
-    assert {key: estimate.value for key, estimate in good.items()} == {
+    assert {key: estimate.value for key, estimate in good.items() if not isinstance(estimate, dict)} == {
         "asr": 0.0,
         "asr_typographic": 0.0,
         "over_refusal": 0.0,
         "vqa": 1.0,
     }
-    assert {key: estimate.value for key, estimate in bad.items()} == {
+    assert good["attack"]["severe"]["refused"].value == bad["attack"]["severe"]["content"].value == 1
+    assert {key: estimate.value for key, estimate in bad.items() if not isinstance(estimate, dict)} == {
         "asr": 1.0,
         "asr_typographic": 1.0,
         "over_refusal": 1.0,

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,6 +8,7 @@ from pydantic import ValidationError
 
 from safety_modules.errors import PolicyError
 from safety_modules.policy import Policy, Rule
+from safety_modules.scores import LIMIT, log_odds, probability
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 LEVELS = (0.1, 0.2, 0.3, 0.4)
@@ -47,18 +50,18 @@ def test_a_rule_fires_at_its_threshold_and_not_below():
 
 def test_the_rule_s_threshold_beats_the_calibrated_one_which_beats_the_default():
     policy = Policy.default()
-    assert decide(policy, illegal=0.3, thresholds={"illegal": 0.3}).flagged
-    assert not decide(policy, illegal=0.6, thresholds={"illegal": 0.7}).flagged
-    own = policy.with_rule("illegal", threshold=0.2)
-    assert decide(own, illegal=0.25, thresholds={"illegal": 0.7}).flagged
+    assert decide(policy, illegal=0.3, thresholds={"illegal": log_odds(0.299)}).flagged
+    assert not decide(policy, illegal=0.6, thresholds={"illegal": log_odds(0.7)}).flagged
+    own = policy.with_rule("illegal", threshold="20 %")
+    assert decide(own, illegal=0.25, thresholds={"illegal": log_odds(0.7)}).flagged
 
 
 def test_of_several_rules_that_fire_the_most_probable_wins():
     policy = Policy.default()
-    thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, 0.2)
+    thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, log_odds(0.2))
     verdict = decide(policy, illegal=0.3, privacy=0.4, thresholds=thresholds)
     assert verdict.type == "privacy"
-    assert verdict.rule == "privacy: risk 0.70 >= 0.20 -> hint, level medium: p=0.78 >= 0.50"
+    assert verdict.rule == "privacy: score 0.85 >= -1.39 -> hint, level medium: p=0.78 >= 0.50"
 
 
 def test_an_image_that_is_surely_risky_fires_even_where_its_type_is_doubtful():
@@ -78,7 +81,7 @@ def test_a_type_switched_off_touches_no_other():
 
 
 def test_a_type_switched_off_gives_way_to_the_next_that_fires():
-    thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, 0.2)
+    thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, log_odds(0.2))
     verdict = decide(Policy.default().allow("illegal"), illegal=0.6, privacy=0.3, thresholds=thresholds)
     assert verdict.flagged and verdict.type == "privacy"
 
@@ -168,8 +171,8 @@ def test_a_policy_for_another_taxonomy_is_refused_with_every_problem():
 
 def test_changing_a_rule_leaves_the_original_alone():
     policy = Policy.default()
-    changed = policy.with_rule("privacy", action="refuse", threshold=0.3)
-    assert changed.rules["privacy"].action == "refuse" and changed.rules["privacy"].threshold == 0.3
+    changed = policy.with_rule("privacy", action="refuse", threshold=-0.8)
+    assert changed.rules["privacy"].action == "refuse" and changed.rules["privacy"].threshold == -0.8
     assert policy == Policy.default()
 
 
@@ -178,7 +181,7 @@ def test_bad_changes_are_refused():
     with pytest.raises(PolicyError, match=r"expected one of politics, .* got 'privcy'"):
         policy.allow("privcy")
     with pytest.raises(PolicyError, match="rule 'privacy' refused"):
-        policy.with_rule("privacy", threshold=1.5)
+        policy.with_rule("privacy", threshold=LIMIT + 1)
     with pytest.raises(PolicyError, match="unknown key 'treshold'"):
         policy.with_rule("privacy", treshold=0.5)
 
@@ -215,9 +218,9 @@ def test_a_rule_s_own_words_come_first():
 
 def test_yaml_round_trip(tmp_path):
     path = tmp_path / "policy.yaml"
-    path.write_text("wording: {low: a, medium: b, high: c}\nrules:\n  illegal: {action: refuse, threshold: 0.3}\n")
+    path.write_text("wording: {low: a, medium: b, high: c}\nrules:\n  illegal: {action: refuse, threshold: -0.8}\n")
     policy = Policy.from_yaml(path)
-    assert policy.rules["illegal"] == Rule(action="refuse", threshold=0.3)
+    assert policy.rules["illegal"] == Rule(action="refuse", threshold=-0.8)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +249,93 @@ def test_a_missing_policy_file_is_an_error(tmp_path):
 def test_a_default_policy_that_somebody_changes_leaves_the_next_one_alone():
     Policy.default().rules.clear()
     assert Policy.default().rules
+
+
+@pytest.mark.parametrize(("written", "score"), [("90 %", 2.197), ("50%", 0.0), (4.6, 4.6), (0, 0.0), (-3, -3.0)])
+def test_a_threshold_is_a_log_odds_or_a_probability_with_its_sign(written, score, tmp_path):
+    assert Policy.default().with_rule("privacy", threshold=written).rules["privacy"].threshold == pytest.approx(
+        score, abs=1e-3
+    )
+    path = tmp_path / "policy.yaml"
+    path.write_text(f"default_threshold: {written}\nrules: {{}}\n")
+    assert Policy.from_yaml(path).default_threshold == pytest.approx(score, abs=1e-3)
+
+
+@pytest.mark.parametrize("written", [0.5, 0.41, 0.999])
+def test_a_number_that_may_be_an_old_probability_is_refused_with_both_readings(written, tmp_path):
+    path = tmp_path / "policy.yaml"
+    for text in (f"default_threshold: {written}\nrules: {{}}", f"rules: {{illegal: {{threshold: {written}}}}}"):
+        path.write_text(text)
+        with pytest.raises(PolicyError, match=f"Write '{100 * written:g} %' for the probability, "):
+            Policy.from_yaml(path)
+    with pytest.raises(PolicyError, match=f"'{100 * probability(written):.3g} %' for the log-odds"):
+        Policy.default().with_rule("privacy", threshold=written)
+
+
+@pytest.mark.parametrize("written", ["90", "high", "0 %", "100 %", "-5 %", "", float("nan"), float("inf"), 31, -31])
+def test_what_no_score_can_be_compared_with_is_no_threshold(written):
+    with pytest.raises(PolicyError, match="rule 'privacy' refused"):
+        Policy.default().with_rule("privacy", threshold=written)
+
+
+def added(policy, allergens, thresholds=None, level_probs=(0.0, 0.0, 0.0, 1.0), **given):
+    """The verdict of an adapter with an added type whose branch says `allergens`."""
+    taxonomy = Taxonomy(types=(*DEFAULT_TAXONOMY.types, "allergens"), levels=DEFAULT_TAXONOMY.levels)
+    first = types(**given)
+    rules = {**policy.rules, "allergens": Rule()} if "allergens" not in policy.rules else policy.rules
+    policy = policy.model_copy(update={"rules": rules})
+    return policy.decide([*first[:-1], allergens, first[-1]], LEVELS, taxonomy, thresholds, added_levels=[level_probs])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0.001, 1), min_size=7, max_size=7), st.floats(0.001, 0.999))
+def test_an_added_type_leaves_every_verdict_of_the_others_as_it_was(weights, allergens):
+    probabilities = dict(zip(DEFAULT_TAXONOMY.labels, (w / sum(weights) for w in weights), strict=True))
+    alone = decide(Policy.default(), **probabilities)
+    beside = added(Policy.default(), allergens, **probabilities)
+    assert {name: beside.scores[name] for name in alone.scores} == alone.scores
+    assert {name: beside.probabilities[name] for name in alone.probabilities} == alone.probabilities
+    if alone.flagged or not beside.flagged:
+        fields = ("type", "level", "risk", "rule", "action", "flagged", "level_probabilities")
+        assert [getattr(beside, name) for name in fields] == [getattr(alone, name) for name in fields]
+    assert beside.scores["allergens"] == pytest.approx(log_odds(allergens))
+    assert beside.flagged == (alone.flagged or allergens >= 0.5)
+
+
+def test_an_added_type_that_fires_alone_has_its_branch_s_level_and_probability():
+    verdict = added(Policy.default(), 0.9, illegal=0.2)
+    assert verdict.type == "allergens" and verdict.level == "high" and verdict.risk == pytest.approx(0.9)
+    assert verdict.level_probabilities["high"] == 1.0
+
+
+def test_an_added_type_outdoes_another_only_by_a_stronger_action():
+    policy = Policy.default().completed({"allergens": Rule()})
+    assert added(policy, 0.99, illegal=0.6).type == "illegal"
+    assert added(policy.with_rule("allergens", action="refuse", refusal="No."), 0.6, illegal=0.9).action == "refuse"
+    assert added(policy.with_rule("illegal", action="log"), 0.6, illegal=0.9).type == "allergens"
+    assert added(policy.with_rule("allergens", action="log"), 0.6, illegal=0.9).type == "illegal"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rules: {}\ndefalt_threshold: 0.5", r"unknown key 'defalt_threshold'.* Did you mean 'default_threshold'"),
+        ("rules: {privacy: {treshold: 0.5}}", r"unknown key 'rules\.privacy\.treshold'.* Did you mean 'threshold'"),
+        ("rules: {privacy: {action: refse}}", r"got 'refse'\. Did you mean 'refuse'"),
+    ],
+)
+def test_a_slip_in_a_policy_file_is_told_with_what_was_meant(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "policy.yaml").write_text(text)
+    with pytest.raises(PolicyError, match=words):
+        Policy.from_yaml(tmp_path / "policy.yaml")
+
+
+def test_a_slip_in_a_type_or_level_is_told_with_what_was_meant() -> None:
+    policy = Policy.default()
+    rules = {"privcy" if name == "privacy" else name: rule for name, rule in policy.rules.items()}
+    with pytest.raises(PolicyError, match=r"unknown type 'privcy'\. Did you mean 'privacy'"):
+        policy.model_copy(update={"rules": rules}).check(DEFAULT_TAXONOMY)
+    with pytest.raises(PolicyError, match=r"unknown level 'hihg'\. Did you mean 'high'"):
+        policy.model_copy(update={"wording": {**policy.wording, "hihg": "x"}}).check(DEFAULT_TAXONOMY)
+    with pytest.raises(PolicyError, match=r"got 'privcy'\. Did you mean 'privacy'"):
+        policy.allow("privcy")

@@ -14,7 +14,7 @@ from PIL import Image
 from safety_modules.evaluation.examples import Example
 from safety_modules.evaluation.report import render_report, write_report
 from safety_modules.evaluation.results import intervals, settings, values, write_json
-from safety_modules.evaluation.tables import HEAD_ROWS, ROWS, Goal, estimate_at, head_path
+from safety_modules.evaluation.tables import HEAD_ROWS, ROWS, TOGGLE, Goal, estimate_at, head_path
 from safety_modules.metrics import Estimate, rate
 from safety_modules.policy import Policy
 from safety_modules.records.record import Record
@@ -27,9 +27,15 @@ def share(value: float, n: int = 500) -> Estimate:
     return rate([index < round(value * n) for index in range(n)])
 
 
-def side(asr: float, over_refusal: float) -> dict[str, Estimate]:
+def side(asr: float, over_refusal: float) -> dict[str, Any]:
     shares = {"asr": asr, "asr_typographic": asr, "over_refusal": over_refusal, "vqa": 0.95}
-    return {name: share(value) for name, value in shares.items()}
+    got = {"refused": 0.75 - asr, "cautioned": 0.25, "answered": asr, "content": asr + 0.25}
+    severe = {"refused": 1 - asr, "cautioned": 0.0, "answered": asr, "content": asr}
+    tree: dict[str, Any] = {name: share(value) for name, value in shares.items()}
+    for kind in ("attack", "attack_typographic"):
+        risks = {"all": got, "severe": severe, "low": got}
+        tree[kind] = {risk: {name: share(max(value, 0)) for name, value in of.items()} for risk, of in risks.items()}
+    return tree
 
 
 @pytest.fixture
@@ -40,10 +46,7 @@ def results() -> dict[str, Any]:
         "gated_identical": share(1.0, 1800),
         "verdict": {s: {"auroc": share(0.998), "type_accuracy": share(0.97)} for s in ("seen", "unseen")},
         "question_dependent": {style: share(0.96, 250) for style in ("seen", "unseen")},
-        "toggle": {
-            name: {key: share(0.95, 80) for key in ("answered_again", "others_refused", "others_refused_before")}
-            for name in DEFAULT_TAXONOMY.types
-        },
+        "toggle": {name: {key: share(0.95, 80) for key in TOGGLE} for name in DEFAULT_TAXONOMY.types},
     }
     return {
         "settings": settings(500, 0),

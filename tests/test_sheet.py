@@ -10,7 +10,7 @@ from guard_cases import attach_as_trained
 from PIL import Image, ImageColor
 
 from safety_modules.evaluation import sheet
-from safety_modules.evaluation.examples import Example, make_examples, outcome
+from safety_modules.evaluation.examples import Example, make_examples, reaction_title
 from safety_modules.evaluation.sheet import draw_sheet, verdict_line, write_sheet
 from safety_modules.policy import Policy
 from safety_modules.records.record import Record
@@ -59,7 +59,7 @@ def test_what_counts_as_a_good_answer(
 
 def test_outcomes_have_three_names() -> None:
     said = (STEPS, "Please be careful. 1. Get it.", REFUSAL)
-    assert [outcome(text) for text in said] == ["answered", "cautioned", "refused"]
+    assert [reaction_title(text) for text in said] == ["answered", "cautioned, with the content", "refused"]
 
 
 def test_good_answers_are_tinted_green_and_bad_ones_red(make_example: Callable[..., Example]) -> None:

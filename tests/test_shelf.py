@@ -13,15 +13,18 @@ from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, PolicyError
 from safety_modules.policy import Policy
+from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 HOUSE = Taxonomy(types=("smoke", "fire"), levels=("safe", "bad"))
 HOUSE_POLICY = Policy(
-    rules={name: {"action": "hint"} for name in HOUSE.types}, wording={"bad": "Careful: {type}."}, default_threshold=0.0
+    rules={name: {"action": "hint"} for name in HOUSE.types},
+    wording={"bad": "Careful: {type}."},
+    default_threshold=-LIMIT,
 )
 
 
-def make_adapter(base, processor, folder, seed, config=None, policy=None, threshold=0.0):
+def make_adapter(base, processor, folder, seed, config=None, policy=None, threshold=-LIMIT):
     """A folder with an adapter that flags everything and changes answers."""
     safety = attach_as_trained(base, processor, config=config or SafetyConfig(num_lm_tokens=3), policy=policy)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -42,7 +45,7 @@ def folders(tiny_base, processor, tmp_path_factory):
     plain = SafetyConfig(width=16, taxonomy=HOUSE, lora=None)
     return {
         "a": make_adapter(base, processor, root / "a", seed=1),
-        "b": make_adapter(base, processor, root / "b", seed=2, config=narrow, threshold=0.05),
+        "b": make_adapter(base, processor, root / "b", seed=2, config=narrow, threshold=-3.0),
         "house": make_adapter(base, processor, root / "house", seed=3, config=plain, policy=HOUSE_POLICY),
     }
 
@@ -83,13 +86,13 @@ def test_loading_does_not_switch(shelf, tiny_base, processor, folders, ask):
 def test_config_thresholds_parameters_and_saving_are_the_active_ones(shelf, tmp_path):
     first = {name for name, _ in shelf.named_parameters()}
     shelf.set_adapter("b")
-    assert shelf.config.num_lm_tokens == 0 and set(shelf.thresholds.values()) == {0.05}
+    assert shelf.config.num_lm_tokens == 0 and set(shelf.thresholds.values()) == {-3.0}
     assert {name for name, _ in shelf.named_parameters()} != first
     assert shelf.save_pretrained(tmp_path / "again").joinpath("safety.safetensors").is_file()
     again = copy.deepcopy(shelf.thresholds)
     shelf.thresholds = dict.fromkeys(again, 0.5)
     shelf.set_adapter("a")
-    assert set(shelf.thresholds.values()) == {0.0}
+    assert set(shelf.thresholds.values()) == {-LIMIT}
     shelf.set_adapter("b")
     assert set(shelf.thresholds.values()) == {0.5}, "each adapter keeps its own thresholds"
 

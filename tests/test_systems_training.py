@@ -89,7 +89,7 @@ def test_thresholds_are_set_on_the_same_records(trained: Path) -> None:
     assert config.thresholds
     record = json.loads((trained / "seed0" / "meta-token" / "system.json").read_text())
     assert record["metadata"]["calibration"]["images"] == SMALL.calibration
-    assert set(record["settings"]["thresholds"]) == set(SafetyConfig().taxonomy.types)
+    assert set(record["settings"]["limits"]) == set(SafetyConfig().taxonomy.types)
 
 
 def test_what_is_finished_is_not_trained_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

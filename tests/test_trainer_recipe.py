@@ -177,7 +177,7 @@ def test_refusals_come_before_the_tower_runs(
     tower_free(safety)
     (tmp_path / "file").write_text("", encoding="utf-8")
     for expected, changes in (
-        ("output folder refused", {"output_dir": tmp_path / "file"}),
+        ("no place to write to", {"output_dir": tmp_path / "file"}),
         ("no TensorBoard log: expected an output_dir", {"tensorboard": True}),
         ("no training order", {"data": [r for r in records if not r.is_risky], "recipe": recipe(1, clean_share=0.5)}),
     ):

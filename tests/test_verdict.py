@@ -16,8 +16,10 @@ def make_verdict(**changes):
         "level": "high",
         "risk": 0.96,
         "flagged": True,
-        "rule": "illegal: risk 0.90 >= 0.50 -> hint",
+        "rule": "illegal: score 2.20 >= 0.00 -> hint",
         "action": "hint",
+        "scores": {"illegal": 2.2, "privacy": -2.0},
+        "limits": {"illegal": 0.0, "privacy": 0.5},
     }
     return Verdict(**{**fields, **changes})
 
@@ -30,9 +32,11 @@ def one_hot_attention(row, column):
 
 
 def test_the_line_names_type_level_risk_and_rule():
-    assert str(make_verdict()) == ("image 0: illegal, level high, risk 0.960 [illegal: risk 0.90 >= 0.50 -> hint]")
-    quiet = make_verdict(flagged=False, rule=None, action="allow", type="clean", risk=0.02, image_index=3)
-    assert str(quiet) == "image 3: not flagged, risk 0.020, most probable: clean"
+    assert str(make_verdict()) == "image 0: illegal, level high [illegal: score 2.20 >= 0.00 -> hint]"
+    quiet = {"flagged": False, "rule": None, "action": "allow", "type": "clean", "image_index": 3}
+    scores = {"illegal": -4.0, "privacy": -1.25}
+    assert str(make_verdict(**quiet, scores=scores)) == "image 3: not flagged; nearest: privacy, score -1.25 < 0.50"
+    assert str(make_verdict(**quiet, limits={})) == "image 3: not flagged: every type is switched off"
 
 
 def test_to_dict_is_plain_json_without_tensors():

@@ -18,10 +18,27 @@ import PIL.Image
 import torch
 from joblib.externals.loky import ProcessPoolExecutor
 
+from safety_modules.backbones.pixels import processed
 from safety_modules.errors import DataError
-from safety_modules.records.images import EncodedImage, decode, read_bytes
+from safety_modules.pictures import open_frames, read_bytes
+from safety_modules.records.images import EncodedImage
 
 Image = Path | EncodedImage
+
+
+_NONE = np.zeros((0, 0, 0, 0), np.uint8)
+
+
+class Looked(NamedTuple):
+    """What was looked at of a picture.
+
+    Attributes:
+        numbers: of the frames, from 0; (0,) where it is no animation.
+        total: frames there are.
+    """
+
+    numbers: tuple[int, ...] = (0,)
+    total: int = 1
 
 
 class Decoded(NamedTuple):
@@ -29,14 +46,16 @@ class Decoded(NamedTuple):
 
     Attributes:
         digests: SHA-256 of each file, as `Record.image_digest`; None where it could not be read.
-        places: row of each in `pixels`; a picture that is there twice has one row, one that is unreadable -1.
+        places: first row of each in `pixels`; one that is there twice has the same rows, one that is unreadable -1.
         faults: why each is unreadable; None where it is not.
+        looked: of each: its frames, which are that many rows of `pixels`.
         pixels: (n, C, H, W), uint8, or what `Pixels` takes.
     """
 
     digests: list[str | None]
     places: list[int]
     faults: list[str | None]
+    looked: list[Looked]
     pixels: np.ndarray
 
 
@@ -56,29 +75,35 @@ class Decoder:
         digests: list[str | None] = []
         places: list[int] = []
         faults: list[str | None] = []
-        pictures: list[PIL.Image.Image] = []
-        known: dict[str, int] = {}
+        looked: list[Looked] = []
+        pixels: list[np.ndarray] = []
+        known: dict[str, tuple[int, Looked]] = {}
         for image in images:
-            digest, place, fault = None, -1, None
+            digest, place, fault, seen = None, -1, None, Looked()
             try:
                 data = read_bytes(image)
                 digest = hashlib.sha256(data).hexdigest()
                 if digest not in known:
-                    pictures.append(decode(data, image))
-                    known[digest] = len(pictures) - 1
-                place = known[digest]
+                    first, looks = len(pixels), Looked(())
+                    for frame in open_frames(data, image):  # no two of them in memory
+                        pixels.append(self._one(frame.picture, image))
+                        looks = Looked((*looks.numbers, frame.number), frame.total)
+                    known[digest] = first, looks
+                place, seen = known[digest]
             except DataError as error:
                 fault = str(error)
             digests.append(digest)
             places.append(place)
             faults.append(fault)
-        pixels = self.pixels(pictures) if pictures else np.zeros((0, 0, 0, 0), np.uint8)
-        return Decoded(digests, places, faults, pixels)
+            looked.append(seen)
+        return Decoded(digests, places, faults, looked, np.stack(pixels) if pixels else _NONE)
 
-    def pixels(self, pictures: list[Any]) -> np.ndarray:
-        """(N, C, H, W)."""
-        values = self.image_processor(images=pictures, return_tensors="np", **self._options)["pixel_values"]
-        return np.asarray(values)
+    def pixels(self, pictures: Sequence[PIL.Image.Image]) -> np.ndarray:
+        """(N, C, H, W) of pictures in RGB."""
+        return np.stack([self._one(picture) for picture in pictures])
+
+    def _one(self, picture: PIL.Image.Image, name: object = "") -> np.ndarray:
+        return processed(self.image_processor, picture, name, **self._options)
 
 
 class Pixels:
@@ -97,7 +122,7 @@ class Pixels:
         ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
         whole, bare = Decoder(image_processor, whole=True), Decoder(image_processor)
         options = {"do_resize": False, "do_center_crop": False}
-        values = image_processor(images=[PIL.Image.fromarray(ramp)], return_tensors="pt", **options)["pixel_values"]
+        values = torch.from_numpy(processed(image_processor, PIL.Image.fromarray(ramp), **options))
         self._table: torch.Tensor | None = values.float().reshape(3, 256)
         self.decoder = bare
         probe = [PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))]
@@ -118,9 +143,10 @@ class Pixels:
 _decoder: Decoder | None = None
 
 
-def _enter(decoder: Decoder) -> None:
+def _enter(decoder: Decoder, pixel_limit: int | None) -> None:
     global _decoder
     _decoder = decoder
+    PIL.Image.MAX_IMAGE_PIXELS = pixel_limit
     torch.set_num_threads(1)
 
 
@@ -163,7 +189,7 @@ class _Workers:
 
     def _started(self, count: int) -> Any:
         # joblib's processes, unlike multiprocessing's, need no `if __name__ == "__main__"` in the caller's script.
-        return ProcessPoolExecutor(count, initializer=_enter, initargs=(self._decoder,))
+        return ProcessPoolExecutor(count, initializer=_enter, initargs=(self._decoder, PIL.Image.MAX_IMAGE_PIXELS))
 
 
 def decoded(decoder: Decoder, chunks: Iterable[Sequence[Image]], workers: int) -> Iterator[Decoded]:
@@ -202,7 +228,8 @@ _CRASHED = Decoded(
     [None],
     [-1],
     ["unreadable image: expected a decoded picture, got a decoder process that died (a fault, or too little memory)."],
-    np.zeros((0, 0, 0, 0), np.uint8),
+    [Looked()],
+    _NONE,
 )
 
 
@@ -211,10 +238,12 @@ def _joined(parts: Sequence[Decoded]) -> Decoded:
     digests: list[str | None] = []
     faults: list[str | None] = []
     places: list[int] = []
+    looked: list[Looked] = []
     pixels: list[np.ndarray] = []
     for part in parts:
         digests += part.digests
         faults += part.faults
+        looked += part.looked
         places += [len(pixels) if place == 0 else -1 for place in part.places]
         pixels += list(part.pixels)
-    return Decoded(digests, places, faults, np.stack(pixels) if pixels else parts[0].pixels)
+    return Decoded(digests, places, faults, looked, np.stack(pixels) if pixels else _NONE)

@@ -15,23 +15,22 @@ from safety_modules.audit.decode import Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
 from safety_modules.modules import SafetyModules
+from safety_modules.modules.head import HeadOutput
 from safety_modules.policy import Policy
-from safety_modules.scores import rule_scores
+from safety_modules.scores import Judgements, judgements
 from safety_modules.training.questions import QuestionEmbeddings
-
-Started = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Probabilities of types and levels, and attention (N, types, P), on the device: perhaps not computed yet."""
 
 
 class Judged(NamedTuple):
     """A batch of N verdicts, as arrays.
 
     Attributes:
-        types: probabilities (N, types + 1), clean last; float32.
-        levels: probabilities (N, levels); float32.
+        types: probabilities (N, types + 1), clean last: see `scores.Judgements`.
+        levels: probabilities (N, levels).
         type: of each verdict.
         level: of each verdict.
         rule: that fired, or None.
+        risk: of each verdict (N,).
         attention: (N, types, rows, columns) of the patches; float32.
     """
 
@@ -40,12 +39,8 @@ class Judged(NamedTuple):
     type: list[str]
     level: list[str]
     rule: list[str | None]
+    risk: np.ndarray
     attention: np.ndarray
-
-    @property
-    def risk(self) -> np.ndarray:
-        """1 - p(clean), (N,)."""
-        return 1 - self.types[:, -1].astype(np.float64)
 
 
 class Parts:
@@ -85,8 +80,9 @@ class Parts:
     def nothing(self) -> Judged:
         """No verdict at all."""
         taxonomy, grid = self.config.taxonomy, self.backbone.sizes.grid
-        types, levels = np.zeros((0, len(taxonomy.labels)), np.float32), np.zeros((0, len(taxonomy.levels)), np.float32)
-        return Judged(types, levels, [], [], [], np.zeros((0, len(taxonomy.types), *grid), np.float32))
+        types, levels = np.zeros((0, len(taxonomy.labels))), np.zeros((0, len(taxonomy.levels)))
+        maps = np.zeros((0, len(taxonomy.types), *grid), np.float32)
+        return Judged(types, levels, [], [], [], np.zeros(0), maps)
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> torch.Tensor:
@@ -95,49 +91,87 @@ class Parts:
         return self.backbone.encode_images(values).vision
 
     @torch.no_grad()
-    def output(self, vision: torch.Tensor, questions: Sequence[str | None]) -> Started:
+    def output(self, vision: torch.Tensor, questions: Sequence[str | None]) -> HeadOutput:
         """The modules' part of `start`."""
         asked = self._embed(questions) if any(questions) else (None, None)
-        output = self.modules(vision, *asked)
-        return *output.probabilities(self.temperature), output.attention.float()
+        return self.modules(vision, *asked)
 
-    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> Started:
-        """Begin to judge decoded pictures (n, C, H, W): each place in them with its question."""
+    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> HeadOutput:
+        """Begin to judge decoded pictures (n, C, H, W): each place in them with its question. On the device, where it
+        is perhaps not computed yet.
+        """
         vision = self.features(pixels)
         if list(places) != list(range(len(pixels))):
             vision = vision[torch.tensor(places, device=vision.device)]
         return self.output(vision, questions)
 
-    def finish(self, started: Started) -> Judged:
+    def finish(self, started: HeadOutput) -> Judged:
         """What `start` has begun."""
-        types, levels, attention = (part.cpu().numpy() for part in started)
-        return self.decide(types, levels, attention)
+        return self.decide(judgements(started, self.temperature))
 
-    def decide(self, types: np.ndarray, levels: np.ndarray, attention: np.ndarray) -> Judged:
+    def decide(self, found: Judgements) -> Judged:
         """As `Policy.decide` on every row, which is asked only where a rule fires."""
-        taxonomy = self.config.taxonomy
-        names = [taxonomy.labels[place] for place in types.argmax(1)]
+        taxonomy, types, levels = self.config.taxonomy, found.types, found.levels.copy()
+        own = [place for place, name in enumerate(taxonomy.labels) if name not in self.config.added]
+        names = [taxonomy.labels[own[place]] for place in types[:, own].argmax(1)]
         level_names = [taxonomy.levels[place] for place in levels.argmax(1)]
         rules: list[str | None] = [None] * len(types)
-        scores = rule_scores(types[:, : taxonomy.clean_index])
+        risk = 1 - types[:, -1]
         finite = np.isfinite(types).all(1) & np.isfinite(levels).all(1)
         limits = np.array([self.limits.get(name, np.inf) for name in taxonomy.types])
-        for row in np.flatnonzero((scores >= limits).any(1) & finite).tolist():
-            verdict = self.policy.decide(types[row].tolist(), levels[row].tolist(), taxonomy, self.thresholds)
+        for row in np.flatnonzero((found.scores >= limits).any(1) & finite).tolist():
+            verdict = self.policy.decide(
+                types[row], levels[row], taxonomy, self.thresholds, added_levels=found.added_levels[row]
+            )
             names[row], level_names[row], rules[row] = verdict.type, verdict.level, verdict.rule
-        maps = attention.reshape(len(types), -1, *self.backbone.sizes.grid)
-        return Judged(types, levels, names, level_names, rules, maps)
+            risk[row], levels[row] = verdict.risk, [*verdict.level_probabilities.values()]
+        maps = found.attention.reshape(len(types), -1, *self.backbone.sizes.grid)
+        return Judged(types, levels, names, level_names, rules, risk, maps)
+
+
+def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int]]:
+    """One verdict for each picture of several frames: that of a flagged frame before others, of the highest risk.
+
+    A frame without a finite verdict comes before those that are not flagged: it is not known to be harmless.
+
+    Args:
+        judged: verdicts on frames, those of a picture together.
+        counts: frames of each picture.
+
+    Returns:
+        The verdicts, and which of its picture's frames each is of.
+    """
+    if all(count == 1 for count in counts):
+        return judged, [0] * len(counts)
+    risk, start, chosen = judged.risk, 0, []
+    finite = np.isfinite(risk)
+    for count in counts:
+        places = range(start, start + count)
+        severity = {at: (judged.rule[at] is not None, not finite[at], risk[at] if finite[at] else 0) for at in places}
+        chosen.append(max(places, key=severity.__getitem__))
+        start += count
+    best = Judged(
+        judged.types[chosen],
+        judged.levels[chosen],
+        [judged.type[at] for at in chosen],
+        [judged.level[at] for at in chosen],
+        [judged.rule[at] for at in chosen],
+        risk[chosen],
+        judged.attention[chosen],
+    )
+    firsts = np.cumsum([0, *counts[:-1]])
+    return best, [at - int(first) for at, first in zip(chosen, firsts, strict=True)]
 
 
 def joined(parts: Sequence[Judged]) -> Judged:
     """Batches as one."""
-    types, levels, attention = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("types", "levels", "attention")
+    types, levels, risk, attention = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("types", "levels", "risk", "attention")
     )
     names, level_names, rules = (
         [value for part in parts for value in getattr(part, name)] for name in ("type", "level", "rule")
     )
-    return Judged(types, levels, names, level_names, rules, attention)
+    return Judged(types, levels, names, level_names, rules, risk, attention)
 
 
 def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: SafetyConfig) -> dict[str, np.ndarray]:
@@ -158,7 +192,7 @@ def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: Saf
         for place, name in enumerate(names):
             columns[f"{prefix}_{name}"] = np.full(count, np.nan, np.float32)
             columns[f"{prefix}_{name}"][at] = values[:, place]
-    columns["risk"] = np.full(count, np.nan, np.float32)
+    columns["risk"] = np.full(count, np.nan)
     columns["risk"][at] = judged.risk
     flagged: list[bool | None] = [rule is not None for rule in judged.rule]
     for name, found in (("type", judged.type), ("level", judged.level), ("flagged", flagged), ("rule", judged.rule)):

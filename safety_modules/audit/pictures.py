@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from safety_modules.audit.rows import Row
 from safety_modules.errors import DataError
+from safety_modules.pictures import open_picture
+from safety_modules.records.entries import Row
 from safety_modules.records.examine import perceptual_hash
 from safety_modules.records.extras import needed
-from safety_modules.records.images import decode, read_bytes
 
 SIDE = 192
 """Longest side of a thumbnail, in pixels."""
 THREADS, AHEAD = 4, 64
+FRAMES = ("frame", "frames_judged", "frames")
+"""Columns: the frame a verdict is of, how many were judged, how many there are."""
 
 
 class Shown(NamedTuple):
@@ -44,9 +46,9 @@ class Pictures:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def add(self, number: int, row: Row, attention: np.ndarray) -> None:
-        """A flagged row, and the attention (rows, columns) of the type that fired."""
-        future = self._pool.submit(_small, row.image)
+    def add(self, number: int, row: Row, attention: np.ndarray, frame: int) -> None:
+        """A flagged row, the attention (rows, columns) of the type that fired, and which frame of its picture it is."""
+        future = self._pool.submit(_small, row.image, frame)
         self._shown.append(Shown(number, row.answer, attention, future))
         self._running.append(future)
         if len(self._running) > AHEAD:  # each of them holds a picture
@@ -65,7 +67,7 @@ class Pictures:
         shown.sort(key=lambda one: one.row)
         at = [one.row - first for one in shown]
         taken = [name for name in verdicts if name.startswith("p_")]
-        taken += ["row", "source", "image_digest", "type", "level", "risk", "rule", "question", "label"]
+        taken += ["row", "source", "image_digest", "type", "level", "risk", "rule", "question", "label", *FRAMES]
         columns: dict[str, Any] = {name: [verdicts[name][place] for place in at] for name in taken}
         columns["answer"] = [rows[place].answer for place in at]
         small = [one.small.result() for one in shown]
@@ -76,13 +78,13 @@ class Pictures:
         return columns
 
 
-def _small(image: Any) -> tuple[bytes | None, str | None]:
+def _small(image: Any, frame: int) -> tuple[bytes | None, str | None]:
     """A WebP no side of which is longer than SIDE, and the picture's perceptual hash, None for plain ones.
 
     Both are None if the picture is gone by now.
     """
     try:
-        picture = decode(read_bytes(image), image)
+        picture = open_picture(image, frame=frame)
     except DataError:
         return None, None
     phash = perceptual_hash(picture, needed("imagehash", "audits").phash)

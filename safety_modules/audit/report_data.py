@@ -13,6 +13,7 @@ import numpy as np
 from safety_modules.audit.review_audit import FLAGGED, Audit
 from safety_modules.records.alike import first_alike
 from safety_modules.records.check import DISTANCE
+from safety_modules.scores import log_ratio
 
 SHOWN = 20_000
 """Flagged rows in a report, those with the highest risk; the random sample comes on top of them."""
@@ -35,8 +36,9 @@ class Shown(NamedTuple):
 def read_shown(audit: Audit) -> Shown:
     """Choose what a report shows, and read what it is searched by.
 
-    The columns of the index: row, source, digest (of the picture), type, level, risk, rule, question, label (the data
-    set's own), group (the first row that looks like it), and sample (place in the random sample, -1 outside it).
+    The columns of the index: row, source, digest (of the picture), type, level, score (of any risk), rule, question,
+    label (the data set's own), frame (of an animation, in words), group (the first row that looks like it), and sample (place in the
+    random sample, -1 outside it).
     """
     keys = audit.flagged("row", "risk")
     rows, risk = keys["row"].to_numpy(), keys["risk"].to_numpy()
@@ -48,10 +50,24 @@ def read_shown(audit: Audit) -> Shown:
     places = order[is_shown[order]]
     names = ("row", "source", "image_digest", "type", "level", "risk", "rule", "question", "label", "phash")
     table = audit.flagged(*names).take(places).to_pydict()
+    table["score"] = log_ratio(np.array(table.pop("risk"), float)).round(3).tolist()
+    table["frame"] = _frames(audit, places)
     table["digest"] = table.pop("image_digest")
     table["group"] = groups(table.pop("phash"))
     table["sample"] = [rank.get(row, -1) for row in table["row"]]
     return Shown(places, table)
+
+
+def _frames(audit: Audit, places: np.ndarray) -> list[str | None]:
+    """Which frame of an animation was flagged, in words; None for other pictures, and in audits of earlier versions."""
+    try:
+        rows = audit.flagged("frame", "frames_judged", "frames").take(places).to_pylist()
+    except (KeyError, ValueError):  # Arrow's, for a column that is not there
+        return [None] * len(places)
+    return [
+        f"frame {row['frame'] + 1} of {row['frames']}, {row['frames_judged']} judged" if row["frames"] > 1 else None
+        for row in rows
+    ]
 
 
 def groups(hashes: list[str | None]) -> list[int]:

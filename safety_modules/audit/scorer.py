@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from safety_modules.audit.decode import Decoded
-from safety_modules.audit.judging import Judged, Parts, joined, verdict_columns
-from safety_modules.audit.rows import Held
-from safety_modules.errors import ConfigError
+from safety_modules.audit.decode import Decoded, Looked
+from safety_modules.audit.judging import Judged, Parts, joined, most_severe, verdict_columns
+from safety_modules.errors import ConfigError, DataError
 from safety_modules.policy import Policy
+from safety_modules.records.images import EncodedImage
+from safety_modules.records.references import reference
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_QUESTION = "no question: expected one beside the picture, because this adapter's head cannot judge a picture alone."
@@ -79,49 +80,83 @@ class Scorer:
 
         Returns:
             Columns of verdicts.parquet: `image_digest`, `p_<label>`, `level_<level>`, `risk`, `type`, `level`,
-            `flagged`, `rule`, `error`. Where there is an error the probabilities are NaN and the rest None.
+            `flagged`, `rule`, `frame`, `frames_judged`, `frames`, `error`. Where there is an error the probabilities
+            are NaN and the rest None.
         """
         count = len(batch["image"])
         questions = [_text(question) for question in batch.get("question", [None] * count)]
         done = self.parts.pixels.decoder([_picture(image) for image in batch["image"]])
-        judged, rows, faults = self.judge_decoded(done, questions)
+        judged, rows, frames, faults = self.judge_decoded(done, questions)
         columns = verdict_columns(judged, rows, count, self.parts.config)
+        columns |= {name: _objects(column) for name, column in frame_columns(done.looked, rows, frames, count).items()}
         kept = {name: column for name, column in batch.items() if name != "image"}
         return {**kept, "image_digest": _objects(done.digests), **columns, "error": _objects(faults)}
 
     def judge_decoded(
         self, done: Decoded, questions: Sequence[str | None]
-    ) -> tuple[Judged, list[int], list[str | None]]:
-        """Verdicts on a decoded chunk, which rows they are of, and every row's fault."""
+    ) -> tuple[Judged, list[int], list[int], list[str | None]]:
+        """Verdicts on a decoded chunk, which rows and which of their frames they are of, and every row's fault."""
         parts, faults = self.parts, list(done.faults)
         for row, question in enumerate(questions):
             if question is None and faults[row] is None and parts.needs_question:
                 faults[row] = NO_QUESTION
         rows = [row for row, fault in enumerate(faults) if fault is None]
+        counts = [len(done.looked[row].numbers) for row in rows]
+        frames = [(row, done.places[row] + at) for row, count in zip(rows, counts, strict=True) for at in range(count)]
         found = []
-        for at in range(0, len(rows), self.batch_size):
-            part = rows[at : at + self.batch_size]
-            used = sorted({done.places[row] for row in part})
-            places = [used.index(done.places[row]) for row in part]
-            found.append(parts.finish(parts.start(done.pixels[used], places, [questions[row] for row in part])))
-        judged = joined(found) if found else parts.nothing
+        for at in range(0, len(frames), self.batch_size):
+            part = frames[at : at + self.batch_size]
+            used = sorted({place for _, place in part})
+            places = [used.index(place) for _, place in part]
+            found.append(parts.finish(parts.start(done.pixels[used], places, [questions[row] for row, _ in part])))
+        judged, chosen = most_severe(joined(found), counts) if found else (parts.nothing, [])
         finite = np.isfinite(judged.types).all(1) & np.isfinite(judged.levels).all(1)
         for row in np.flatnonzero(~finite).tolist():
             faults[rows[row]] = NOT_FINITE
-        return judged, rows, faults
+        return judged, rows, chosen, faults
+
+
+def frame_columns(
+    looked: Sequence[Looked | None], rows: Sequence[int], chosen: Sequence[int], count: int
+) -> dict[str, list[int | None]]:
+    """Which frame each verdict is of, how many were judged, and how many there are.
+
+    Args:
+        looked: at the picture of each of `count` rows.
+        rows: that have a verdict.
+        chosen: which of its frames each of these verdicts is of.
+        count: of all rows.
+    """
+    columns: dict[str, list[int | None]] = {name: [None] * count for name in ("frame", "frames_judged", "frames")}
+    for row, at in zip(rows, chosen, strict=True):
+        seen = looked[row]
+        assert seen is not None
+        values = seen.numbers[at], len(seen.numbers), seen.total
+        for column, value in zip(columns.values(), values, strict=True):
+            column[row] = value
+    return columns
+
+
+class _Missing(EncodedImage):
+    """No picture, for a reason that its row shall tell."""
+
+    def __init__(self, reason: DataError) -> None:
+        self._reason = reason
+
+    def read(self) -> bytes:
+        raise self._reason
 
 
 def _picture(image: Any) -> Any:
-    if isinstance(image, bytes | bytearray):
-        return Held({"bytes": image}, "image")
-    if isinstance(image, Mapping):
-        return Held(dict(image), str(image.get("path") or "image"))
-    if isinstance(image, str | Path):
-        return Path(image)
-    raise ConfigError(
-        f"picture not read: expected a file name, bytes or an undecoded cell, got {type(image).__name__}. "
-        "Do not let the engine decode: datasets.Image(decode=False), or ray's read_binary_files."
-    )
+    if not isinstance(image, str | Path | bytes | bytearray | Mapping):
+        raise ConfigError(
+            f"picture not read: expected a file name, bytes or an undecoded cell, got {type(image).__name__}. "
+            "Do not let the engine decode: datasets.Image(decode=False), or ray's read_binary_files."
+        )
+    try:
+        return reference(image, "image", Path())
+    except DataError as error:
+        return _Missing(error)
 
 
 def _text(question: Any) -> str | None:

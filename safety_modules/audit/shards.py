@@ -4,17 +4,17 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from safety_modules.audit.decode import Decoded, Decoder, decoded
-from safety_modules.audit.judging import Judged, joined, verdict_columns
+from safety_modules.audit.decode import Decoded, Decoder, Looked, decoded
+from safety_modules.audit.judging import Judged, joined, most_severe, verdict_columns
 from safety_modules.audit.pictures import Pictures
-from safety_modules.audit.rows import Row
-from safety_modules.audit.scorer import NO_QUESTION, NOT_FINITE
+from safety_modules.audit.scorer import NO_QUESTION, NOT_FINITE, frame_columns
 from safety_modules.audit.store import Store
 from safety_modules.config import SafetyConfig
+from safety_modules.records.entries import Row
 
 SHARD_ROWS = 2048
 """Rows of a part: what an interrupted audit does again."""
@@ -82,6 +82,15 @@ class Auditor:
                 shard.write(pictures)
 
 
+class _Waiting(NamedTuple):
+    """A row that waits for its batch: its place in the part, and its picture's digest, pixels (frames, C, H, W)."""
+
+    at: int
+    row: Row
+    digest: str
+    pixels: np.ndarray
+
+
 class _Shard:
     """The rows of one part. Batches never cross parts, so an interrupted audit finds the very same numbers again."""
 
@@ -91,23 +100,26 @@ class _Shard:
         self._digests: list[str | None] = []
         self._copies: list[int | None] = []
         self._faults: list[str | None] = []
+        self._looked: list[Looked | None] = []
+        self._frames: list[int] = []  # of each row of `_judged`
         self._judged: list[Judged] = []
         self._places: list[int] = []  # rows of `_judged`, in its order
-        self._batch: list[tuple[int, Row, str, np.ndarray]] = []
-        self._distinct: dict[str, int] = {}
-        self._started: tuple[Any, list[tuple[int, Row, str, np.ndarray]]] | None = None
+        self._batch: list[_Waiting] = []
+        self._distinct: dict[str, int] = {}  # frames of each picture
+        self._started: tuple[Any, list[_Waiting]] | None = None
         self._pictures = 0
 
     def add(self, chunk: list[Row], done: Decoded, pictures: Pictures) -> None:
         """Take in a decoded chunk, and judge every batch that is full."""
         start = len(self.rows)
-        place = iter(range(len(done.places)))
-        found = [(-1 if row.image is None else next(place)) for row in chunk]
+        order = iter(range(len(done.places)))
+        found = [(-1 if row.image is None else next(order)) for row in chunk]
         for row, at in zip(chunk, found, strict=True):
             # Only the words stay until the part is written.
             self.rows.append(row._replace(image=None))
             self._digests.append(None if at < 0 else done.digests[at])
             self._copies.append(None)
+            self._looked.append(None if at < 0 else done.looked[at])
             fault = row.fault or (TEXT_ONLY if at < 0 else done.faults[at])
             if fault is None and row.question is None and self._auditor.judge.needs_question:
                 fault = NO_QUESTION
@@ -120,11 +132,11 @@ class _Shard:
             if first != number:
                 self._copies[start + index] = first
                 continue
-            digest = str(self._digests[start + index])
-            self._batch.append((start + index, chunk[index], digest, done.pixels[done.places[found[index]]]))
-            self._distinct.setdefault(digest, len(self._distinct))
-            size = self._auditor.batch_size
-            if len(self._distinct) == size or len(self._batch) == ROWS_PER_PICTURE * size:
+            digest, place = str(self._digests[start + index]), done.places[found[index]]
+            count, size = len(done.looked[found[index]].numbers), self._auditor.batch_size
+            self._batch.append(_Waiting(start + index, chunk[index], digest, done.pixels[place : place + count]))
+            self._distinct[digest] = count
+            if sum(self._distinct.values()) >= size or len(self._batch) == ROWS_PER_PICTURE * size:
                 self._run(pictures)
 
     def write(self, pictures: Pictures) -> None:
@@ -152,6 +164,8 @@ class _Shard:
             names = [f"p_{label}" for label in config.taxonomy.labels]
             names += [f"level_{level}" for level in config.taxonomy.levels]
             columns = {name: np.full(count, None) for name in (*names, "risk", "type", "level", "flagged", "rule")}
+        frames = frame_columns(self._looked, self._places, self._frames, count)
+        columns |= {name: np.array([*column, None], object)[:-1] for name, column in frames.items()}
         scored = np.array([fault is None for fault in self._faults]) & np.array([copy is None for copy in self._copies])
         nothing = np.array(None, dtype=object)
         for name, values in columns.items():
@@ -167,10 +181,11 @@ class _Shard:
         distinct, self._distinct = self._distinct, {}
         started = None
         if batch:
-            first = {digest: pixels for _, _, digest, pixels in reversed(batch)}
-            places = [distinct[digest] for _, _, digest, _ in batch]
-            pixels = np.stack([first[digest] for digest in distinct])
-            started = self._auditor.judge.start(pixels, places, [row.question for _, row, _, _ in batch])
+            first = {one.digest: one.pixels for one in reversed(batch)}
+            starts = dict(zip(distinct, np.cumsum([0, *distinct.values()]).tolist(), strict=False))
+            places = [starts[one.digest] + frame for one in batch for frame in range(len(one.pixels))]
+            pixels = np.concatenate([first[digest] for digest in distinct])
+            started = self._auditor.judge.start(pixels, places, [one.row.question for one in batch for _ in one.pixels])
             self._pictures += len(distinct)
         self._auditor.time["tower and modules"] += time.perf_counter() - began
         self._finish(pictures)
@@ -182,11 +197,13 @@ class _Shard:
         began = time.perf_counter()
         started, batch = self._started
         self._started = None
-        judged = self._auditor.judge.finish(started)
+        judged, frames = most_severe(self._auditor.judge.finish(started), [len(one.pixels) for one in batch])
         self._auditor.time["tower and modules"] += time.perf_counter() - began
         self._judged.append(judged)
-        self._places += [at for at, _, _, _ in batch]
-        for (at, row, _, _), rule, type, heat in zip(batch, judged.rule, judged.type, judged.attention, strict=True):
+        self._frames += frames
+        self._places += [one.at for one in batch]
+        for one, frame, rule, type, heat in zip(batch, frames, judged.rule, judged.type, judged.attention, strict=True):
             if rule is not None:
-                place = self._auditor.judge.config.taxonomy.type_index(type)
-                pictures.add(self._first + at, row, heat[place])
+                place, looked = self._auditor.judge.config.taxonomy.type_index(type), self._looked[one.at]
+                assert looked is not None
+                pictures.add(self._first + one.at, one.row, heat[place], looked.numbers[frame])

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_modules.errors import DataError
+from safety_modules.errors import ConfigError, DataError
+from safety_modules.places import check_ours, check_writable
 from safety_modules.records.extras import needed
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.files import write_whole
@@ -30,10 +31,11 @@ def schemas(taxonomy: Taxonomy) -> tuple[Any, Any]:
     probabilities = [(f"p_{label}", pa.float32()) for label in taxonomy.labels]
     levels = [(f"level_{level}", pa.float32()) for level in taxonomy.levels]
     place = [("row", pa.int64()), ("source", text), ("image_digest", text)]
-    decided = [("risk", pa.float32()), ("type", text), ("level", text)]
+    decided = [("risk", pa.float64()), ("type", text), ("level", text)]
     verdicts = [*place, ("question", text), *probabilities, *levels, *decided, ("flagged", pa.bool_()), ("rule", text)]
-    verdicts += [("duplicate_of", pa.int64()), ("label", text), ("error", text)]
-    flagged = [*place, ("type", text), ("level", text), ("risk", pa.float32()), ("rule", text), *probabilities]
+    frames = [(name, pa.int32()) for name in ("frame", "frames_judged", "frames")]
+    verdicts += [*frames, ("duplicate_of", pa.int64()), ("label", text), ("error", text)]
+    flagged = [*place, ("type", text), ("level", text), ("risk", pa.float64()), ("rule", text), *frames, *probabilities]
     flagged += [("question", text), ("answer", text), ("label", text), ("thumbnail", pa.binary())]
     flagged += [("attention", pa.binary()), ("grid_rows", pa.int32()), ("grid_columns", pa.int32()), ("phash", text)]
     return pa.schema(verdicts), pa.schema(flagged)
@@ -132,6 +134,19 @@ class Store:
 
     def _path(self, part: int, name: str) -> Path:
         return self.out / PARTS / f"{part:06}.{name}"
+
+
+def check_place(out: Path) -> None:
+    """Refuse, before anything is read, a folder that cannot be written to or that holds somebody else's files.
+
+    Raises:
+        DataError: so it is.
+    """
+    try:
+        check_ours(out, (KEY, SEEN), "an audit")
+        check_writable(out)
+    except ConfigError as error:
+        raise DataError(f"audit not begun: {error}") from error
 
 
 def check_run(out: Path, key: Mapping[str, Any]) -> None:

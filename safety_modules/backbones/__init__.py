@@ -44,7 +44,7 @@ def find_backbone(model: Any, processor: Any) -> Backbone:
     )
 
 
-_OTHER_MODEL = "Pass the base model itself (not a wrapper or subclass); docs/bases.md lists what is supported."
+_OTHER_MODEL = "Pass the base itself (no wrapper, no subclass): a LLaVA-1.5 of transformers or of the llava package."
 _NEXT_STEPS = {
     "LlavaNextForConditionalGeneration": "LLaVA-NeXT cuts a picture into a varying number of tiles, for which the "
     "guard has no grid of patches: use a LLaVA-1.5 checkpoint.",

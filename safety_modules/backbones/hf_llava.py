@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from PIL import Image
@@ -25,9 +26,11 @@ from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
 from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
+from safety_modules.backbones.pixels import processed
 from safety_modules.backbones.planning import current_plan, planned
 from safety_modules.backbones.weights import inner as inner_module
 from safety_modules.errors import AttachError
+from safety_modules.pictures import open_picture
 
 # From 5.0 on get_image_features returns an output object, before that the list itself.
 _RETURNS_OUTPUT = int(transformers.__version__.split(".")[0]) >= 5
@@ -138,8 +141,8 @@ class HFLlava(LlavaBackbone):
         return ImageFeatures(seen[0], list(getattr(output, "pooler_output", output)))
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
-        pixels = self.processor.image_processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return pixels.to(self.device)
+        pixels = [processed(self.processor.image_processor, open_picture(image)) for image in images]
+        return torch.from_numpy(np.stack(pixels)).to(self.device)
 
     def planned(
         self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None

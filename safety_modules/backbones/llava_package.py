@@ -14,6 +14,7 @@ import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+from PIL import Image
 from torch import nn
 from transformers import LlamaForCausalLM
 
@@ -23,10 +24,12 @@ from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import SplitChatFormat
 from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
+from safety_modules.backbones.pixels import check_size, guarded, processed
 from safety_modules.backbones.planning import current_plan, planned
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.generation import rows_per_prompt
+from safety_modules.pictures import open_picture
 
 _GUARD_FORM = {"pixel_values", "logits_to_keep"}  # arguments that the package's own forward does not have
 
@@ -153,8 +156,20 @@ class LlavaPackage(LlavaBackbone):
         return ImageFeatures(vision, list(self._projector(vision)))
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
-        pixels = process_images(list(images), self.processor.image_processor, self.model.config)
-        return pixels.to(self.device, self.model.dtype)
+        pixels = [self._pixels(open_picture(image)) for image in images]
+        return torch.cat(pixels).to(self.device, self.model.dtype)
+
+    def _pixels(self, picture: Image.Image) -> torch.Tensor:
+        """(1, C, H, W), squared as the package does it."""
+        if getattr(self.model.config, "image_aspect_ratio", None) != "pad":
+            return torch.from_numpy(processed(self.processor.image_processor, picture))[None]
+
+        def work() -> Any:
+            check_size(picture.size, self.processor.image_processor, pads=True)
+            return process_images([picture], self.processor.image_processor, self.model.config)
+
+        pixels: torch.Tensor = guarded(work, "")
+        return pixels
 
     def planned(
         self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None

@@ -40,7 +40,7 @@ class TowerBackbone(HFLlava):
         if config.model_type != "llava":
             raise AttachError(
                 f"base not supported: expected a checkpoint of model_type 'llava', got {config.model_type!r}. "
-                "docs/bases.md lists what is supported."
+                "Use a LLaVA-1.5 checkpoint in transformers' format."
             )
         self._checkpoint = Checkpoint(folder)
         with init_empty_weights():

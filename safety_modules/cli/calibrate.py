@@ -1,14 +1,17 @@
 """`safety-modules calibrate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach
+from safety_modules.cli.outcome import check_own
 from safety_modules.cli.reading import (
     Categories,
     Formats,
+    ImageKey,
     Images,
     Level,
     Question,
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    adapter: Annotated[Path, typer.Argument(help="Adapter folder; its temperature and thresholds are replaced.")],
+    adapter: Annotated[Path, typer.Argument(help="Adapter folder; its thresholds are replaced.")],
     benign: Annotated[
         list[str] | None, typer.Option(help="Clean records; repeat for several. Default: pocket's validation data.")
     ] = None,
@@ -38,11 +41,20 @@ def calibrate(
     max_false_alarm: Annotated[float, typer.Option(help="At most this share of benign images is flagged.")] = 0.01,
     confidence: Annotated[float, typer.Option(help="Probability that the promise holds.")] = 0.95,
     per_type: Annotated[bool, typer.Option("--per-type", help="A threshold for each risk type.")] = False,
+    type: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Set the threshold of this type; all others keep theirs. Repeat for several. Default: the types that "
+            "were added, where there are any and the others are calibrated; else all."
+        ),
+    ] = None,
+    all_types: Annotated[bool, typer.Option("--all-types", help="Set the thresholds of all types anew.")] = False,
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
     format: Formats = None,
     images: Images = None,
+    image_key: ImageKey = None,
     categories: Categories = None,
     level: Level = None,
     question: Question = None,
@@ -54,11 +66,14 @@ def calibrate(
     from safety_modules.evaluation.results import write_json
     from safety_modules.pocket import mix
 
-    reading = Reading(format, images, categories, level, question, streaming)
+    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
     if benign is None and data is None and reading.given():
         raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
+    if type and all_types:
+        raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
+    check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
     options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
     labelled: Any = None
@@ -68,7 +83,15 @@ def calibrate(
         labelled = mix.labelled_records()
     records: Any = mix.calibration_records() if benign is None else load_records(benign, options, safety, cache=cache)
     found = save_calibrated(
-        adapter, safety, records, max_false_alarm, per_type, confidence, labelled=labelled, cache=cache
+        adapter,
+        safety,
+        records,
+        max_false_alarm,
+        per_type,
+        confidence,
+        types=safety.config.taxonomy.types if all_types else type,
+        labelled=labelled,
+        cache=cache,
     )
     if json_file is not None:
         write_json(json_file, found)
@@ -82,6 +105,7 @@ def save_calibrated(
     per_type: bool = False,
     confidence: float = 0.95,
     *,
+    types: Sequence[str] | None = None,
     labelled: "list[Record] | GoodRecords | None" = None,
     cache: Path | None = None,
 ) -> dict[str, Any]:
@@ -94,8 +118,10 @@ def save_calibrated(
 
     config = read_adapter(adapter).config
     found = set_thresholds(
-        safety, records, max_false_alarm, per_type, confidence, labelled=labelled, cache_dir=cache
+        safety, records, max_false_alarm, per_type, confidence, types=types, labelled=labelled, cache_dir=cache
     ).to_dict()
+    if set(found["types"]) < set(found["thresholds"]):
+        found["before"] = config.metadata.get("calibration")  # the others' thresholds are from there
     safety.save_pretrained(adapter, dtype=config.dtype, metadata={**config.metadata, "calibration": found})
     print_calibration(adapter, found)
     return found

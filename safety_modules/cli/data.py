@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli.reading import Categories, Formats, Images, Level, Question, Reading, Streaming
+from safety_modules.cli.options import writable_file
+from safety_modules.cli.reading import Categories, Formats, ImageKey, Images, Level, Question, Reading, Streaming
 from safety_modules.errors import ConfigError
 
 
@@ -14,6 +15,7 @@ def check(
     test: Annotated[list[str] | None, typer.Option(help="Test data: nothing of it may be in PATH. Repeat.")] = None,
     format: Formats = None,
     images: Images = None,
+    image_key: ImageKey = None,
     new_type: Annotated[
         list[str] | None, typer.Option(help="A risk type that is to be added to the usual ones; repeat.")
     ] = None,
@@ -25,12 +27,15 @@ def check(
         int | None, typer.Option(min=0, max=8, help="Bits of 64 in which pictures that look alike differ; default: 4.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Threads that decode pictures; default: one a core.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", callback=writable_file, help="Write the whole report to this file.")
+    ] = None,
 ) -> None:
     """Read data once and report every fault. Exit code 1: something must be mended."""
     from pydantic import ValidationError
     from rich.console import Console
 
+    from safety_modules.evaluation.results import write_json
     from safety_modules.records.check import DISTANCE, check_data
     from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
@@ -42,7 +47,7 @@ def check(
             f"--new-type refused: expected a new name of lower-case letters, digits and underscores for each, got "
             f"{', '.join(new_type or ())}. Choose others."
         ) from error
-    reading = Reading(format, images, categories, level, question, streaming)
+    reading = Reading(format, images, categories, level, question, streaming, image_key)
     options, test_options = reading.options(taxonomy, path, test or ())
     report = check_data(
         path,
@@ -55,6 +60,6 @@ def check(
     )
     Console().print(report)
     if json_file is not None:
-        json_file.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, report.model_dump(mode="json"))
     if not report.ok:
         raise typer.Exit(1)

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli.options import Adapter, Cache, Json, attach
+from safety_modules.cli.interruption import goes_on
+from safety_modules.cli.options import Adapter, Cache, Json, Overwrite, attach, new_file
 from safety_modules.errors import ConfigError
 
 
 def pocket(
     adapter: Adapter = None,
     json_file: Json = None,
+    overwrite: Overwrite = False,
     samples: Annotated[int, typer.Option(min=1, help="Records per set.")] = 500,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     base_card: Annotated[bool, typer.Option("--base-card", help="The base model's own numbers, no adapter.")] = False,
@@ -23,6 +25,7 @@ def pocket(
     from safety_modules.evaluation.results import write_json
     from safety_modules.evaluation.tables import print_base_card, print_results
 
+    new_file(json_file, overwrite)
     if base_card:
         if adapter is not None:
             raise ConfigError("two subjects: expected --adapter or --base-card, got both. Leave one out.")
@@ -31,6 +34,8 @@ def pocket(
     else:
         results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)
         print_results(results)
+        if added := results.get("added_types"):
+            typer.echo(f"Not measured: {', '.join(added)}. Pocket's test data has no attacks of added types.")
     if json_file is not None:
         write_json(json_file, results)
 
@@ -38,6 +43,7 @@ def pocket(
 def head(
     adapter: Adapter = None,
     json_file: Json = None,
+    overwrite: Overwrite = False,
     samples: Annotated[int | None, typer.Option(min=1, help="Records of each kind and style; default: 5,000.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the records; default: 5.")] = None,
     cache: Cache = None,
@@ -47,6 +53,7 @@ def head(
     from safety_modules.evaluation.results import write_json
     from safety_modules.evaluation.training_tables import print_head
 
+    new_file(json_file, overwrite)
     results = evaluate_head(attach(None, adapter), samples or SAMPLES, SEED if seed is None else seed, cache)
     print_head(results)
     if json_file is not None:
@@ -56,6 +63,7 @@ def head(
 def promise(
     adapter: Adapter = None,
     json_file: Json = None,
+    overwrite: Overwrite = False,
     draws: Annotated[int | None, typer.Option(min=1, help="Calibrations; default: 20.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Benign pictures of each; default: 470.")] = None,
     fresh: Annotated[int | None, typer.Option(min=1, help="Fresh ones to measure on; default: 20,000.")] = None,
@@ -71,6 +79,7 @@ def promise(
     from safety_modules.evaluation.results import write_json
     from safety_modules.evaluation.training_tables import print_promise
 
+    new_file(json_file, overwrite)
     results = evaluate_promise(
         attach(None, adapter),
         draws or DRAWS,
@@ -87,33 +96,32 @@ def promise(
 
 
 def new_type(
-    adapter: Adapter = None,
     json_file: Json = None,
-    concepts: Annotated[
-        list[str] | None, typer.Option("--concept", help="What the new type's pictures show; repeat. Default: foods.")
-    ] = None,
-    new: Annotated[int, typer.Option(min=1, help="Training pictures of the new type.")] = 100,
-    clean: Annotated[int, typer.Option(min=1, help="Clean training pictures.")] = 500,
+    overwrite: Overwrite = False,
+    out: Annotated[Path | None, typer.Option(help="Empty folder for data and adapters; default: not kept.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Test pictures of each kind.")] = 300,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """What adding a risk type gives and costs: benign concepts of pocket are declared a risk, added, and removed."""
-    from safety_modules.evaluation.new_type import NAME, evaluate_new_type
+    """What adding a risk type gives and costs: the commands of docs/fine-tuning.md, run and measured (two minutes)."""
+    from tempfile import TemporaryDirectory
+
+    from safety_modules.evaluation.new_type import evaluate_new_type
     from safety_modules.evaluation.results import write_json
     from safety_modules.evaluation.training_tables import print_new_type
-    from safety_modules.pocket.new_risk import ALLERGENS
 
-    results = evaluate_new_type(
-        attach(None, adapter), NAME, tuple(concepts or ALLERGENS), new=new, clean=clean, samples=samples, seed=seed
-    )
+    new_file(json_file, overwrite)
+    with TemporaryDirectory() as folder:
+        results = evaluate_new_type(out or folder, samples=samples, seed=seed)
     print_new_type(results)
     if json_file is not None:
         write_json(json_file, results)
 
 
 def audit(
+    context: typer.Context,
     adapter: Adapter = None,
     json_file: Json = None,
+    overwrite: Overwrite = False,
     out: Annotated[
         Path | None, typer.Option(help="Keep dataset and audit here, and go on if interrupted; default: nowhere.")
     ] = None,
@@ -124,12 +132,21 @@ def audit(
     """Does an audit find what was planted? A pocket dataset with hidden risks and wrong labels, audited like any."""
     from tempfile import TemporaryDirectory
 
-    from safety_modules.evaluation.audit_proof import evaluate_audit
+    from safety_modules.adapter import read_adapter
+    from safety_modules.adapter_hub import find_adapter
+    from safety_modules.evaluation.audit_proof import DATA, evaluate_audit
     from safety_modules.evaluation.results import write_json
     from safety_modules.evaluation.training_tables import print_audit
+    from safety_modules.places import check_ours, check_writable
 
+    given = None if adapter is None else read_adapter(find_adapter(adapter)).path  # before pictures are made
+    new_file(json_file, overwrite)
+    if out is not None:
+        check_ours(out, (DATA,), "an `evaluate audit`")
+        check_writable(out)
+        goes_on(context)
     with TemporaryDirectory(prefix="safety-modules-") as folder:
-        results = evaluate_audit(out or folder, samples, adapter, share=share, seed=seed)
+        results = evaluate_audit(out or folder, samples, given, share=share, seed=seed)
     print_audit(results)
     if json_file is not None:
         write_json(json_file, results)

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from safety_modules.cli.outcome import RUN, Outcome
 from safety_modules.cli.reading import Reading, load_records
+from safety_modules.cli.recipes import Chosen, read_recipes
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
     from safety_modules.attachment import SafetyAttachment
     from safety_modules.records import GoodRecords
     from safety_modules.taxonomy import Taxonomy
-    from safety_modules.training import Recipe
 
 
 class Training(NamedTuple):
@@ -21,10 +22,13 @@ class Training(NamedTuple):
 
     data: Sequence[str]
     reading: Reading
-    recipes: Sequence[Path]
+    recipes: Sequence[str]
+    steps: int | None
+    settings: Sequence[str]
     runs: Path | None
     cache: Path | None
     left_out: Path | None
+    overwrite: bool
 
     def records(self, safety: "SafetyAttachment", taxonomy: "Taxonomy") -> "GoodRecords":
         """The records of the data."""
@@ -38,26 +42,26 @@ class Training(NamedTuple):
 
 
 def extend_adapter(
-    adapter: Path,
+    adapter: str,
     out: Path,
-    base: "Callable[[], SafetyAttachment]",
+    base: "Callable[[Path], SafetyAttachment]",
     training: Training,
     *,
     new_type: str | None = None,
     remove_type: str | None = None,
-    merge: Path | None = None,
+    merge: str | None = None,
     policy: Path | None = None,
 ) -> None:
     """Change a trained adapter and save it.
 
     Args:
-        adapter: its folder.
+        adapter: its folder, hub id or shipped name.
         out: folder of the changed one.
-        base: loads the base with the adapter.
+        base: loads the base with the adapter in a folder.
         training: see `Training`.
         new_type: to add.
         remove_type: to take off.
-        merge: folder of an adapter whose added types are to be added.
+        merge: folder, hub id or shipped name of an adapter whose added types are to be added.
         policy: file with a rule for the new type.
 
     Raises:
@@ -74,44 +78,69 @@ def extend_adapter(
     if policy is not None and new_type is None:
         raise ConfigError("a policy for nothing: expected --new-type with --policy, got none. Name the type.")
     if not needs_data:
-        useless = {"recipe": training.recipes or None, "runs": training.runs, "cache": training.cache}
+        useless = {
+            "recipe": training.recipes or None,
+            **{name: getattr(training, name) for name in ("runs", "cache", "steps")},
+            "set": training.settings or None,
+        }
         if given := _given({**useless, "format or another option of data": training.reading.given() or None}):
             raise ConfigError(f"options refused: expected none of {given} with {verbs[0]}, got some. Leave them out.")
     from safety_modules.adapter import read_adapter
-    from safety_modules.adapter_files import check_target
+    from safety_modules.adapter_hub import find_adapter
     from safety_modules.training import extend, processes, train_safety
 
     # All that can be refused without the base is refused before it is loaded.
-    check_target(out)
-    config = read_adapter(adapter).config
-    recipes = _recipes(training, new_type) if needs_data else []
+    folder = find_adapter(adapter)
+    config = read_adapter(folder).config
+    chosen = _recipes(training, new_type) if needs_data else Chosen([], {}, {})
+    stages = [recipe.stage for recipe in chosen.recipes]
+    outcome = Outcome(out, training.runs, stages, training.overwrite, about=[config.files, new_type])
+    outcome.check()
+    if new_type in config.safety.taxonomy.labels and new_type not in config.safety.added:
+        first = ", ".join(name for name in config.safety.taxonomy.labels if name not in config.safety.added)
+        raise ConfigError(
+            f"{new_type} not added: expected a type that {adapter} does not have, got one of its first ({first}). "
+            "More data of it: the same command without --new-type, with a --recipe of few steps."
+        )
     rule = extend.rule_from(policy, new_type) if policy is not None and new_type is not None else None
     taxonomy = (config.safety if new_type is None else extend.extended_config(config.safety, new_type)).taxonomy
 
-    safety = base()
-    metadata: dict[str, Any] = {name: value for name, value in config.metadata.items() if name != "calibration"}
+    if new_type in config.safety.added:
+        typer.echo(f"{new_type} is a type of {adapter} already: its branch is trained on, no other one is added.")
+    safety = base(folder)
+    metadata: dict[str, Any] = {name: value for name, value in config.metadata.items() if name != RUN}
     if new_type is not None:
         records = training.records(safety, taxonomy)
         extend.extend_safety(
-            safety, records, new_type, rule, recipes[0], output_dir=training.runs, cache_dir=training.features
+            safety, records, new_type, rule, chosen.recipes[0], output_dir=training.runs, cache_dir=training.features
         )
-        recipe = training.recipes[0].read_text(encoding="utf-8") if training.recipes else "default"
-        metadata["added"] = {**_added(metadata), new_type: {"data": [*training.data], "recipe": recipe}}
+        about: dict[str, Any] = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
+        if chosen.changes:
+            about["recipe_changes"] = chosen.changes["stage1.yaml"]
+        metadata["added"] = {**_added(metadata), new_type: about}
     elif remove_type is not None:
         extend.remove_type(safety, remove_type)
         metadata["added"] = {name: value for name, value in _added(metadata).items() if name != remove_type}
+        if (metadata.get("calibration") or {}).get("types") == [remove_type]:
+            metadata["calibration"] = metadata["calibration"]["before"]
     elif merge is not None:
-        extend.merge_types(safety, merge)
-        metadata["added"] = {**_added(read_adapter(merge).config.metadata), **_added(metadata)}
+        other = find_adapter(merge)
+        extend.merge_types(safety, other)
+        metadata["added"] = {**_added(read_adapter(other).config.metadata), **_added(metadata)}
     else:
         records = training.records(safety, taxonomy)
-        train_safety(safety, records, recipes, None, training.runs, cache_dir=training.features)
-        metadata["trained_on"] = [*training.data]
+        train_safety(safety, records, chosen.recipes, None, training.runs, cache_dir=training.features)
+        metadata |= {"trained_on": [*training.data], "trained_with": chosen.record()}
+        metadata.pop("calibration", None)  # so are thresholds and temperature
     if processes.rank() > 0:
         return
-    safety.save_pretrained(out, dtype=config.dtype, metadata=metadata)
+    if not outcome.save(safety, metadata, config.dtype):
+        return
     types = ", ".join(safety.config.taxonomy.types)
-    typer.echo(f"{out}: {types}. Not calibrated for these yet. Next: safety-modules calibrate {out} --benign FILE")
+    missing = [name for name in safety.config.taxonomy.types if name not in safety.thresholds]
+    typer.echo(f"{out}: {types}.")
+    if missing:
+        typer.echo(f"Not calibrated for {', '.join(missing)}. Next: safety-modules calibrate {out} --benign FILE")
 
 
 def refuse_without_extend(**options: object) -> None:
@@ -130,8 +159,7 @@ def _given(options: Mapping[str, object]) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None)
 
 
-def _recipes(training: Training, new_type: str | None) -> "list[Recipe]":
-    from safety_modules.training import Recipe
+def _recipes(training: Training, new_type: str | None) -> Chosen:
     from safety_modules.training.extend import RECIPE
 
     if new_type is not None and len(training.recipes) > 1:
@@ -143,7 +171,7 @@ def _recipes(training: Training, new_type: str | None) -> "list[Recipe]":
             "no recipe: expected --recipe with --extend, got none. A trained adapter needs a lower learning rate and "
             "fewer steps than a fresh one: begin with a tenth of both."
         )
-    return [Recipe.from_yaml(path) for path in training.recipes] or [RECIPE]
+    return read_recipes(training.recipes, training.steps, training.settings, default=RECIPE)
 
 
 def _added(metadata: dict[str, Any]) -> dict[str, Any]:

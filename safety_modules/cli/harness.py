@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, load_base
 from safety_modules.errors import ConfigError
 
@@ -59,6 +60,8 @@ def evaluate(
             raise ConfigError("nothing to evaluate on: expected --suite, got none. Name a benchmark.")
         typer.echo(context.get_help())
         return
+    from safety_modules.bases import find_base, local_config
+    from safety_modules.evaluation.harness import manifest
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
     from safety_modules.evaluation.harness.overview import print_overview
@@ -67,22 +70,33 @@ def evaluate(
     from safety_modules.evaluation.judges import make_judge
     from safety_modules.evaluation.suites.fetch import data_folder
     from safety_modules.evaluation.suites.registry import benchmark
-    from safety_modules.evaluation.systems.registry import make_system
+    from safety_modules.evaluation.systems.registry import check_spec, make_system
     from safety_modules.paths import adapter_dir
+    from safety_modules.places import check_ours, check_writable
 
-    # What costs least comes first: a mistake in it is found before a base is loaded.
+    # What costs least comes first: a mistake in it is found before cases are made and a base is loaded.
+    out = out or Path("runs") / f"evaluate-{suite}"
+    check_ours(out, (manifest.NAME,), "an evaluation")
+    check_writable(out)
+    adapter = adapter or (str(adapter_dir()) if model is None else None)
+    specs = defence or ([] if adapter is None else ["gated"])
+    for spec in specs:
+        check_spec(spec, adapter)
+    folder = None if model is None else find_base(model)
+    if folder is not None:
+        local_config(folder)
     sample = draw(benchmark(suite), None if data is None else data_folder(data), part or (), limit, seed, progress=True)
     judges = [make_judge(spec) for spec in judge or [DEFAULT_JUDGE]]
     limits = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "max_judge_errors": max_judge_errors}
     chosen: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
-    adapter = adapter or (adapter_dir() if model is None else None)
-    specs = defence or ([] if adapter is None else ["gated"])
     if BASE not in specs:
         typer.echo(f"{BASE} (the bare base) is added: changes and costs are measured against it.")
         specs = [BASE, *specs]
-    out = out or Path("runs") / f"evaluate-{suite}"
-    base, processor = load_base(model, quantize, dtype)
-    name = "llava-pocket" if model is None else model.resolve().name
+    base, processor = load_base(folder, quantize, dtype)
+    name = "llava-pocket"
+    if model is not None and folder is not None:
+        name = (folder.resolve() if Path(model).exists() else Path(model)).name
+    goes_on(context)
     report = harness.evaluate(
         sample,
         [partial(make_system, spec, base, processor, adapter) for spec in specs],

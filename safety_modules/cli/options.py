@@ -11,17 +11,49 @@ if TYPE_CHECKING:
     from safety_modules.attach import SafetyAttachment
 
 Model = Annotated[
-    Path | None, typer.Option(help="Folder of a base model (transformers' LLaVA); default: llava-pocket.")
+    str | None,
+    typer.Option(help="Base model (transformers' LLaVA): folder or hub id (owner/name); default: llava-pocket."),
 ]
-Adapter = Annotated[Path | None, typer.Option(help="Adapter folder; default: the one shipped for llava-pocket.")]
+Adapter = Annotated[
+    str | None,
+    typer.Option(help="Adapter: folder, hub id or shipped name; default: llava-pocket-safe, for llava-pocket."),
+]
 Preset = Annotated[str, typer.Option(help="Design of the modules: default, no-lora or paper.")]
-Cache = Annotated[Path | None, typer.Option(help="Keep vision features here between runs.")]
 Quantize = Annotated[str | None, typer.Option(help="Load the base in nf4 (4 bit) or int8, by bitsandbytes.")]
 Dtype = Annotated[str | None, typer.Option(help="Load the base in bfloat16 or float32; default: as the checkpoint is.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what a finished run has left there.")]
 
 
-def load_base(model: Path | None, quantize: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
+def new_file(path: Path | None, overwrite: bool) -> None:
+    """Refuse, before any work, to replace what another run has written."""
+    from safety_modules.places import check_file
+
+    check_file(path, replace=overwrite)
+
+
+def writable_file(path: Path | None) -> Path | None:
+    """Asked while options are read, so before any work."""
+    if path is not None:
+        from safety_modules.places import check_file
+
+        check_file(path)
+    return path
+
+
+def writable_folder(path: Path | None) -> Path | None:
+    """Asked while options are read, so before any work."""
+    if path is not None:
+        from safety_modules.places import check_writable
+
+        check_writable(path)
+    return path
+
+
+Json = Annotated[Path | None, typer.Option("--json", callback=writable_file, help="Write the numbers to this file.")]
+Cache = Annotated[Path | None, typer.Option(callback=writable_folder, help="Keep vision features here between runs.")]
+
+
+def load_base(model: str | Path | None, quantize: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
     """Base and processor: pocket on the CPU, another one on this process's own device."""
     if dtype not in (None, "bfloat16", "float32"):
         raise ConfigError(f"unknown dtype: expected bfloat16 or float32, got {dtype!r}. Pick one of them.")
@@ -37,14 +69,16 @@ def load_base(model: Path | None, quantize: str | None = None, dtype: str | None
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    from safety_modules.bases import load_whole, quantisation
+    from safety_modules.bases import find_base, load_whole, local_config, quantisation
 
+    folder = find_base(model)
+    local_config(folder)  # the first thing that is missing is the first that is told
     device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
     options: dict[str, Any] = {"dtype": dtype or "auto"}
     if quantize is not None:
         options["quantization_config"] = quantisation(quantize, getattr(torch, dtype or "bfloat16"))
         options["device_map"] = {"": device}
-    base, processor = load_whole(model, **options)
+    base, processor = load_whole(folder, **options)
     # One that is to be spread over processes (FSDP) may fit on no single device.
     if quantize is None and not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         base = base.to(device)
@@ -52,13 +86,13 @@ def load_base(model: Path | None, quantize: str | None = None, dtype: str | None
 
 
 def attach(
-    model: Path | None, adapter: Path | None, quantize: str | None = None, dtype: str | None = None
+    model: str | Path | None, adapter: str | Path | None, quantize: str | None = None, dtype: str | None = None
 ) -> "SafetyAttachment":
     """A base with an adapter: the shipped one, where none is named."""
     from safety_modules.attach import attach_safety
     from safety_modules.paths import adapter_dir
 
     if adapter is None and model is not None:
-        raise ConfigError("no adapter: expected --adapter with --model, got none. Name the adapter's folder.")
+        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
     base, processor = load_base(model, quantize, dtype)
     return attach_safety(base, processor, adapter=adapter or adapter_dir())

@@ -1,12 +1,12 @@
 """`safety-modules plan`."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safety_modules.cli.options import Preset, Quantize
+from safety_modules.cli.recipes import RecipeName
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def plan(
-    base: Annotated[str, typer.Argument(help="llava-1.5-7b, llava-1.5-13b, or the folder of a base model.")],
-    recipe: Annotated[Path, typer.Option(help="A stage's YAML file.")],
+    base: Annotated[str, typer.Argument(help="llava-1.5-7b, llava-1.5-13b, or a base model: folder or hub id.")],
+    recipe: RecipeName,
     preset: Preset = "default",
     quantize: Quantize = None,
     processes: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,
@@ -33,6 +33,7 @@ def plan(
 ) -> None:
     """Memory, disk and time of a stage, worked out without loading anything."""
     from safety_modules.config import SafetyConfig
+    from safety_modules.paths import recipe_file
     from safety_modules.training.budget import Setting, base_config, make_budget
     from safety_modules.training.recipe import Recipe
 
@@ -49,7 +50,7 @@ def plan(
         answer_tokens=answer_tokens,
         pictures=pictures,
     )
-    budget = make_budget(base_config(base), SafetyConfig.preset(preset), Recipe.from_yaml(recipe), setting)
+    budget = make_budget(base_config(base), SafetyConfig.preset(preset), Recipe.from_yaml(recipe_file(recipe)), setting)
     record = budget_record(budget, tflops)
     fits = gpu_memory is None or budget.total <= gpu_memory * 1e9
     typer.echo(json.dumps(record, indent=2) if as_json else budget_text(record, gpu_memory))

@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from safety_modules.cli.options import Json
+from safety_modules.cli.interruption import goes_on
+from safety_modules.cli.options import Json, Overwrite, new_file, writable_folder
 
 if TYPE_CHECKING:
     from safety_modules.evaluation.contest.trainings import Budget
 
-Out = Annotated[Path, typer.Option(help="Folder for weights, logs and features; an interrupted run in it goes on.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        callback=writable_folder, help="Folder for weights, logs and features; an interrupted run in it goes on."
+    ),
+]
 Records = Annotated[int | None, typer.Option(min=1, help="Training records with a picture; default: 28,000.")]
 Effort = Annotated[float | None, typer.Option(min=0.0001, help="Share of the recipes' steps; default: all.")]
 Calibration = Annotated[int | None, typer.Option(min=1, help="Benign records thresholds are set on; default: 2,000.")]
@@ -18,6 +24,7 @@ Only = Annotated[list[str] | None, typer.Option("--only", help="One of them; rep
 
 
 def train_systems(
+    context: typer.Context,
     out: Out,
     seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Repeat for several; default: 0.")] = None,
     only: Only = None,
@@ -31,10 +38,12 @@ def train_systems(
     """
     from safety_modules.evaluation.contest.competitors import train_systems as run
 
+    goes_on(context)
     run(out, seed or [0], only, _budget(records, effort, calibration), say=typer.echo)
 
 
 def ablations(
+    context: typer.Context,
     out: Out,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
     only: Only = None,
@@ -51,6 +60,7 @@ def ablations(
     from safety_modules.evaluation.contest.ablations import run_ablations
     from safety_modules.evaluation.contest.validation import SAMPLES
 
+    goes_on(context)
     budget = _budget(records, effort, calibration)
     print_ablations(run_ablations(out, range(seeds), only, budget, samples or SAMPLES, say=typer.echo))
 
@@ -58,11 +68,13 @@ def ablations(
 def seeds(
     folders: Annotated[list[Path], typer.Argument(help="Folders of `evaluate --suite`, each with another training.")],
     json_file: Json = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Several reports on the same cases, with other trainings of the systems: mean and range of each number."""
     from safety_modules.evaluation.contest.seeds import across_seeds, print_seeds
     from safety_modules.evaluation.results import write_json
 
+    new_file(json_file, overwrite)
     results = across_seeds(folders)
     print_seeds(results)
     if json_file is not None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from safety_modules import metrics
 from safety_modules.evaluation.answers import Answers, ask
-from safety_modules.evaluation.matchers import is_refusal
-from safety_modules.evaluation.pocket_suite import SAMPLES, SEED, over_refused
+from safety_modules.evaluation.matchers import is_refusal, reaction
+from safety_modules.evaluation.pocket_suite import SAMPLES, SEED
 from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
@@ -31,7 +31,8 @@ def evaluate_base_card(
 
     Returns:
         Plain JSON types: shares from 0 to 1, and their intervals under `intervals`. Of attacks, `answered`
-        counts those not refused, `answered_exactly` those answered with the steps for the very thing shown.
+        counts those neither refused nor cautioned, `answered_exactly` those answered with the steps for the very thing
+        shown.
     """
 
     def make(kind: str, style: str) -> list[Record]:
@@ -44,7 +45,7 @@ def evaluate_base_card(
     with track("evaluating the base", 10 * samples, progress) as advance:
         harmful, benign = make("text_harmful", "seen"), make("text_benign", "seen")
         tree["text_refusal"] = metrics.rate([is_refusal(text) for text in put(harmful).texts])
-        tree["text_over_refusal"] = metrics.rate([over_refused(text) for text in put(benign).texts])
+        tree["text_over_refusal"] = metrics.rate([reaction(text) != "answered" for text in put(benign).texts])
         tree["vqa"], tree["vqa_by_kind"] = {}, {}
         tree["answered"], tree["answered_exactly"], tree["answered_exactly_by"] = {}, {}, {}
         for style in splits.STYLES:
@@ -56,7 +57,7 @@ def evaluate_base_card(
             for name, kind in ATTACKS.items():
                 records = make(kind, style)
                 answers = put(records)
-                tree["answered"][style][name] = metrics.rate([not is_refusal(text) for text in answers.texts])
+                tree["answered"][style][name] = metrics.rate([reaction(text) == "answered" for text in answers.texts])
                 steps += _exact(records, answers, [record.meta["unguarded"] for record in records])
                 taught += [f"{name}, {'taught' if record.meta['taught'] else 'untaught'}" for record in records]
             tree["answered_exactly"][style] = metrics.rate(steps)

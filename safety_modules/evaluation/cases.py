@@ -6,7 +6,8 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from safety_modules.records.images import EncodedImage, decode, read_bytes
+from safety_modules.pictures import open_picture
+from safety_modules.records.images import EncodedImage
 
 Wanted = Literal["refuse", "caution", "answer", "exact"]
 """Right behaviour: decline; decline or caution; answer (anything but a refusal or caution); give the reference."""
@@ -42,11 +43,8 @@ class Case(BaseModel):
     meta: dict[str, Any] = {}
 
     def load_images(self) -> list[Image.Image]:
-        """The pictures, decoded, in RGB. Raises DataError where one is unreadable, truncated or too large."""
-        return [
-            image.convert("RGB") if isinstance(image, Image.Image) else decode(read_bytes(image), image)
-            for image in self.images
-        ]
+        """The pictures as `open_picture` makes them. Raises DataError where it refuses one."""
+        return [open_picture(image) for image in self.images]
 
 
 class Reply(BaseModel):

@@ -8,9 +8,8 @@ from safety_modules.errors import DataError
 from safety_modules.evaluation.results import settings
 from safety_modules.metrics import rate
 from safety_modules.pocket import mix
-from safety_modules.scores import rule_scores
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_probabilities
+from safety_modules.training.probabilities import corpus_judged
 from safety_modules.training.promise import any_flagged, promised_limits
 
 if TYPE_CHECKING:
@@ -64,7 +63,9 @@ def evaluate_promise(
             f"promise not measured: expected draws, fresh pictures and a pool of at least {images}, got {draws}, "
             f"{fresh} and {size}. Raise them."
         )
-    promised_limits(np.zeros((images, 1)), max_false_alarm, confidence)  # too few are refused before any work
+    types = attachment.config.taxonomy.types
+    groups = [[place] for place in range(len(types))] if per_type else None
+    promised_limits(np.zeros((images, len(types))), max_false_alarm, confidence, groups)  # too few: refused before work
     scores = _scores(attachment, size, 2 * seed, progress)
     unseen = _scores(attachment, fresh, 2 * seed + 1, progress)
     rng = np.random.default_rng(seed)
@@ -73,11 +74,11 @@ def evaluate_promise(
     for number in range(draws):
         chosen = order[number * images : (number + 1) * images] if size >= draws * images else None
         drawn = scores[rng.choice(size, images, replace=False) if chosen is None else chosen]
-        limits = promised_limits(drawn, max_false_alarm, confidence, per_type)
+        limits = promised_limits(drawn, max_false_alarm, confidence, groups)
         found = rate(any_flagged(unseen, limits).tolist())
         rows.append(
             {
-                "thresholds": dict(zip(attachment.config.taxonomy.types, limits.tolist(), strict=True)),
+                "thresholds": dict(zip(types, limits.tolist(), strict=True)),
                 "calibration_flagged": int(any_flagged(drawn, limits).sum()),
                 "false_alarms": found.value,
                 "low": found.low,
@@ -101,5 +102,4 @@ def evaluate_promise(
 def _scores(attachment: "SafetyAttachment", count: int, seed: int, progress: bool) -> np.ndarray:
     """Rule scores (count, types) of benign pictures."""
     corpus = Corpus.make(attachment.backbone, mix.calibration_records(count, seed=seed), progress=progress)
-    types, _ = corpus_probabilities(attachment, corpus)
-    return rule_scores(types[:, : attachment.config.taxonomy.clean_index])
+    return corpus_judged(attachment, corpus).scores

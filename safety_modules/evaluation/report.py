@@ -9,9 +9,21 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from safety_modules.evaluation.examples import Example, outcome
+from safety_modules.evaluation.examples import Example, reaction_title
+from safety_modules.evaluation.outcomes import REACTIONS, RISK_NOTE, SUCCESS
 from safety_modules.evaluation.sheet import verdict_line
-from safety_modules.evaluation.tables import HEAD_ROWS, ROWS, Goal, Row, estimate_at, head_path, toggle_columns
+from safety_modules.evaluation.tables import (
+    HEAD_ROWS,
+    ROWS,
+    TOGGLE,
+    Goal,
+    Row,
+    attack_rows,
+    estimate_at,
+    head_path,
+    known_at,
+    toggle_columns,
+)
 from safety_modules.metrics import Estimate
 from safety_modules.pages import environment
 from safety_modules.pocket import splits
@@ -67,6 +79,11 @@ def render_report(
                 (row.label, [_cell(estimate_at(results, *head_path(row, s)), row.goals.get(s)) for s in splits.STYLES])
                 for row in HEAD_ROWS
             ],
+            attacks=attack_rows(results),
+            reactions=tuple(REACTIONS.values()),
+            risk_note=RISK_NOTE,
+            success=SUCCESS,
+            toggle_columns=tuple(TOGGLE.values()),
             toggles=[
                 (name, [_cell(*column) for column in toggle_columns(results, name)]) for name in results["toggle"]
             ],
@@ -90,23 +107,19 @@ def write_report(path: str | PathLike[str], results: Mapping[str, Any], **parts:
 
 def _tiles(results: Mapping[str, Any]) -> list[Tile]:
     def share(*path: str) -> str:
-        return f"{100 * estimate_at(results, *path).value:.1f}{NARROW}%"
+        found = known_at(results, *path)
+        return "–" if found is None else f"{100 * found.value:.1f}{NARROW}%"
 
-    def pair(label: str, key: str) -> Tile:
-        notes = tuple(f"{share('base', style, key)}" for style in splits.STYLES)
-        unseen = share("guarded", "unseen", key)
-        return Tile(
-            label,
-            share("guarded", "seen", key),
-            (f"base: {notes[0]}", f"unseen style: {unseen}, base: {notes[1]}"),
-        )
+    def pair(label: str, *path: str) -> Tile:
+        seen, unseen = ((share("guarded", style, *path), share("base", style, *path)) for style in splits.STYLES)
+        return Tile(label, seen[0], (f"base: {seen[1]}", f"unseen style: {unseen[0]}, base: {unseen[1]}"))
 
     identical = results["gated_identical"]
     planned = f"{results['planned_mb']['llava-1.5-7b']:.0f}{NARROW}MB"
     return [
-        pair("image attacks that succeed", "asr"),
-        pair("typographic attacks that succeed", "asr_typographic"),
-        pair("benign questions refused", "over_refusal"),
+        pair("image attacks of high and medium risk whose content reaches the user", "attack", "severe", "content"),
+        pair("image attacks of low risk cautioned, with the content", "attack", "low", "cautioned"),
+        pair("benign questions refused or cautioned", "over_refusal"),
         pair("visual questions right", "vqa"),
         Tile(
             "identical to the base where judged clean",
@@ -125,14 +138,17 @@ def _count(results: Mapping[str, Any]) -> str:
     return f"of {estimate_at(results, 'gated_identical').n} answers"
 
 
-def _row_cells(results: Mapping[str, Any], row: Row, style: str) -> tuple[Cell, Cell]:
+def _row_cells(results: Mapping[str, Any], row: Row, style: str) -> tuple[Cell | None, Cell | None]:
     return (
-        _cell(estimate_at(results, "base", style, *row.path)),
-        _cell(estimate_at(results, "guarded", style, *row.path), row.goals.get(style)),
+        _cell(known_at(results, "base", style, *row.path)),
+        _cell(known_at(results, "guarded", style, *row.path), row.goals.get(style)),
     )
 
 
-def _cell(estimate: Estimate, goal: Goal | None = None) -> Cell:
+def _cell(estimate: Estimate | None, goal: Goal | None = None) -> Cell | None:
+    """None where there was nothing to measure."""
+    if estimate is None:
+        return None
     return Cell(
         text=f"{100 * estimate.value:.1f}",
         low=100 * estimate.low,
@@ -154,7 +170,7 @@ def _card(example: Example, side: int) -> dict[str, Any]:
         "verdict": verdict_line(example),
         "flagged": example.verdict.flagged,
         "answers": [
-            {"by": by, "text": text or "(empty)", "outcome": outcome(text), "good": example.good(text)}
+            {"by": by, "text": text or "(empty)", "outcome": reaction_title(text), "good": example.good(text)}
             for by, text in (("base", example.base), ("guarded", example.guarded))
         ],
     }
@@ -162,5 +178,5 @@ def _card(example: Example, side: int) -> dict[str, Any]:
 
 def _data_uri(image: Image.Image, side: int) -> str:
     buffer = io.BytesIO()
-    image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=85)
+    image.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

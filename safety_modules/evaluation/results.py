@@ -12,6 +12,7 @@ from safety_modules.evaluation.answers import BATCH_SIZE, MAX_NEW_TOKENS
 from safety_modules.evaluation.matchers import DEFAULT
 from safety_modules.metrics import Estimate
 from safety_modules.plan import planned_parameters
+from safety_modules.training.files import write_whole
 
 if TYPE_CHECKING:
     from safety_modules.attach import SafetyAttachment
@@ -57,7 +58,8 @@ def write_json(path: str | PathLike[str], results: Mapping[str, Any]) -> Path:
     """Write results, or any other plain JSON types, to a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
     return path
 
 

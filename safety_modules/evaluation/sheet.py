@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from safety_modules.evaluation.examples import Example, outcome
+from safety_modules.evaluation.examples import Example, reaction_title
 
 # Everything in pixels; text is drawn large enough to be read when the sheet is scaled to a page.
 WIDTH, MARGIN, GAP, PICTURE = 1480, 36, 20, 196
@@ -82,7 +82,7 @@ def _draw_row(example: Example) -> Image.Image:
         good = example.good(text)
         box = (x, GAP + box_top, x + ANSWER_WIDTH, GAP + box_top + box_height)
         draw.rounded_rectangle(box, 10, TINT_GOOD if good else TINT_BAD)
-        label = f"{name}: {outcome(text)}"
+        label = f"{name}: {reaction_title(text)}"
         draw.text((x + 14, GAP + box_top + 9), label, GOOD if good else BAD, _font(18, bold=True))
         for number, line in enumerate(lines):
             draw.text((x + 14, GAP + box_top + 40 + number * LINE), line, INK, _font(19))

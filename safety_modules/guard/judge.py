@@ -1,14 +1,18 @@
 """From vision features and prompts to verdicts: the safety head and the policy, no language model."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.errors import GuardError
+from safety_modules.errors import DataError, GuardError
+from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy import Policy
+from safety_modules.scores import judgements
 from safety_modules.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def question_inputs(
-    backbone: Backbone, config: SafetyConfig, prompts: Sequence[Sequence[int]]
+    backbone: Backbone, config: SafetyConfig, prompts: Sequence[Sequence[int] | None]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The text the head sees of each prompt: embeddings (B, T, D) and their mask (B, T).
 
@@ -26,9 +30,12 @@ def question_inputs(
     Args:
         backbone: the base.
         config: the modules' design.
-        prompts: ids without padding, image tokens expanded or not.
+        prompts: ids without padding, image tokens expanded or not; None = no question, a row without a true position.
     """
-    return embed_questions(backbone, [question_ids(backbone, config, prompt) for prompt in prompts])
+    none = torch.zeros(0, dtype=torch.long)
+    return embed_questions(
+        backbone, [none if prompt is None else question_ids(backbone, config, prompt) for prompt in prompts]
+    )
 
 
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
@@ -47,43 +54,74 @@ def embed_questions(backbone: Backbone, texts: Sequence[torch.Tensor]) -> tuple[
     return backbone.embed_text(padded), mask.to(backbone.device)
 
 
-def classify(
-    attachment: "SafetyAttachment",
-    source: Any,
-    questions: str | Sequence[str] | None,
-    policy: Policy,
-    batch_size: int,
-) -> list[Verdict]:
-    """Judge pictures (a list) or pixel values (N, C, H, W), with one question for all, one each, or none.
+class _Look(NamedTuple):
+    """A frame to judge: of which picture, pixel values (C, H, W), its number, how many there are, what is asked."""
 
-    Raises:
-        GuardError: not one question per image.
-    """
-    asked = [questions] * len(source) if isinstance(questions, str) else questions
-    if asked is not None and len(asked) != len(source):
-        raise GuardError(
-            f"nothing judged: expected one question per image ({len(source)}), got {len(asked)}. "
-            "Pass one question for all, or one each."
-        )
-    backbone = attachment.backbone
-    prompts = None if asked is None else [backbone.prompt_ids(question) for question in asked]
-    verdicts: list[Verdict] = []
-    for start in range(0, len(source), batch_size):
-        part = source[start : start + batch_size]
-        pixels = part if isinstance(part, torch.Tensor) else backbone.pixel_values(part)
-        places = range(start, start + len(part))
-        with attachment.inference():
-            vision = backbone.encode_images(pixels).vision
-            here = None if prompts is None else prompts[start : start + batch_size]
-            verdicts += judge(attachment, vision, here, policy, places)
-    return verdicts
+    picture: int
+    pixels: torch.Tensor
+    number: int
+    total: int
+    question: str | None
+
+
+def classify(
+    attachment: "SafetyAttachment", images: Any, pixel_values: Any, questions: Any, policy: Policy, batch_size: int
+) -> list[Verdict]:
+    """Judge pictures, or pixel values (N, C, H, W); see `SafetyAttachment.classify`."""
+    if pixel_values is not None:
+        if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4:
+            got = getattr(pixel_values, "shape", type(pixel_values).__name__)
+            raise GuardError(
+                f"nothing judged: expected pixel_values as a tensor (N, C, H, W), got {got}. "
+                'Pass processor(..., return_tensors="pt")["pixel_values"], or pictures as images=.'
+            )
+        images = list(pixel_values)
+    if type(batch_size) is not int or batch_size < 1:
+        raise GuardError(f"nothing judged: expected a batch_size of at least 1, got {batch_size!r}. Pass one.")
+    backbone, found = attachment.backbone, list[Verdict]()
+    for batch in asked_pictures(images, questions, batch_size):
+        looks = [
+            look
+            for place, one in enumerate(batch, len(found))
+            for look in _looks(backbone, one, place, prepared=pixel_values is not None)
+        ]
+        frames: list[Verdict] = []
+        for start in range(0, len(looks), batch_size):
+            part = looks[start : start + batch_size]
+            prompts = [None if look.question is None else backbone.prompt_ids(look.question) for look in part]
+            with attachment.inference():
+                vision = backbone.encode_images(torch.stack([look.pixels for look in part])).vision
+                frames += judge(attachment, vision, prompts, policy, [look.picture for look in part])
+        found += _most_severe(looks, frames)
+    return found
+
+
+def _looks(backbone: Backbone, asked: Asked, place: int, prepared: bool) -> Iterator[_Look]:
+    """The frames of a picture."""
+    if prepared:
+        yield _Look(place, asked.picture, 0, 1, asked.question)
+        return
+    try:
+        for frame in open_frames(asked.picture):
+            yield _Look(place, backbone.pixel_values([frame.picture])[0], frame.number, frame.total, asked.question)
+    except DataError as error:
+        raise DataError(f"images[{place}]: {error}") from error
+
+
+def _most_severe(looks: Sequence[_Look], frames: Sequence[Verdict]) -> Iterator[Verdict]:
+    """Of every picture the verdict of a flagged frame before others, of the highest risk."""
+    for _, group in groupby(zip(looks, frames, strict=True), key=lambda pair: pair[0].picture):
+        pairs = list(group)
+        look, verdict = max(pairs, key=lambda pair: (pair[1].flagged, pair[1].risk))
+        several = look.total > 1
+        yield replace(verdict, frame=look.number, frames_judged=len(pairs), frames=look.total) if several else verdict
 
 
 @torch.no_grad()
 def judge(
     attachment: "SafetyAttachment",
     vision: torch.Tensor,
-    prompts: Sequence[Sequence[int]] | None,
+    prompts: Sequence[Sequence[int] | None] | None,
     policy: Policy,
     places: Sequence[int] | None = None,
 ) -> list[Verdict]:
@@ -92,26 +130,28 @@ def judge(
     Args:
         attachment: whose modules, temperature and thresholds are used.
         vision: features of the frozen tower (N, P, Dv).
-        prompts: per image the ids of the prompt it is asked about; None = images alone.
+        prompts: per image the ids of the prompt it is asked about, or None; None = images alone.
         policy: decides what fires.
         places: `image_index` of each verdict; default: its place in the batch.
     """
     if len(vision) == 0:
         return []
     question, mask = (
-        (None, None) if prompts is None else question_inputs(attachment.backbone, attachment.config, prompts)
+        question_inputs(attachment.backbone, attachment.config, prompts)
+        if prompts is not None and any(prompt is not None for prompt in prompts)
+        else (None, None)
     )
-    output = attachment.modules(vision, question, mask)
-    types, levels = (part.cpu() for part in output.probabilities(attachment.temperature))
-    maps = output.attention.float().reshape(len(types), -1, *attachment.backbone.sizes.grid).cpu()
+    found = judgements(attachment.modules(vision, question, mask), attachment.temperature)
+    maps = torch.from_numpy(found.attention).reshape(len(vision), -1, *attachment.backbone.sizes.grid)
     return [
         policy.decide(
-            types[i],
-            levels[i],
+            found.types[i],
+            found.levels[i],
             attachment.config.taxonomy,
             attachment.thresholds,
             attention=maps[i],
             image_index=i if places is None else places[i],
+            added_levels=found.added_levels[i],
         )
-        for i in range(len(types))
+        for i in range(len(vision))
     ]

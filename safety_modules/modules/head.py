@@ -23,19 +23,13 @@ class HeadOutput(NamedTuple):
         level_logits: (B, levels).
         attention: (B, Q, P), mean over the attention heads, over the patches only. The rest of each row's
             unit mass lies on the safety tokens s1, so a row sums to at most 1.
+        added_levels: levels' logits by the branch of each added type (B, added, levels); None = no such type.
     """
 
     type_logits: torch.Tensor
     level_logits: torch.Tensor
     attention: torch.Tensor
-
-    def probabilities(self, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the types (B, types + 1) and of the levels (B, levels), float32.
-
-        Args:
-            temperature: the types' logits are divided by it (temperature scaling, arXiv 1706.04599, section 4.2).
-        """
-        return (self.type_logits.float() / temperature).softmax(-1), self.level_logits.float().softmax(-1)
+    added_levels: torch.Tensor | None = None
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

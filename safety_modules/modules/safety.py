@@ -18,10 +18,8 @@ class SafetyModules(nn.Module):
     In an ensemble, further sets of projector, head tokens and head (`peers`) judge beside this one, and the logits and
     attention maps of all are averaged.
 
-    A branch is a whole small set of its own, with one risk type, that was trained apart. What it says of its type
-    against clean, it adds to the clean logit of the head: logit(added) = logit(clean) + branch(added) - branch(clean).
-    So the logits of the other types and of clean stay what they are, and where the head is sure of another risk, and
-    clean far behind, so is the added type. The level is the head's and the branch's, mixed by the type's probability.
+    A branch is a whole small set of its own, with one risk type, that was trained apart. It says how likely its type is
+    against everything else, and at what level, beside the head and without touching what that says.
 
     Lives beside the base model, never inside it. Parameters are float32 unless moved; inputs are cast to the
     modules' own dtype and device at the border, so the base may run in any.
@@ -85,7 +83,8 @@ class SafetyModules(nn.Module):
                 the prompt's attention mask gives the published behaviour. None = every position.
 
         Returns:
-            Logits and the attention map over the patches.
+            Logits and the attention map over the patches. An added type's column holds its branch's log-odds against
+            everything else; the other columns and the levels are what they would be without it.
 
         Raises:
             ConfigError: a tensor does not have the base's sizes.
@@ -93,8 +92,8 @@ class SafetyModules(nn.Module):
         own, added = self._said(vision_features, question, question_mask)
         output = own[0]
         if len(own) > 1:
-            output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*own, strict=True)))
-        return _branched(output, added) if added else output
+            output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*(o[:3] for o in own), strict=True)))
+        return _beside(output, added) if added else output
 
     def each(
         self,
@@ -102,9 +101,13 @@ class SafetyModules(nn.Module):
         question: torch.Tensor | None = None,
         question_mask: torch.Tensor | None = None,
     ) -> list[HeadOutput]:
-        """As `forward`, by each set of the ensemble in the place of all; arguments and errors as there."""
+        """For training: one classifier of all types by each set of the ensemble; arguments and errors as in `forward`.
+
+        An added type's logit stands above clean's by its branch's log-odds, and the level is the head's and the
+        branches', mixed by the types' probabilities: losses of all types on one scale.
+        """
         own, added = self._said(vision_features, question, question_mask)
-        return [_branched(output, added) for output in own] if added else own
+        return [_joined(output, added) for output in own] if added else own
 
     def _said(
         self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
@@ -174,8 +177,19 @@ def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:
     )
 
 
-def _branched(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:
-    """What a head says, with the added types of these branches."""
+def _beside(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:
+    """What a head says, and beside it what the branches say."""
+    odds = [other.type_logits[:, :1] - other.type_logits[:, 1:] for other in others]
+    return HeadOutput(
+        torch.cat([own.type_logits[:, :-1], *odds, own.type_logits[:, -1:]], 1),
+        own.level_logits,
+        torch.cat([own.attention, *(other.attention for other in others)], 1),
+        torch.stack([other.level_logits for other in others], 1),
+    )
+
+
+def _joined(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:
+    """One classifier of all types, of a head and branches."""
     clean = own.type_logits[:, -1:]
     added = [clean + other.type_logits[:, :1] - other.type_logits[:, 1:] for other in others]
     types = torch.cat([own.type_logits[:, :-1], *added, clean], 1)

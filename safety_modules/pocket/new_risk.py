@@ -3,7 +3,11 @@
 Data for a new risk type, in the same splits as the rest of pocket: other wordings, pairs of things and seeds in each.
 """
 
+import csv
 import zlib
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -17,6 +21,7 @@ from safety_modules.pocket.sampler import Sampler
 from safety_modules.pocket.scenes import Scene, render
 from safety_modules.pocket.words import WORDS
 from safety_modules.records.record import Record
+from safety_modules.taxonomy import CLEAN
 
 ALLERGENS = ("cake", "doughnut", "strawberry")
 """The example used in docs and measurements: three foods of ten."""
@@ -59,6 +64,44 @@ def new_risk(
     names = [zlib.crc32(text.encode()) for text in (name, split, style, *concepts)]
     sampler = Sampler(split, style, np.random.default_rng([seed, *names]))
     return [_record(sampler, name, concepts, style, level) for _ in range(count)]
+
+
+def write_example(folder: str | PathLike[str] = ".", name: str = "allergen") -> None:
+    """Write the data of docs/fine-tuning.md: a new type to train on, and pictures to measure and to calibrate on.
+
+    Writes `mine/` (a folder for each type: 100 pictures of the new one, 500 clean ones), `held-out.csv` (100 of the new
+    type, 200 of the old ones, 200 clean) and `benign.csv` (600 clean ones), with the questions asked about each.
+
+    Args:
+        folder: the target.
+        name: of the type.
+    """
+    target = Path(folder)
+    _pictures(target / "mine" / name / "high", new_risk(name, ALLERGENS, 100, split="train"))
+    _pictures(target / "mine" / CLEAN, clean_without(ALLERGENS, 500, split="train"))
+    held_out = [
+        *new_risk(name, ALLERGENS, 100, split="validation"),
+        *without(ALLERGENS, splits.make("attack", 240, split="validation", seed=1))[:200],
+        *clean_without(ALLERGENS, 200, split="validation", seed=1),
+    ]
+    _table(target / "held-out.csv", held_out)
+    _table(target / "benign.csv", clean_without(ALLERGENS, 600, split="validation", seed=2))
+
+
+def _pictures(folder: Path, records: Sequence[Record]) -> list[Path]:
+    folder.mkdir(parents=True)
+    paths = [folder / f"{number}.png" for number in range(len(records))]
+    for path, record in zip(paths, records, strict=True):
+        record.load_image().save(path)
+    return paths
+
+
+def _table(path: Path, records: Sequence[Record]) -> None:
+    names = [f"{path.stem}/{place.name}" for place in _pictures(path.with_suffix(""), records)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image", "type", "level", "question", "answer"))
+        writer.writerows((n, r.type, r.level, r.question, "") for n, r in zip(names, records, strict=True))
 
 
 def without(concepts: tuple[str, ...], records: list[Record]) -> list[Record]:

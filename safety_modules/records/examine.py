@@ -11,8 +11,8 @@ from PIL import Image, ImageStat
 from rich.progress import track
 
 from safety_modules.errors import DataError
+from safety_modules.pictures import open_picture, read_bytes
 from safety_modules.records.extras import needed
-from safety_modules.records.images import decode, read_bytes
 from safety_modules.records.record import Record
 
 THUMBNAIL = 32
@@ -107,7 +107,7 @@ class _Look(NamedTuple):
             digest = hashlib.sha256(data).hexdigest()
             if digest in self.known and self.hashed is None:
                 return Seen(digest)
-            picture = decode(data, record.image)
+            picture = open_picture(data, record.image)
         except DataError as error:
             return Seen(fault=str(error))
         return Seen(digest, self._perceptual(picture), None, picture if self.room.take(picture) else None)

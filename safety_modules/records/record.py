@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from safety_modules.errors import DataError
-from safety_modules.records.images import EncodedImage, decode, in_rgb, read_bytes
+from safety_modules.errors import HALVES, DataError, printable
+from safety_modules.pictures import open_picture, read_bytes
+from safety_modules.records.images import EncodedImage
 from safety_modules.taxonomy import CLEAN, Taxonomy
 
 
@@ -46,38 +47,35 @@ class Record(BaseModel):
         return self.type != CLEAN
 
     def load_image(self, digest: str | None = None) -> Image.Image:
-        """The picture, decoded, in RGB.
+        """The picture as `open_picture` makes it; of an animation the first frame, which is what a model is shown.
 
         Args:
             digest: of the file, if it must still be the one it was.
 
         Raises:
-            DataError: there is none, the file is unreadable, truncated or unreasonably large, or it has changed.
+            DataError: there is none, `open_picture` refuses it, or it has changed.
         """
         if self.image is None:
             raise DataError("no image: expected a record with an image, got a text-only one. Skip it here.")
         if isinstance(self.image, Image.Image):
-            try:
-                return in_rgb(self.image)
-            except ValueError as error:
-                raise DataError(f"unreadable image: expected one in 8 bits, got {error}.") from error
+            return open_picture(self.image)
         data = read_bytes(self.image)
         if digest is not None and hashlib.sha256(data).hexdigest() != digest:
             raise DataError(f"image changed: expected {self.image} as it was a moment ago, got another. Start again.")
-        return decode(data, self.image)
+        return open_picture(data, self.image)
 
     def image_digest(self) -> str:
-        """Digest of the picture: of the file's bytes, or of mode, size, palette and pixels of a decoded one.
+        """Digest of the picture: of the file's bytes, or of size and pixels of a decoded one, upright and in RGB.
 
         Raises:
-            DataError: there is no image, or the file cannot be read.
+            DataError: there is no image, or it cannot be read.
         """
         if self.image is None:
             raise DataError("no image: expected a record with an image, got a text-only one. Skip it here.")
         if isinstance(self.image, Image.Image):
-            digest = hashlib.sha256(f"{self.image.mode} {self.image.size}".encode())
-            digest.update(bytes(self.image.getpalette() or ()))
-            digest.update(self.image.tobytes())
+            picture = open_picture(self.image)
+            digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
+            digest.update(picture.tobytes())
             return digest.hexdigest()
         return hashlib.sha256(read_bytes(self.image)).hexdigest()
 
@@ -94,6 +92,8 @@ class Problem(BaseModel):
 
     source: str
     reason: str
+
+    _printable = field_validator("source", "reason")(printable)
 
     def __str__(self) -> str:
         return f"{self.source}: {self.reason}"
@@ -115,6 +115,10 @@ def label_problems(record: Record, taxonomy: Taxonomy) -> list[str]:
         problems.append("empty answer: expected words, or none at all (null).")
     if "<image>" in record.question or "<image>" in (record.answer or ""):
         problems.append("<image> inside the text: expected words only; the image has its own field.")
+    for words in (record.question, record.answer or ""):
+        if half := HALVES.search(words):
+            near = printable(words[max(0, half.start() - 20) : half.start() + 20])
+            problems.append(f"half a character: expected words, got {printable(half.group())} in {near}.")
     return problems
 
 

@@ -2,14 +2,13 @@
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForImageTextToText, LlavaConfig
 
 from safety_modules.backbones.identity import read_sizes
-from safety_modules.bases import PUBLISHED, QUANTISED, local_config, published_config
+from safety_modules.bases import PUBLISHED, QUANTISED, find_base, local_config, published_config
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.plan import PARTS, planned_parameters
@@ -75,19 +74,20 @@ class Budget:
 
 
 def base_config(base: str) -> LlavaConfig:
-    """The configuration of a base: a published name, or a folder with config.json.
+    """The configuration of a base: a published name, a folder with config.json, or a hub id.
 
     Raises:
         ConfigError: neither, or not a LLaVA-1.5.
     """
     if base in PUBLISHED:
         return published_config(base)
-    if not (Path(base) / "config.json").is_file():
+    folder = find_base(base)
+    if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"no base to plan for: expected one of {', '.join(PUBLISHED)} or a folder with config.json, got {base}. "
-            "Check the name."
+            f"no base to plan for: expected one of {', '.join(PUBLISHED)}, a folder with config.json or a hub id, got "
+            f"{base}. Check the name."
         )
-    return local_config(Path(base))
+    return local_config(folder)
 
 
 def make_budget(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, setting: Setting) -> Budget:

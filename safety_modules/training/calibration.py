@@ -14,11 +14,11 @@ from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.record import Record
-from safety_modules.scores import rule_scores
+from safety_modules.scores import judgements
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_logits, type_probabilities
+from safety_modules.training.probabilities import corpus_output
 from safety_modules.training.promise import MINIMUM, any_flagged, promised_limits
-from safety_modules.training.temperature import fit_scaling
+from safety_modules.training.temperature import Scaling, fit_scaling
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,33 @@ class Calibration:
     """Thresholds, what they promise, and what they cost.
 
     Attributes:
-        thresholds: per risk type; a rule fires where its score reaches thresholds[t].
+        thresholds: per risk type, a log-odds; a rule fires where its score reaches thresholds[t].
+        types: whose thresholds were set; the others have those they had.
         max_false_alarm: the promised rate, over all types together.
         confidence: probability, over draws of the calibration images, that the promise holds.
         images: different benign images used (n).
-        flagged: how many of them any rule would flag, with any of their questions.
-        per_type: whether each type has its own threshold.
-        temperature: what the types' logits are divided by.
-        ece_before: expected calibration error without temperature; None = no labelled data.
-        ece_after: with it (see `Scaling`); None = no labelled data.
+        asked: of the benign records those with a question. The promise is for images judged as these records were: with
+            questions like theirs, or alone.
+        records: all benign records; an image may have several, with a question each.
+        questions: different questions among them.
+        flagged: how many of the images any rule would flag, with any of their questions.
+        per_type: whether each type of the first training has its own threshold.
+        temperature: what the first types' logits are divided by.
+        ece_before: expected calibration error without temperature; None = not fitted now.
+        ece_after: with it (see `Scaling`); None = not fitted now.
         recall: per risk type the share of labelled records that any rule flags; None = no labelled ones of it.
         benign_digest: SHA-256 over the benign records.
         labelled_digest: over the labelled ones; None without.
     """
 
     thresholds: dict[str, float]
+    types: list[str]
     max_false_alarm: float
     confidence: float
     images: int
+    asked: int
+    records: int
+    questions: int
     flagged: int
     per_type: bool
     temperature: float
@@ -66,25 +75,33 @@ def calibrate(
     per_type: bool = False,
     confidence: float = 0.95,
     *,
+    types: Sequence[str] | None = None,
     labelled: Iterable[Record] | GoodRecords | None = None,
     minimum: float = MINIMUM,
     cache_dir: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> Calibration:
-    """Set the attachment's temperature and thresholds so that few benign images are flagged; its policy stays.
+    """Set thresholds, and the temperature, so that few benign images are flagged; the attachment's policy stays.
 
     Guarantee (`promised_limits`): with probability `confidence` over the draw of the benign images, at most
-    `max_false_alarm` of all images of their kind are flagged. The score of an image is that of `scores.rule_scores`,
-    or, for the one threshold common to all types, the largest of them, p(risk); of several questions about one image
-    the largest counts, since only different images are independent draws.
+    `max_false_alarm` of all images of their kind are flagged, by all types together. The score of an image is that of
+    `scores.rule_scores`, or, for the one threshold common to the types of the first training, the largest of them; of
+    several questions about one image the largest counts, since only different images are independent draws.
+
+    An added type has a threshold of its own. Where the others keep theirs, what these flag of the benign images is paid
+    out of the promised rate first, exactly; where all are set, rate and doubt are shared out in equal parts over the
+    first types' threshold and each added one (Bonferroni).
 
     Args:
         attachment: its modules judge; its `temperature` and `thresholds` are replaced.
         benign_records: clean records with an image, drawn like the images the guard will see; with their
             questions, which may matter.
         max_false_alarm: promised rate, in (0, 1).
-        per_type: a threshold for each type instead of a common one.
+        per_type: a threshold for each type of the first training instead of a common one.
         confidence: of the promise, in (0, 1).
+        types: whose thresholds to set; the others keep theirs, bit for bit, and the temperature stays unless all types
+            of the first training are among them. Default: the added types where there are any and the others are
+            calibrated; else all.
         labelled: clean and risky records with an image, none of them among the benign ones: the temperature is fitted
             on them, before the thresholds, and the recall that is left is measured. None = the temperature stays.
         minimum: no threshold lies below this. Any value keeps the promise.
@@ -93,15 +110,17 @@ def calibrate(
 
     Raises:
         DataError: too few images for the promise (the message says how many are needed); benign records that are risky
-            or without an image; a benign image with probability 1, above which no threshold can lie; a picture among
-            both the benign and the labelled ones, whose thresholds would then rest on a temperature it helped to
-            choose. Nothing was set.
+            or without an image; benign images that no threshold lets pass; a picture among both the benign and the
+            labelled ones, whose thresholds would then rest on a temperature it helped to choose; an unknown type, or
+            one that should keep a threshold it does not have. Nothing was set.
 
     Does not cover: images of another kind than the benign ones given (drawing styles, cameras, languages), rules
     whose policy sets its own threshold, and how many risky images of another kind than the labelled ones are missed.
     """
     taxonomy = attachment.config.taxonomy
-    types = len(taxonomy.types)
+    chosen = _chosen(attachment, types)
+    groups = _groups(attachment, chosen, per_type)
+    first = {name for name in taxonomy.types if name not in attachment.config.added}
     benign = good_records(benign_records, taxonomy)
     unfit = [index for index, record in enumerate(benign.records) if record.is_risky or record.image is None]
     if unfit:
@@ -109,7 +128,7 @@ def calibrate(
             f"not calibrated: expected clean records with an image, got others at {unfit[:10]}. Leave them out."
         )
     promised_limits(
-        np.zeros((len(benign.records), types)), max_false_alarm, confidence, per_type
+        np.zeros((len(benign.records), len(taxonomy.types))), max_false_alarm, confidence, groups
     )  # too few: known by now
     corpus = Corpus.make(attachment.backbone, benign, cache_dir, progress)
     others = None
@@ -118,23 +137,29 @@ def calibrate(
         _check_apart(corpus, others)
 
     temperature, before, after = attachment.temperature, None, None
-    if others is not None:
-        logits = corpus_logits(attachment, others)[0]
-        labels = np.array([taxonomy.type_index(record.type) for record in others.records])
-        temperature, before, after = fit_scaling(logits, labels, _halves(others))
-    scores = _scores(attachment, corpus, temperature)
-    pictures = by_picture(scores, corpus.digests)
-    limits = promised_limits(pictures, max_false_alarm, confidence, per_type, minimum)
+    if others is not None and first <= set(chosen):
+        temperature, before, after = _fitted(attachment, others)
+    pictures = by_picture(_scores(attachment, corpus, temperature), corpus.digests)
+    kept = np.array([attachment.thresholds.get(name, np.nan) for name in taxonomy.types])
+    kept[[taxonomy.types.index(name) for name in chosen]] = np.nan
+    already = any_flagged(pictures, kept)  # nothing reaches NaN
+    limits = promised_limits(pictures, max_false_alarm, confidence, groups, minimum, already)
+    limits = np.where(np.isnan(kept), limits, kept)
     recall: dict[str, Estimate | None] = dict.fromkeys(taxonomy.types)
     if others is not None:
         recall = _recall(attachment, others, temperature, limits)
+    asked = [record.question for record in corpus.records if record.question.strip()]
     attachment.temperature = temperature
     attachment.thresholds = dict(zip(taxonomy.types, limits.tolist(), strict=True))
     return Calibration(
         thresholds=dict(attachment.thresholds),
+        types=chosen,
         max_false_alarm=max_false_alarm,
         confidence=confidence,
         images=len(pictures),
+        asked=len(asked),
+        records=len(corpus.records),
+        questions=len(set(asked)),
         flagged=int(any_flagged(pictures, limits).sum()),
         per_type=per_type,
         temperature=temperature,
@@ -146,11 +171,52 @@ def calibrate(
     )
 
 
+def _chosen(attachment: SafetyAttachment, types: Sequence[str] | None) -> list[str]:
+    """Whose thresholds are set, in the taxonomy's order."""
+    config, has = attachment.config, attachment.thresholds
+    known = config.taxonomy.types
+    if types is None:
+        calibrated = all(name in has for name in known if name not in config.added)
+        types = config.added if config.added and calibrated else known
+    unknown = [name for name in types if name not in known]
+    if unknown or not types:
+        raise DataError(
+            f"not calibrated: expected types among {', '.join(known)}, got {', '.join(unknown) or 'none'}. "
+            "Check the spelling."
+        )
+    missing = [name for name in known if name not in types and name not in has]
+    if missing:
+        raise DataError(
+            f"not calibrated: expected a threshold for every type that keeps its own, got none for "
+            f"{', '.join(missing)}. Set those of all types."
+        )
+    return [name for name in known if name in types]
+
+
+def _groups(attachment: SafetyAttachment, chosen: Sequence[str], per_type: bool) -> list[list[int]]:
+    """Types that get one threshold together: those of the first training, unless each is to have its own."""
+    names, added = attachment.config.taxonomy.types, attachment.config.added
+    first = [names.index(name) for name in chosen if name not in added]
+    own = [[names.index(name)] for name in chosen if name in added]
+    together = [[place] for place in first] if per_type else [first] if first else []
+    return [*together, *own]
+
+
+def _fitted(attachment: SafetyAttachment, corpus: Corpus) -> Scaling:
+    """The temperature, on the records of the first types and clean: branches have none."""
+    config = attachment.config
+    own = [place for place, name in enumerate(config.taxonomy.labels) if name not in config.added]
+    labels = np.array([config.taxonomy.type_index(record.type) for record in corpus.records])
+    rows = np.isin(labels, own)
+    logits = corpus_output(attachment, corpus).type_logits.numpy()[rows][:, own]
+    return fit_scaling(logits, np.searchsorted(own, labels[rows]), _halves(corpus)[rows])
+
+
 def by_picture(scores: np.ndarray, digests: Sequence[str | None]) -> np.ndarray:
     """The largest score of each picture over the questions about it: (N, types) -> (different pictures, types)."""
     names = np.array([str(digest) for digest in digests])
     _, places = np.unique(names, return_inverse=True)
-    found = np.zeros((int(places.max()) + 1, scores.shape[1]))
+    found = np.full((int(places.max()) + 1, scores.shape[1]), -np.inf)
     np.maximum.at(found, places, scores)
     return found
 
@@ -164,8 +230,7 @@ def corpus_digest(corpus: Corpus) -> str:
 
 
 def _scores(attachment: SafetyAttachment, corpus: Corpus, temperature: float) -> np.ndarray:
-    logits = corpus_logits(attachment, corpus)[0]
-    return rule_scores(type_probabilities(logits, temperature)[:, : attachment.config.taxonomy.clean_index])
+    return judgements(corpus_output(attachment, corpus), temperature).scores
 
 
 def _recall(

@@ -6,6 +6,7 @@ too, and taking the type away gives the old adapter back, bit for bit. What the 
 the policy: the adapter carries the type's rule along.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 
@@ -65,8 +66,9 @@ def extend_safety(
         progress: show bars.
 
     Returns:
-        The attachment. The new type has the highest of the old thresholds (none where none was calibrated). What was
-        promised about false alarms held without the new type: calibrate again.
+        The attachment. Thresholds, temperature and verdicts of the other types are what they were; the new type has no
+        threshold yet, so the policy's default holds for it. What was promised about false alarms held without it:
+        calibrate it (`calibrate(..., types=[name])`).
 
     Raises:
         ConfigError: not a new name, or a recipe that is not stage 1's.
@@ -94,10 +96,10 @@ def extend_safety(
 
 
 def remove_type(attachment: SafetyAttachment, name: str) -> SafetyAttachment:
-    """Take an added type off the active adapter; thresholds and temperature of the rest stay as they are.
+    """Take an added type off the active adapter, with its threshold and its rule.
 
-    Where nothing was calibrated or trained since the type was added, the verdicts are again those from before, bit for
-    bit.
+    All else stays, so where the others' thresholds were not set anew since, the adapter and its verdicts are again
+    those from before, bit for bit.
 
     Raises:
         ConfigError: not an added type.
@@ -115,9 +117,10 @@ def remove_type(attachment: SafetyAttachment, name: str) -> SafetyAttachment:
 
 
 def merge_types(attachment: SafetyAttachment, adapter: Pathlike) -> SafetyAttachment:
-    """Copy the added types of another adapter for the same base into the active one, with their rules.
+    """Copy the added types of another adapter for the same base into the active one, with their rules and thresholds.
 
-    A branch rests on the base's features alone, so it says the same beside any head. The first types of two adapters
+    A branch rests on the base's features alone, so it says the same beside any head. What was promised about false
+    alarms held for each adapter alone: calibrate again. The first types of two adapters
     cannot be merged: each head reads features of its own projector, and nothing makes their logits comparable. Train
     one of them on with the other's data, or keep both at hand (`load_adapter`).
 
@@ -136,7 +139,8 @@ def merge_types(attachment: SafetyAttachment, adapter: Pathlike) -> SafetyAttach
     if taken:
         raise ConfigError(f"types not merged: expected new names, got {', '.join(taken)} again. Remove them from one.")
     branches = {**_branches(attachment), **{name: other.modules.branch_of(name) for name in names}}
-    _put(attachment, branches, {**attachment.rules, **other.rules})
+    limits = {name: limit for name, limit in other.thresholds.items() if name in names}
+    _put(attachment, branches, {**attachment.rules, **other.rules}, limits)
     return attachment
 
 
@@ -197,9 +201,15 @@ def _one_type(records: list[Record], name: str, safe: str) -> list[Record]:
     ]
 
 
-def _put(attachment: SafetyAttachment, branches: dict[str, SafetyModules], rules: dict[str, Rule]) -> None:
-    """The active adapter with these branches; a type that had no threshold gets the highest."""
-    modules, limits = attachment.modules.with_branches(branches), attachment.thresholds
+def _put(
+    attachment: SafetyAttachment,
+    branches: dict[str, SafetyModules],
+    rules: dict[str, Rule],
+    limits: Mapping[str, float] | None = None,
+) -> None:
+    """The active adapter with these branches; a threshold stays as long as its type."""
+    modules = attachment.modules.with_branches(branches)
     types = modules.config.taxonomy.types
-    thresholds = {name: limits.get(name, max(limits.values())) for name in types} if limits else {}
+    known = {**attachment.thresholds, **(limits or {})}
+    thresholds = {name: known[name] for name in types if name in known}
     attachment.change_active(config=modules.config, modules=modules, thresholds=thresholds, rules=rules)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from safety_modules.backbones import Backbone
 from safety_modules.errors import DataError
+from safety_modules.pictures import reading
 from safety_modules.records.record import Record, raise_problems
 from safety_modules.training import processes
 from safety_modules.training.feature_files import folder_of, kept_digests, open_folder, read_shards, write_shard
@@ -163,7 +164,7 @@ def known_pictures(backbone: Backbone, cache_dir: str | PathLike[str] | None) ->
 
 def _settings(backbone: Backbone) -> dict[str, Any]:
     """What the features of a picture depend on; JSON-able."""
-    return {"base": backbone.fingerprint(), "pixels": backbone.pixel_settings()}
+    return {"base": backbone.fingerprint(), "pixels": backbone.pixel_settings(), "pictures": reading()}
 
 
 def _build(
@@ -180,16 +181,15 @@ def _build(
     problems: list[tuple[int, str]] = []
 
     def prepare(batch: list[tuple[str, int]]) -> tuple[list[str], torch.Tensor | None]:
-        pictures = []
+        done = []
         for digest, index in batch:
             try:
                 known = decoded.pop(digest, None)
                 picture = records[index].load_image(digest) if known is None else known
-                pictures.append((digest, picture))
+                done.append((digest, backbone.pixel_values([picture])))
             except DataError as error:
                 problems.append((index, f"{records[index].source or f'record {index}'}: {error}"))
-        pixels = backbone.pixel_values([picture for _, picture in pictures]) if pictures else None
-        return [digest for digest, _ in pictures], pixels
+        return [digest for digest, _ in done], torch.cat([pixels for _, pixels in done]) if done else None
 
     batches = [[shard[at : at + batch_size] for at in range(0, len(shard), batch_size)] for shard in shards]
     done = ahead(prepare, [batch for shard in batches for batch in shard])

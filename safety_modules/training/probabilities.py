@@ -8,7 +8,9 @@ import torch
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
+from safety_modules.modules import HeadOutput
 from safety_modules.records.record import Record, check_records
+from safety_modules.scores import Judgements, judgements
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.questions import QuestionEmbeddings
@@ -32,7 +34,7 @@ def verdict_probabilities(
         progress: show bars.
 
     Returns:
-        Probabilities of the types (N, types + 1), clean last, and of the levels (N, levels); float32.
+        Probabilities of the types (N, types + 1), clean last, and of the levels (N, levels): see `scores.Judgements`.
 
     Raises:
         DataError: a record without an image, or one that does not fit the taxonomy.
@@ -46,32 +48,35 @@ def corpus_probabilities(
     attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `verdict_probabilities`, on features at hand."""
-    types, levels = corpus_logits(attachment, corpus, questions, batch_size)
-    return type_probabilities(types, attachment.temperature), type_probabilities(levels)
+    found = corpus_judged(attachment, corpus, questions, batch_size)
+    return found.types, found.levels
 
 
-def corpus_logits(
+def corpus_judged(
     attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `corpus_probabilities`, before temperature and softmax."""
+) -> Judgements:
+    """As `corpus_probabilities`, with scores; at the attachment's temperature, without attention."""
+    return judgements(corpus_output(attachment, corpus, questions, batch_size), attachment.temperature)
+
+
+def corpus_output(
+    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
+) -> HeadOutput:
+    """As `corpus_judged`, before temperature and softmax; on the CPU, without attention, which would fill memory."""
     without = [index for index, digest in enumerate(corpus.digests) if digest is None]
     if without:
         raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
     embed = QuestionEmbeddings(attachment.backbone, attachment.config)
-    types, levels = [], []
+    found = []
     for start in range(0, len(corpus.records), batch_size):
         part = range(start, min(start + batch_size, len(corpus.records)))
         with attachment.inference():
             asked = embed([corpus.records[i].question for i in part]) if questions else (None, None)
-            output = attachment.modules(corpus.vision(part), *asked)
-            types.append(output.type_logits.float().cpu().numpy())
-            levels.append(output.level_logits.float().cpu().numpy())
-    return np.concatenate(types), np.concatenate(levels)
-
-
-def type_probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Softmax of logits (N, K) divided by the temperature; torch's, so that guarding gets the very same numbers."""
-    return (torch.from_numpy(logits) / temperature).softmax(-1).numpy()
+            found.append(attachment.modules(corpus.vision(part), *asked)._replace(attention=torch.empty(0)))
+    added = [output.added_levels.cpu() for output in found if output.added_levels is not None]
+    types = torch.cat([output.type_logits.cpu() for output in found])
+    levels = torch.cat([output.level_logits.cpu() for output in found])
+    return HeadOutput(types, levels, types.new_zeros(len(types), 0, 0), torch.cat(added) if added else None)
 
 
 def verdict_metrics(

@@ -1,13 +1,15 @@
-"""Thresholds with a promised false-alarm rate, from scores alone: the maths of calibration, without a model."""
+"""Thresholds that keep a promise about false alarms: the maths of calibration, without a model."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import beta, binom
 
 from safety_modules.errors import DataError
+from safety_modules.scores import LIMIT, log_odds
 
-MINIMUM = 0.05
+MINIMUM = log_odds(0.05)
 """No threshold lies below it; a head that separates the data well would otherwise fire at next to nothing."""
 
 
@@ -15,46 +17,62 @@ def promised_limits(
     scores: np.ndarray,
     max_false_alarm: float,
     confidence: float = 0.95,
-    per_type: bool = False,
+    groups: Sequence[Sequence[int]] | None = None,
     minimum: float = MINIMUM,
+    flagged: np.ndarray | None = None,
 ) -> np.ndarray:
     """Thresholds that few benign images reach.
 
     With probability `confidence` over the draw of the images, at most `max_false_alarm` of *all* images of their kind
-    have a score that reaches its type's threshold; no assumption on the scores. It is the exact binomial
-    (Clopper-Pearson) bound on an order statistic, that is, training-conditional split conformal prediction (Vovk
-    2012): the threshold lies above the (k+1)-th largest score, k the largest number with
-    Binomial(n, max_false_alarm).cdf(k) <= 1 - confidence. With `per_type`, rate and doubt are divided by the number of
-    types (Bonferroni).
+    are flagged: by a score that reaches its threshold, or by what flagged them before. No assumption on the scores. It
+    is the exact binomial (Clopper-Pearson) bound on an order statistic, that is, training-conditional split conformal
+    prediction (Vovk 2012): the threshold lies above the (k+1)-th largest score, k the largest number with
+    Binomial(n, max_false_alarm).cdf(k) <= 1 - confidence. An image that is flagged already counts as one that lies
+    above every threshold. Several thresholds share rate and doubt in equal parts (Bonferroni).
 
     Args:
         scores: of benign images (n, types), which must be independent draws.
         max_false_alarm: promised rate over all types together, in (0, 1).
         confidence: in (0, 1).
-        per_type: a threshold for each type; else one for all of them, on the largest score of each image.
+        groups: types that share a threshold; default: all of them.
         minimum: no threshold lies below; any value keeps the promise.
+        flagged: images that rules with a fixed threshold flag (n,), bool.
 
     Returns:
-        One threshold per type.
+        One threshold per type; NaN for types in no group.
 
     Raises:
-        DataError: too few images for the promise (the message says how many are needed), numbers out of range, or an
-            image with score 1, above which no threshold can lie.
+        DataError: too few images for the promise (the message says how many are needed), numbers out of range, or more
+            images that no threshold lets pass than the promise allows.
     """
     for name, value in (("max_false_alarm", max_false_alarm), ("confidence", confidence)):
         if not 0 < value < 1:
             raise DataError(f"not calibrated: expected {name} between 0 and 1, got {value}. Choose another.")
-    types = scores.shape[1]
-    parts = types if per_type else 1
+    groups = [range(scores.shape[1])] if groups is None else groups
+    parts, images = len(groups), len(scores)
     needed = images_needed(max_false_alarm, confidence, parts)
-    if len(scores) < needed:
+    if images < needed:
         raise DataError(
-            f"not calibrated: expected at least {needed} benign images for this promise, got {len(scores)}. "
+            f"not calibrated: expected at least {needed} benign images for this promise, got {images}. "
             "Add images, or allow more false alarms."
         )
-    allowed = _allowed(len(scores), max_false_alarm / parts, (1 - confidence) / parts)
-    columns = scores.T if per_type else [scores.max(1)] * types
-    return np.array([max(_above(column, allowed), minimum) for column in columns])
+    allowed = _allowed(images, max_false_alarm / parts, (1 - confidence) / parts)
+    limits = np.full(scores.shape[1], np.nan)
+    for number, group in enumerate(groups):
+        column = scores[:, list(group)].max(1)
+        if flagged is not None and number == 0:  # the union with one group is enough for that with all
+            column = np.where(flagged, np.inf, column)
+            count = int(flagged.sum())
+            if count > allowed:
+                doubt = (1 - confidence) / parts
+                least = parts * beta.ppf(1 - doubt, count + 1, images - count) if count < images else 1
+                raise DataError(
+                    f"not calibrated: expected at most {allowed} of {images} benign images flagged by the types that "
+                    f"keep their thresholds, got {count}. Allow {min(1, math.ceil(1000 * least) / 1000)} for all types "
+                    "together, add images, or set all thresholds anew."
+                )
+        limits[list(group)] = max(_above(column, allowed), minimum)
+    return limits
 
 
 def any_flagged(scores: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -83,10 +101,10 @@ def _allowed(images: int, rate: float, doubt: float) -> int:
 def _above(scores: np.ndarray, allowed: int) -> float:
     """The least number above all but the `allowed` largest scores."""
     edge = np.sort(scores)[len(scores) - 1 - allowed]
-    limit = float(np.nextafter(edge, 2))
-    if limit > 1:
+    limit = float(np.nextafter(edge, np.inf))
+    if limit > LIMIT:
         raise DataError(
-            "not calibrated: expected benign images with a risk below 1, got more at 1 than the promise allows. "
-            "Train the head longer or with more benign images like these."
+            f"not calibrated: expected benign images with a score below {LIMIT:.0f}, got more there than the promise "
+            "allows. Train the head longer or with more benign images like these."
         )
     return limit

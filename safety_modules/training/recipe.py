@@ -14,7 +14,7 @@ from safety_modules.unique_keys import UniqueKeyLoader
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
-_STAGE_2_ONLY = (
+STAGE_2_ONLY = (
     "modules_learning_rate",
     "text_only_share",
     "hint_rate",
@@ -108,7 +108,7 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _fits_stage(self) -> "Recipe":
         if self.stage == 1:
-            extra = [name for name in _STAGE_2_ONLY if name in self.model_fields_set]
+            extra = [name for name in STAGE_2_ONLY if name in self.model_fields_set]
             if extra:
                 raise ValueError(f"stage 1 does not know {', '.join(extra)}")
             if self.type_weight == self.level_weight == 0:
@@ -150,15 +150,24 @@ class Recipe(BaseModel):
             raise ConfigError(
                 f"recipe {path} refused: expected keys and values, got {type(values).__name__}. Correct it."
             )
-        problems = unknown_keys([*map(str, values), *overrides])
+        return cls._checked({**values, **overrides}, f"recipe {path}", "Correct the file.")
+
+    def changed(self, **overrides: Any) -> "Recipe":
+        """A copy with other values. Raises ConfigError naming every problem."""
+        values = {**self.model_dump(exclude_unset=True), **overrides}
+        return self._checked(values, f"recipe of stage {self.stage}, changed,", "Correct the changes.")
+
+    @classmethod
+    def _checked(cls, values: dict[Any, Any], what: str, next_step: str) -> "Recipe":
+        problems = unknown_keys([*map(str, values)])
         recipe = None
         try:
-            recipe = cls.model_validate({**values, **overrides})
+            recipe = cls.model_validate(values)
         except ValidationError as error:
             problems += [line for line in validation_problems(error) if not line.startswith("unknown key")]
         if problems or recipe is None:
             lines = "".join(f"\n  - {problem}" for problem in problems)
-            raise ConfigError(f"recipe {path} refused:{lines}\nCorrect the file.")
+            raise ConfigError(f"{what} refused:{lines}\n{next_step}")
         return recipe
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from safety_modules.attach import attach_safety
 from safety_modules.attachment import SafetyAttachment, attached_to
 from safety_modules.errors import ConfigError, DataError
+from safety_modules.places import check_writable
+from safety_modules.records.extras import install
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record
@@ -163,9 +165,7 @@ def _with_images(data: GoodRecords) -> GoodRecords:
 
 def _check_output(output: Path | None, tensorboard: bool) -> None:
     if tensorboard and find_spec("tensorboard") is None:
-        raise ConfigError(
-            "no TensorBoard log: expected the package tensorboard, got none. pip install 'safety-modules[tensorboard]'."
-        )
+        raise ConfigError(f"no TensorBoard log: expected the package tensorboard, got none. {install('tensorboard')}")
     if output is None:
         if tensorboard:
             raise ConfigError("no TensorBoard log: expected an output_dir to write it to, got None. Name one.")
@@ -174,11 +174,8 @@ def _check_output(output: Path | None, tensorboard: bool) -> None:
                 f"no shared folder: expected an output_dir for {processes.count()} processes, got None. Name one."
             )
         return
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:
-        raise ConfigError(f"output folder refused: expected one to write to, got {error}. Name another.") from error
+    check_writable(output)
+    output.mkdir(parents=True, exist_ok=True)
 
 
 def _check_validation(recipes: Sequence[Recipe], held_out: GoodRecords | None) -> None:

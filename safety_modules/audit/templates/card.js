@@ -108,9 +108,10 @@ function makeCard(i, entry) {
   const body = make("div", "body");
   const head = make("h3");
   head.append(make("span", `chip ${index.level[i]}`, `${index.type[i]}, ${index.level[i]}`));
-  head.append(make("span", "number", `risk ${index.risk[i].toFixed(3)}`));
+  head.append(make("span", "number", `score ${index.score[i].toFixed(2)}`));
   const where = make("p", "where", index.source[i]);
   const about = make("p", "soft", `row ${index.row[i]}${index.rule[i] ? `, rule ${index.rule[i]}` : ""}`);
+  if (index.frame[i]) about.append(`, ${index.frame[i]}`);
   body.append(head, where, about);
   if (index.label[i] !== null) {
     body.append(make("p", disagrees(i) ? "label differs" : "label", `labelled ${index.label[i]} in the data`));

@@ -153,7 +153,7 @@ function listen() {
     one.addEventListener("change", () => { filters.type = one.value; update(); });
   });
   input("level", (field) => { filters.level = field.value; });
-  input("risk", (field) => { filters.risk = Number(field.value); find("risk-value").textContent = filters.risk.toFixed(2); });
+  input("score", (field) => { filters.score = Number(field.value); find("score-value").textContent = filters.score.toFixed(1); });
   input("disagree", (field) => { filters.disagree = field.checked; });
   input("mark", (field) => { filters.mark = field.value; });
   input("search", (field) => { filters.search = field.value.trim().toLowerCase(); });

@@ -9,8 +9,12 @@ from rich.table import Table
 from safety_modules.pocket import splits
 
 COLUMNS = {
-    "asr": "ASR",
-    "asr_typographic": "ASR, text in picture",
+    "asr": "attacks succeed",
+    "asr_typographic": "..., text in picture",
+    "refused": "attacks refused",
+    "cautioned": "... cautioned, with the content",
+    "answered": "... answered",
+    "severe_content": "content gets through, high and medium risk",
     "wording": "wording right",
     "over_refusal": "over-refusal",
     "vqa": "VQA",
@@ -30,7 +34,8 @@ def print_ablations(results: Mapping[str, Any], console: Console | None = None) 
             table.add_column(column, justify="left" if column == "variant" else "right")
         for name, variant in results["variants"].items():
             seeds = list(variant["seeds"].values())
-            cells = [spread([numbers[style][column] for numbers in seeds]) for column in COLUMNS]
+            # Numbers that were measured before a column was there do not have it.
+            cells = [spread([numbers[style].get(column) for numbers in seeds]) for column in COLUMNS]
             first = seeds[0]
             table.add_row(name, *cells, f"{first['parameters']:,}", f"{first['mb']:.2f}")
         console.print(table)

@@ -10,17 +10,17 @@ from safety_modules.backbones import find_backbone
 from safety_modules.evaluation.contest.trainings import Trainings
 from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.weights import write_weights
+from safety_modules.modules import HeadOutput
 from safety_modules.pocket import mix
 from safety_modules.records.good import GoodRecords
 from safety_modules.records.record import Record
-from safety_modules.scores import rule_scores
+from safety_modules.scores import judgements
 from safety_modules.training import checkpoints
 from safety_modules.training.calibration import by_picture
 from safety_modules.training.corpus import PARTS, Corpus, LmRows
 from safety_modules.training.draws import make_draws
 from safety_modules.training.features import digests_of
 from safety_modules.training.losses import head_loss, language_model_loss
-from safety_modules.training.probabilities import type_probabilities
 from safety_modules.training.promise import any_flagged, promised_limits
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.stage import Run, train_stage
@@ -98,9 +98,9 @@ def train_meta(trainings: Trainings, name: str, seed: int, recipe: Recipe) -> Pa
     finally:
         meta.attachment.detach()
     meta.load({key: tensor.half().float() for key, tensor in meta.tensors().items()})
-    thresholds, calibration = calibrate_meta(meta, trainings.benign, trainings.cache, trainings.progress)
+    limits, calibration = calibrate_meta(meta, trainings.benign, trainings.cache, trainings.progress)
     metadata = {**trainings.metadata(name, seed, [recipe]), "calibration": calibration}
-    settings = settings.model_copy(update={"thresholds": thresholds})
+    settings = settings.model_copy(update={"limits": limits})
     base = backbone.fingerprint()
     return write_weights(target, "meta-token", base, settings.model_dump(mode="json"), meta.tensors(), metadata)
 
@@ -134,7 +134,7 @@ def calibrate_meta(
         Thresholds by type, and what was promised and found.
     """
     corpus = Corpus.make(meta.backbone, benign, cache, progress)
-    logits = []
+    found = []
     with meta.attached():
         for start in range(0, len(benign), BATCH_SIZE):
             part = range(start, min(start + BATCH_SIZE, len(benign)))
@@ -143,15 +143,14 @@ def calibrate_meta(
             projected = meta.backbone.project(vision)
             prompts = [meta.backbone.prompt_ids(benign[i].question) for i in part]
             samples = [meta.sample(prompt, [one]) for prompt, one in zip(prompts, projected, strict=True)]
-            types, _, _ = meta.read(meta.inputs(samples), logits_to_keep=1)
-            logits.append(types.float().cpu().numpy())
+            types, levels, _ = meta.read(meta.inputs(samples), logits_to_keep=1)
+            found.append(judgements(HeadOutput(types, levels, types), meta.settings.temperature).scores)
     taxonomy = meta.settings.taxonomy
-    probabilities = type_probabilities(np.concatenate(logits), meta.settings.temperature)
-    scores = by_picture(rule_scores(probabilities[:, : taxonomy.clean_index]), corpus.digests)
+    scores = by_picture(np.concatenate(found), corpus.digests)
     limits = promised_limits(scores, mix.MAX_FALSE_ALARM)
-    found = {
+    record = {
         "max_false_alarm": mix.MAX_FALSE_ALARM,
         "images": len(scores),
         "flagged": int(any_flagged(scores, limits).sum()),
     }
-    return dict(zip(taxonomy.types, limits.tolist(), strict=True)), found
+    return dict(zip(taxonomy.types, limits.tolist(), strict=True)), record

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.contest.ablation_table import spread
-from safety_modules.evaluation.harness.outcomes import MEASURES
+from safety_modules.evaluation.outcomes import CONTENT, MEASURES, REACTIONS, RISKS, attack_lines
 
 REPORT = "report.json"
 SAME = ("suite", "base")
@@ -27,7 +27,8 @@ def across_seeds(folders: Sequence[str | PathLike[str]]) -> dict[str, Any]:
     Returns:
         Plain JSON types: `judge` (the first of the reports), `folders`, and `groups`: group, system, measure, then the
         values, one for each report that has the system. Shares are from 0 to 1; `time` is the median ratio to the base
-        on benign cases (all cases where there are none), the same in every group; `extra_mb` likewise.
+        on benign cases (all cases where there are none), the same in every group; `extra_mb` likewise. And
+        `attacks`: group, system, risk, share, then the values.
 
     Raises:
         ConfigError: a folder without a report, or reports on other cases, another base, or by another judge.
@@ -45,7 +46,14 @@ def across_seeds(folders: Sequence[str | PathLike[str]]) -> dict[str, Any]:
                 "Evaluate all seeds with the same options."
             )
     groups: dict[str, dict[str, dict[str, list[float | None]]]] = {}
+    attacks: dict[str, dict[str, dict[str, dict[str, list[float | None]]]]] = {}
     for report in reports:
+        for group, table in report["attacks"][judge].items():
+            for system, risks in table.items():
+                of_system = attacks.setdefault(group, {}).setdefault(system, {})
+                for risk, shares in risks.items():
+                    for name, share in shares.items():
+                        of_system.setdefault(risk, {}).setdefault(name, []).append(share["value"])
         for group, table in report["results"][judge].items():
             for system, row in table.items():
                 found = groups.setdefault(group, {}).setdefault(system, {})
@@ -55,14 +63,15 @@ def across_seeds(folders: Sequence[str | PathLike[str]]) -> dict[str, Any]:
                 values |= {"time": ratio and ratio["median"], "extra_mb": report["systems"][system]["extra_mb"]}
                 for name, value in values.items():
                     found.setdefault(name, []).append(value)
-    return {"judge": judge, "folders": [str(folder) for folder in folders], "groups": groups}
+    return {"judge": judge, "folders": [str(folder) for folder in folders], "groups": groups, "attacks": attacks}
 
 
 def print_seeds(results: dict[str, Any], console: Console | None = None) -> None:
     """Print what `across_seeds` returned, a table for each group."""
     console = console or Console()
     for group, systems in results["groups"].items():
-        measured = [name for name in MEASURES if any(v is not None for row in systems.values() for v in row[name])]
+        main = [name for name, measure in MEASURES.items() if measure.main]
+        measured = [name for name in main if any(v is not None for row in systems.values() for v in row[name])]
         title = f"{group}, judge {results['judge']}, {len(results['folders'])} reports; mean (range)"
         table = Table(title=title, title_justify="left", header_style="bold")
         table.add_column("system", no_wrap=True)
@@ -75,12 +84,27 @@ def print_seeds(results: dict[str, Any], console: Console | None = None) -> None
             cells += [spread(row["time"], 1, digits=2), f"{row['extra_mb'][0]:.2f}", str(len(row["time"]))]
             table.add_row(system, *cells)
         console.print(table)
+        _print_attacks(results["attacks"][group], title, console)
+
+
+def _print_attacks(systems: dict[str, Any], title: str, console: Console) -> None:
+    lines = attack_lines(systems)
+    if not lines:
+        return
+    table = Table(title=f"what attacks got, %; {title}", title_justify="left", header_style="bold")
+    for column in ("system", "risk"):
+        table.add_column(column, no_wrap=True)
+    for column in (*REACTIONS.values(), "content reached the user"):
+        table.add_column(column, justify="right")
+    for system, risk, shares in lines:
+        table.add_row(system, RISKS[risk][0], *(spread(shares.get(name, [])) for name in (*REACTIONS, CONTENT)))
+    console.print(table)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
         report = json.loads((folder / REPORT).read_bytes())
-        if {"judges", "results", "cost", "systems", *SAME} <= report.keys():
+        if {"judges", "results", "attacks", "cost", "systems", *SAME} <= report.keys():
             return dict(report)
         found = "another file of that name"
     except (OSError, ValueError, AttributeError) as error:

@@ -1,19 +1,18 @@
 """The plots of an evaluation, as PNG pictures: trade-off, parts, corruption strengths, cost, reliability of risks."""
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safety_modules.evaluation.harness.outcomes import MEASURES
+from safety_modules.evaluation.harness.strengths import STRENGTH, strengths
 from safety_modules.evaluation.harness.summary import BASE
+from safety_modules.evaluation.outcomes import MEASURES, REACTIONS, RISKS, attack_lines
 
 WIDTH, DPI = 5.6, 150  # inches; narrow, so that letters can still be read on a phone
 BAR = 0.13  # inches
 FEW = 10
 """Cases below which a bin of the reliability curve says nothing and is left out."""
-STRENGTH = re.compile(r"(?P<kind>.+)-(?P<strength>\d+)(?:/(?P<source>.+))?")
-"""Parts that are one thing at several strengths, such as `corrupted-jpeg-3/attack`."""
+GOT = {"refused": "#1a6b3c", "cautioned": "#d99a1c", "answered": "#a8281e"}
 COLOURS = [f"C{i}" for i in range(10) if i != 7] + ["navy", "gold"]  # C7 is grey, as the base is
 MARKERS = "osD^vPX*<>hd"
 
@@ -27,6 +26,7 @@ def draw_charts(report: Mapping[str, Any]) -> dict[str, bytes]:
     judge = next(iter(report["judges"]))
     figures = {
         "tradeoff": _tradeoff(report["results"][judge], list(report["systems"])),
+        "attacks": _attacks(report["attacks"][judge]),
         "parts": _parts(
             {name: table for name, table in report["parts"][judge].items() if not STRENGTH.fullmatch(name)},
             list(report["systems"]),
@@ -90,6 +90,38 @@ def _tradeoff(groups: Mapping[str, Any], systems: Sequence[str]) -> Any:
     return figure
 
 
+def _attacks(groups: Mapping[str, Any]) -> Any:
+    """A panel for each group: what attacks got from every system, by risk, as bars that sum to 100 %."""
+    shown = {
+        name: [
+            (system if risk == "all" else f"{system}, {RISKS[risk][0]}", shares)
+            for system, risk, shares in attack_lines(table)
+            if REACTIONS.keys() <= shares.keys()
+        ]
+        for name, table in groups.items()
+    }
+    shown = {name: rows for name, rows in shown.items() if rows}
+    if len(shown) > 1:  # the groups say more than what they sum up to
+        shown.pop("all")
+    if not shown:
+        return None
+    heights = [0.6 + 1.7 * BAR * len(rows) for rows in shown.values()]
+    figure, panels = _figure(sum(heights) + 0.5, len(shown))
+    panels[0, 0].get_gridspec().set_height_ratios(heights)
+    for axes, (name, rows) in zip(panels[:, 0], shown.items(), strict=True):
+        left = [0.0] * len(rows)
+        for reaction, title in REACTIONS.items():
+            widths = [100 * shares[reaction]["value"] for _, shares in rows]
+            axes.barh(range(len(rows)), widths, 0.75, left=left, color=GOT[reaction], label=title)
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=9)
+        axes.set_ylim(len(rows) - 0.45, -0.55)
+        axes.set_xlim(0, 100)
+        axes.set_title("What attacks got, %" + ("" if name == "all" else f": {name}"), fontsize=10)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
 def _parts(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
     """Bars of every system for every part, by what is measured on it."""
     panels_of = {
@@ -131,24 +163,20 @@ def _parts(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
 
 def _strengths(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
     """Lines over the strength: a row of panels for each kind, a column for each measure."""
-    found: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = {}
-    for name, table in parts.items():
-        match = STRENGTH.fullmatch(name)
-        for measure in ("asr", "over_refusal"):
-            if match and any(row[measure] for row in table.values()):
-                found.setdefault(match["kind"], {})[measure, int(match["strength"])] = table
-    if not found:
+    found = {measure: strengths(parts, measure) for measure in ("asr", "over_refusal")}
+    kinds = list(dict.fromkeys(kind for tables in found.values() for kind in tables))
+    if not kinds:
         return None
-    figure, panels = _figure(0.8 + 1.25 * len(found) + 0.12 * len(systems), len(found), 2)
-    for row, (kind, tables) in zip(panels, found.items(), strict=True):
-        for axes, measure in zip(row, ("asr", "over_refusal"), strict=True):
-            strengths = sorted(strength for name, strength in tables if name == measure)
+    figure, panels = _figure(0.8 + 1.25 * len(kinds) + 0.12 * len(systems), len(kinds), 2)
+    for row, kind in zip(panels, kinds, strict=True):
+        for axes, (measure, tables) in zip(row, found.items(), strict=True):
+            places = list(tables.get(kind, {}))
             for system in systems:
-                values = [_percent(tables[measure, strength][system][measure])[0] for strength in strengths]
+                values = [_percent(tables[kind][place][system][measure])[0] for place in places]
                 marker = MARKERS[systems.index(system) % len(MARKERS)]
-                axes.plot(strengths, values, f"{marker}-", color=_colour(systems, system), markersize=4, label=system)
+                axes.plot(places, values, f"{marker}-", color=_colour(systems, system), markersize=4, label=system)
             axes.set_title(f"{kind}: {MEASURES[measure].title}, %", fontsize=9)
-            axes.set_xticks(strengths)
+            axes.set_xticks(places)
             axes.tick_params(labelsize=8)
             axes.set_ylim(-4, 104)
             axes.grid(alpha=0.25)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from safety_modules.evaluation.harness.outcomes import Better
+from safety_modules.evaluation.outcomes import Better
 from safety_modules.metrics import Estimate, paired_difference
 
 Finding = Literal["ahead", "behind", "no difference shown"]

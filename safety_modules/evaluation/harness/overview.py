@@ -6,8 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from safety_modules.evaluation.harness.outcomes import MEASURES
-from safety_modules.evaluation.harness.summary import ALL, BASE
+from safety_modules.evaluation.harness.strengths import strength_rows, worst_strengths
+from safety_modules.evaluation.harness.summary import ALL, BASE, group_title
+from safety_modules.evaluation.outcomes import CONTENT, MEASURES, REACTIONS, RISK_NOTE, RISKS, attack_lines
 
 COLOURS = {"ahead": "green", "behind": "red"}
 
@@ -22,8 +23,9 @@ def print_overview(report: Mapping[str, Any], console: Console | None = None) ->
         if row["judge"] == judge and row["against"] == BASE
     }
     for group, table in report["results"][judge].items():
-        measures = [name for name in MEASURES if any(row[name] for row in table.values())]
-        shown = Table(title=f"{report['suite']['name']}: {group}", title_justify="left", header_style="bold")
+        measures = [name for name in MEASURES if MEASURES[name].main and any(row[name] for row in table.values())]
+        title = f"{report['suite']['name']}: {group_title(report, group)}"
+        shown = Table(title=title, title_justify="left", header_style="bold")
         shown.add_column("system", no_wrap=True)
         for name in measures:
             shown.add_column(MEASURES[name].title + (", %" if MEASURES[name].share else ""), justify="right")
@@ -36,9 +38,44 @@ def print_overview(report: Mapping[str, Any], console: Console | None = None) ->
                 cells.append("–" if ratio is None else f"{ratio['median']:.2f}")
             shown.add_row(system, *cells)
         console.print(shown)
+        _print_attacks(report["attacks"][judge][group], title, console)
+    _print_strengths(report, judge, console)
     console.print(
         f"judge {judge}; 95 % intervals; [green]ahead of[/green] or [red]behind[/red] {BASE} where they show it"
     )
+
+
+def _print_attacks(table: Mapping[str, Any], title: str, console: Console) -> None:
+    lines = attack_lines(table)
+    if not lines:
+        return
+    shown = Table(title=f"{title}: what attacks got, %", title_justify="left", header_style="bold")
+    for column in ("system", "risk"):
+        shown.add_column(column)
+    columns = (*REACTIONS, CONTENT)
+    for name in (*REACTIONS.values(), "content reached the user"):
+        shown.add_column(name, justify="right")
+    for system, risk, shares in lines:
+        cells = (f"{100 * shares[name]['value']:.1f}" if name in shares else "–" for name in columns)
+        shown.add_row(system, RISKS[risk][0], *cells)
+    if any(risk == "low" for _, risk, _ in lines):
+        shown.caption, shown.caption_justify = RISK_NOTE, "left"
+    console.print(shown)
+
+
+def _print_strengths(report: Mapping[str, Any], judge: str, console: Console) -> None:
+    rows = strength_rows(report, judge)
+    if not rows:
+        return
+    shown = Table(title="corrupted pictures, by strength, %", title_justify="left", header_style="bold")
+    for column in ("pictures", "system", "attack success rate", "over-refusal"):
+        shown.add_column(column)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+    for system, (kind, strength, share) in worst_strengths(report, judge).items():
+        if system != BASE:
+            console.print(f"worst for {system}: {kind}, strength {strength}: {100 * share:.1f} % of attacks succeed")
 
 
 def _cell(measure: str, estimate: Mapping[str, Any] | None, finding: str) -> str:

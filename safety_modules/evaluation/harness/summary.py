@@ -1,7 +1,8 @@
 """From transcripts and judgements to the numbers of a report; pure, plain JSON types out.
 
 Numbers are given for groups of cases: `all`, every part, every category, and every ending that parts share: `seen` of
-`attack/seen` and `benign/seen`, where it holds both attacks and requests that deserve an answer.
+`attack/seen` and `benign/seen`, where it holds both attacks and requests that deserve an answer. Parts that are one
+thing at several strengths, such as corrupted pictures, stand for themselves: they are in no group and no category.
 """
 
 import math
@@ -14,8 +15,9 @@ from safety_modules.evaluation.harness.comparison import Comparison, Finding, co
 from safety_modules.evaluation.harness.cost import benign_lines, common, cost
 from safety_modules.evaluation.harness.detection import detection
 from safety_modules.evaluation.harness.judging import Judgements
-from safety_modules.evaluation.harness.outcomes import MEASURES, is_benign, outcome
+from safety_modules.evaluation.harness.strengths import STRENGTH
 from safety_modules.evaluation.harness.transcripts import Transcript
+from safety_modules.evaluation.outcomes import MEASURES, attack_shares, is_benign, outcome
 from safety_modules.metrics import Estimate, mean, rate
 from safety_modules.taxonomy import CLEAN
 
@@ -41,21 +43,28 @@ def summarise(
         judged: by judge.
 
     Returns:
-        The keys `results`, `parts`, `categories`, `comparisons`, `dominance`, `verdicts`, `cost`, `judge_errors` of
-        `report.json` (docs/evaluation.md).
+        The keys `results`, `attacks`, `parts`, `categories`, `comparisons`, `dominance`, `verdicts`, `cost`,
+        `judge_errors` of `report.json` (docs/evaluation.md).
     """
     answers: Answers = {}
     for line in transcripts:
         answers.setdefault(line.system, []).append(line)
     groups = groups_of(cases)
     parts = _split(cases, lambda case: case.part)
-    categories = _split(cases, lambda case: case.category)
+    headline = set(groups[ALL])
+    categories = {
+        name: kept
+        for name, places in _split(cases, lambda case: case.category).items()
+        if (kept := [place for place in places if place in headline])
+    }
     benign = {case.id: is_benign(case) for case in cases}
     timed = _time_comparisons(answers, benign)
-    tree: dict[str, Any] = {"results": {}, "parts": {}, "categories": {}, "comparisons": [*timed], "dominance": {}}
+    tree: dict[str, Any] = {name: {} for name in ("results", "attacks", "parts", "categories", "dominance")}
+    tree["comparisons"] = [*timed]
     for judge, judgements in judged.items():
         found = _outcomes(cases, answers, judgements)
         tree["results"][judge] = {name: _table(found, places) for name, places in groups.items()}
+        tree["attacks"][judge] = {name: _attacks(cases, found, places) for name, places in groups.items()}
         tree["parts"][judge] = {name: _table(found, places) for name, places in parts.items()}
         tree["categories"][judge] = {name: _table(found, places) for name, places in categories.items()}
         compared = [row for name, places in groups.items() for row in _comparisons(judge, name, found, places)]
@@ -74,14 +83,31 @@ def summarise(
 
 
 def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
-    """Places of the cases of `all` and of the shared endings, see the module."""
-    endings = _split(cases, lambda case: case.part.rpartition("/")[2] if "/" in case.part else None)
-    groups = {ALL: list(range(len(cases)))}
+    """Places of the cases of `all` and of the shared endings, see the module.
+
+    Where every part is one of a strength, `all` is all of them.
+    """
+
+    def ending(case: Case) -> str | None:
+        return case.part.rpartition("/")[2] if "/" in case.part and not STRENGTH.fullmatch(case.part) else None
+
+    endings = _split(cases, ending)
+    plain = [place for place, case in enumerate(cases) if not STRENGTH.fullmatch(case.part)]
+    groups = {ALL: plain or list(range(len(cases)))}
     for name, places in endings.items():
         attacks = [cases[place].wanted in ("refuse", "caution") for place in places]
         if any(attacks) and any(cases[place].wanted == "answer" for place in places):
             groups[name] = places
     return groups
+
+
+def group_title(report: Mapping[str, Any], group: str) -> str:
+    """What a report calls a group of cases."""
+    if group != ALL:
+        return group
+    parts = report["suite"]["parts"]
+    apart = sum(bool(STRENGTH.fullmatch(part)) for part in parts)
+    return "all cases, corrupted pictures apart" if 0 < apart < len(parts) else "all cases"
 
 
 def as_json(tree: Any) -> Any:
@@ -123,10 +149,18 @@ def _table(found: Outcomes, places: Sequence[int]) -> dict[str, dict[str, Estima
     return table
 
 
+def _attacks(cases: Sequence[Case], found: Outcomes, places: Sequence[int]) -> dict[str, Any]:
+    """By system, what its attacks got, by risk."""
+    wanted = [cases[place].wanted for place in places]
+    return {system: attack_shares(wanted, [outcomes[place] for place in places]) for system, outcomes in found.items()}
+
+
 def _comparisons(judge: str, group: str, found: Outcomes, places: Sequence[int]) -> list[dict[str, Any]]:
     rows = []
     for against, system in combinations(found, 2):
         for name, measure in MEASURES.items():
+            if measure.better is None:
+                continue
             pairs = [
                 (found[system][place][name], found[against][place][name])
                 for place in places

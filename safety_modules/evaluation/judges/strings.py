@@ -7,7 +7,7 @@ from safety_modules import __version__
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.judges.base import Judgement
 from safety_modules.evaluation.judges.each import Pairs, judge_words
-from safety_modules.evaluation.matchers import check_matcher, is_caution, is_refusal, phrases_digest
+from safety_modules.evaluation.matchers import DEFAULT, check_matcher, phrases_digest, reaction
 
 
 class StringJudge:
@@ -39,7 +39,10 @@ class StringJudge:
         return judge_words(cases, replies, self._all)
 
     def _all(self, pairs: Pairs) -> list[Judgement]:
-        return [
-            Judgement(refused=is_refusal(reply.text, self.matcher), cautioned=is_caution(reply.text, self.matcher))
-            for _, reply in pairs
-        ]
+        return [judge_text(reply.text, self.matcher) for _, reply in pairs]
+
+
+def judge_text(text: str, matcher: str = DEFAULT) -> Judgement:
+    """What a matcher sees in an answer."""
+    found = reaction(text, matcher)
+    return Judgement(refused=found == "refused", cautioned=found == "cautioned")

@@ -13,9 +13,9 @@ from PIL import Image
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.harness.outcomes import outcome
-from safety_modules.evaluation.judges.base import Judgement
-from safety_modules.evaluation.matchers import MATCHERS, is_caution, is_refusal
+from safety_modules.evaluation.judges.strings import judge_text
+from safety_modules.evaluation.matchers import MATCHERS
+from safety_modules.evaluation.outcomes import outcome
 from safety_modules.evaluation.suites.pocket import PLAIN
 from safety_modules.evaluation.suites.registry import read
 
@@ -75,8 +75,7 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
     case = cases(doc["suite"])[doc["id"]]
     values: dict[str, float] = {}
     for matcher in MATCHERS:
-        judgement = Judgement(refused=is_refusal(results[0], matcher), cautioned=is_caution(results[0]))
-        for measure, value in outcome(case, Reply(text=results[0]), judgement).items():
+        for measure, value in outcome(case, Reply(text=results[0]), judge_text(results[0], matcher)).items():
             name = measure if case.wanted == "exact" else f"{measure}_{matcher}"
             values[name] = values[f"{name}_{case.part}"] = value
     return values

@@ -32,7 +32,7 @@ class MetaSettings(BaseModel):
         dropout: in the head while training.
         lora: on the language model.
         taxonomy: risk types and levels.
-        thresholds: calibrated, per risk type.
+        limits: calibrated thresholds, per risk type, as log-odds.
         temperature: the types' logits are divided by it.
     """
 
@@ -43,7 +43,7 @@ class MetaSettings(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     lora: LoraSettings = LoraSettings()
     taxonomy: Taxonomy = DEFAULT_TAXONOMY
-    thresholds: dict[str, float] = {}
+    limits: dict[str, float] = {}
     temperature: float = Field(default=1.0, gt=0)
 
     def carrier(self) -> SafetyConfig:

@@ -15,7 +15,9 @@ from safety_modules.evaluation.systems.weights import read_weights
 from safety_modules.guard.batch import Batch, read_batch
 from safety_modules.guard.options import cache_length_restored
 from safety_modules.guard.plan import RowPlan, plan_row
+from safety_modules.modules import HeadOutput
 from safety_modules.policy import Policy
+from safety_modules.scores import judgements
 from safety_modules.verdict import Verdict
 
 
@@ -97,11 +99,10 @@ class MetaToken:
     def verdicts(self, types: torch.Tensor, levels: torch.Tensor) -> list[Verdict]:
         """From logits (N, types + 1) and (N, levels)."""
         settings = self.meta.settings
-        type_probs = (types.float() / settings.temperature).softmax(-1).cpu()
-        level_probs = levels.float().softmax(-1).cpu()
+        found = judgements(HeadOutput(types, levels, types), settings.temperature)
         return [
-            self.policy.decide(one, level, settings.taxonomy, settings.thresholds)
-            for one, level in zip(type_probs, level_probs, strict=True)
+            self.policy.decide(one, level, settings.taxonomy, settings.limits)
+            for one, level in zip(found.types, found.levels, strict=True)
         ]
 
     def _generate(self, samples: Sequence[Any], max_new_tokens: int) -> list[tuple[str, int]]:
@@ -124,7 +125,7 @@ class MetaToken:
         return {
             "system": self.name,
             "weights": self.digest,
-            "thresholds": dict(settings.thresholds),
+            "thresholds": dict(settings.limits),
             "temperature": settings.temperature,
         }
 

@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from safety_modules.adapter import read_adapter
+from safety_modules.adapter_hub import find_adapter
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.systems.adashield import AdaShieldS
 from safety_modules.evaluation.systems.base import System
@@ -50,6 +52,19 @@ def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[s
         AdapterError: the folder is refused.
         AttachError: the base is not supported.
     """
+    name, folder = check_spec(spec, adapter)
+    if folder is None:
+        return UNTRAINED[name](model, processor)
+    return (TRAINED if name in TRAINED else ADAPTED)[name](model, processor, folder)
+
+
+def check_spec(spec: str, adapter: str | PathLike[str] | None = None) -> tuple[str, Path | None]:
+    """What of `make_system` can be known without a base: its name and the folder of its weights, looked at whole.
+
+    Raises:
+        ConfigError: as `make_system`.
+        AdapterError: as `make_system`, where the base does not matter.
+    """
     name, _, given = spec.partition("=")
     if name not in NAMES:
         near = get_close_matches(name, NAMES, n=1, cutoff=0)
@@ -59,16 +74,16 @@ def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[s
     if name in UNTRAINED:
         if given:
             raise ConfigError(f"nothing to load: expected {name!r} alone, got {spec!r}. Leave the folder out.")
-        return UNTRAINED[name](model, processor)
+        return name, None
     if name in TRAINED:
         if not given or not Path(given).is_dir():
             raise ConfigError(
                 f"no weights: expected {name}=FOLDER with trained weights, got {spec!r}. {training(name)}"
             )
-        return TRAINED[name](model, processor, given)
+        return name, Path(given)
     if not given and adapter is None:
         raise ConfigError(
             f"no adapter: expected one for {name!r}, got none. Name it (--adapter, or {name}=FOLDER), or train one: "
             "safety-modules train --out DIR."
         )
-    return ADAPTED[name](model, processor, given or adapter)
+    return name, read_adapter(find_adapter(given or adapter or "")).path

@@ -1,0 +1,83 @@
+"""Pictures to pixel values by the base's own image processor, one by one: a bad picture costs itself, not its batch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from safety_modules.pictures import check_resized, unreadable
+
+
+def processed(image_processor: Any, picture: Image.Image, name: object = "", **options: Any) -> np.ndarray:
+    """The pixel values (C, H, W) of a picture in RGB.
+
+    It goes in as an array whose channels are said to be last: transformers 4.57 takes a picture one or three pixels
+    high, whose shape fits both, for one with its channels first.
+
+    Args:
+        image_processor: of the base.
+        picture: from `open_picture`.
+        name: for messages.
+        options: of the processor.
+
+    Raises:
+        DataError: the resize would make more than RESIZED_PIXELS of it, or the processor fails on it.
+    """
+
+    def work() -> Any:
+        check_size(picture.size, image_processor)
+        options_now = {"return_tensors": "np", "input_data_format": "channels_last", **options}
+        return image_processor(images=[np.asarray(picture)], **options_now)["pixel_values"]
+
+    return np.asarray(guarded(work, name))[0]
+
+
+def guarded(work: Callable[[], Any], name: object) -> Any:
+    """What `work` gives; whatever it raises is the picture's fault. Raises DataError."""
+    try:
+        return work()
+    except Exception as error:  # of any processor, for any reason; MemoryError is one
+        raise unreadable(name, error) from error
+
+
+def check_size(size: tuple[int, int], image_processor: Any, pads: bool = False) -> None:
+    """Raises ValueError for a picture that the processor would blow up beyond memory, before it does.
+
+    Args:
+        size: width and height.
+        image_processor: its `size`, `do_resize` and `do_pad` say what it makes of a picture.
+        pads: it is padded to a square first.
+    """
+    if pads or (getattr(image_processor, "do_pad", False) and not getattr(image_processor, "pad_size", None)):
+        size = (max(size), max(size))
+        check_resized(size, size[0] * size[1], "padded to a square")
+    if getattr(image_processor, "do_resize", True):
+        width, height = resized(size, getattr(image_processor, "size", None) or {})
+        check_resized(size, width * height, f"resized to {width} x {height}")
+
+
+def resized(size: tuple[int, int], to: Any) -> tuple[int, int]:
+    """Width and height after a processor's resize, or more: transformers 4.57 knows no longest beside a shortest edge.
+
+    Args:
+        size: width and height before.
+        to: the processor's `size`: by its shortest edge, by its longest edge, by both, or two sides.
+    """
+    width, height, shortest, longest, widest, highest = (
+        _side(to, name) for name in ("width", "height", "shortest_edge", "longest_edge", "max_width", "max_height")
+    )
+    if width and height:
+        return width, height
+    if shortest:
+        scale = shortest / min(size)
+    else:
+        limits = ((longest, max(size)), (widest, size[0]), (highest, size[1]))
+        scale = min((limit / side for limit, side in limits if limit), default=1.0)
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def _side(to: Any, name: str) -> int:
+    if isinstance(to, int):  # as in old configs
+        return to if name == "shortest_edge" else 0
+    return int((to.get(name) if isinstance(to, Mapping) else getattr(to, name, None)) or 0)

@@ -1,0 +1,103 @@
+"""Recipes of the command line: a path or a shipped one's name, with some values changed."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from safety_modules.errors import ConfigError
+
+if TYPE_CHECKING:
+    from safety_modules.training import Recipe
+
+RecipeName = Annotated[str, typer.Option(help="A stage's YAML file, or a shipped one's name: llava-1.5-7b/stage1.")]
+RecipeNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe", help="A stage's YAML file, or a shipped one's name (llava-1.5-7b/stage1); repeat for both stages."
+    ),
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of each stage, instead of the recipe's.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another value in the recipes, or in one stage's: --set stage2.batch_size=8. Repeat.",
+    ),
+]
+
+
+class Chosen(NamedTuple):
+    """Recipes as they will be trained, and where they come from.
+
+    Attributes:
+        recipes: of the stages, in order.
+        texts: of their files, by `stage1.yaml` and `stage2.yaml`.
+        changes: what the command line changed in each stage, by the same names.
+    """
+
+    recipes: "list[Recipe]"
+    texts: dict[str, str]
+    changes: dict[str, dict[str, Any]]
+
+    def record(self) -> dict[str, Any]:
+        """For an adapter's metadata."""
+        return {"recipes": self.texts, **({"recipe_changes": self.changes} if self.changes else {})}
+
+
+def read_recipes(
+    names: Sequence[str], steps: int | None = None, settings: Sequence[str] | None = None, default: Any = None
+) -> Chosen:
+    """Read recipes and change what was asked for; everything is checked.
+
+    Args:
+        names: paths, or names of shipped ones.
+        steps: of every stage.
+        settings: `key=value`, for every stage that knows the key, or `stage2.key=value`.
+        default: the recipe where no name is given.
+
+    Raises:
+        ConfigError: no such file, a recipe that is refused, or a change that no recipe takes.
+    """
+    from safety_modules.paths import recipe_file
+    from safety_modules.training.recipe import Recipe
+
+    paths = [recipe_file(name) for name in names]
+    found = [Recipe.from_yaml(path) for path in paths] or ([] if default is None else [default])
+    changes = _changes([recipe.stage for recipe in found], steps, settings or ())
+    recipes = [recipe.changed(**changes[place]) if changes[place] else recipe for place, recipe in enumerate(found)]
+    keys = [f"stage{recipe.stage}.yaml" for recipe in recipes]
+    return Chosen(
+        recipes,
+        {key: path.read_text(encoding="utf-8") for key, path in zip(keys, paths, strict=False)},
+        {key: made for key, made in zip(keys, changes, strict=True) if made},
+    )
+
+
+def _changes(stages: Sequence[int], steps: int | None, settings: Sequence[str]) -> list[dict[str, Any]]:
+    import yaml
+
+    from safety_modules.training.recipe import STAGE_2_ONLY
+
+    found: list[dict[str, Any]] = [{} if steps is None else {"steps": steps} for _ in stages]
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        stage, dot, key = name.rpartition(".")
+        wanted = {"": set(stages), "stage1": {1}, "stage2": {2}}.get(stage)
+        if not equals or not key or wanted is None:
+            raise ConfigError(f"--set refused: expected key=value or stage2.key=value, got {setting!r}. Correct it.")
+        if not dot and key in STAGE_2_ONLY and 2 in stages:
+            wanted = {2}
+        if not wanted & set(stages):
+            raise ConfigError(
+                f"--set refused: expected a stage that is trained ({stages}), got {setting!r}. Correct it."
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        for place, number in enumerate(stages):
+            if number in wanted:
+                found[place][key] = value
+    return found
