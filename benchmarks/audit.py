@@ -45,6 +45,7 @@ def make_base(folder: Path, layers: int, side: int) -> None:
     processor = fit_processor(config)
     model = LlavaForConditionalGeneration(config).eval()
     safety = attach_safety(model, processor, config=SafetyConfig(lora=None))
+    safety.trained = True  # what it says does not matter here
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, 15.0)  # as in most audits, next to none is flagged
     safety.save_pretrained(folder / "adapter")
     safety.detach()

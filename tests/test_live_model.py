@@ -121,6 +121,23 @@ def test_an_inner_model_that_cannot_be_guarded_is_refused_by_name_and_left_as_it
     assert state() == before
 
 
+def test_a_tower_that_is_spread_over_processes_is_refused_by_name(model, processor, state):
+    from torch import distributed
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import distribute_tensor
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh, embeddings = DeviceMesh("cpu", [0]), model.model.vision_tower.get_input_embeddings()
+        embeddings.weight = torch.nn.Parameter(distribute_tensor(embeddings.weight.detach(), mesh))
+        before = state()
+        with pytest.raises(AttachError, match=r"expected .*weight whole, got a part of it .* Attach before sharding"):
+            attach_safety(model, processor)
+        assert state() == before
+    finally:
+        distributed.destroy_process_group()
+
+
 def test_a_compiled_tower_and_projector_are_guarded_and_left_compiled(model, processor, tiny_base, ask):
     inputs = ask(("what is this?", [1]))
     for name in ("vision_tower", "multi_modal_projector"):

@@ -178,6 +178,11 @@ def _summed(module: nn.Module, rows: int | None = None) -> Iterator[tuple[str, b
                 f"base has no fingerprint: expected {name} in memory or offloaded by accelerate, got a tensor "
                 "without values. Load the base's weights first."
             )
+        if hasattr(tensor, "placements"):
+            raise AttachError(
+                f"base has no fingerprint: expected {name} whole, got a part of it (spread over processes). Attach "
+                "before sharding; training/accelerate/fsdp.yaml spreads what may be."
+            )
         whole = tensor[:rows] if tensor.ndim > 1 else tensor
         table = _rounded(whole).reshape(len(whole) if whole.ndim > 1 else 1, -1)  # (rows, columns)
         short = -table.shape[1] % 4
