@@ -24,7 +24,7 @@ WALKS = ("README.md", "fine-tuning.md")
 OURS = [(name, command) for name, text in PAGES.items() for command in commands(text)]
 ABSENT = re.compile(r"llava-1\.5-(7|13)b-hf|llava-hf/|hf://|owner/name")
 """A model or data set that is not on this disk."""
-MISSING = re.compile(r"no base model: expected a folder with config\.json|hf download|not found|no data: expected")
+MISSING = re.compile(r"no base model: expected a folder with config\.json|hf download|Couldn't reach .* on the Hub")
 DRIVER = Path(__file__).with_name("wheel_driver.py")
 
 LIMITS: dict[str, dict[str, str | None]] = {
@@ -46,7 +46,7 @@ def limited(words: list[str]) -> list[str]:
     """The words with the limits of their command, in place of the same options."""
     if "--remove-type" in words or "--merge" in words:
         return words
-    name = " ".join(words[:2]) if " ".join(words[:2]) in LIMITS else words[0]
+    name = words[0] if words[1].startswith("-") or words[0] != "evaluate" else " ".join(words[:2])
     limits = LIMITS.get(name, {})
     kept, skip = [], False
     for word in words:
@@ -108,10 +108,15 @@ def test_the_commands_of_a_page_run_from_an_installed_wheel(
     for kind, body in blocks(PAGES[page]):
         if kind == "python":
             tasks += [{"python": body}] if page in WALKS else []
+        elif re.match(r"(cat|cp)\b", body):
+            tasks.append({"shell": body})
         elif re.match(r"(accelerate|safety-modules)\b", body):
             tasks.append({"words": limited(words_of(body)), "command": body})
     if not any("words" in task for task in tasks):
         pytest.skip("no command of ours")
+    files = re.findall(r"^`([\w.]+)`:\n\n```\w*\n(.*?)```", PAGES[page], re.DOTALL | re.MULTILINE)
+    if files:
+        tasks.insert(0, {"files": files})
     monkeypatch.setenv("PYTHONPATH", str(installed))
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
@@ -122,6 +127,7 @@ def test_the_commands_of_a_page_run_from_an_installed_wheel(
         timeout=3000,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    tasks = [task for task in tasks if "files" not in task]
     results = json.loads((tmp_path / "results.json").read_text())
     assert Path(results["package"]).is_relative_to(installed)
     wrong = []
@@ -130,5 +136,5 @@ def test_the_commands_of_a_page_run_from_an_installed_wheel(
             if not MISSING.search(told["error"]):
                 wrong.append(f"{task['command']}\n  expected to miss the model, got: {told['error'][-1500:]}")
         elif not told["ok"]:
-            wrong.append(f"{task.get('command', task.get('python'))}\n  {told['error'][-1500:]}")
+            wrong.append(f"{[*task.values()][-1]}\n  {told['error'][-1500:]}")
     assert not wrong, "\n\n".join(wrong)

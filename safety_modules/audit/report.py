@@ -17,7 +17,7 @@ from safety_modules.audit.summary import SPAN
 from safety_modules.pages import environment
 
 REPORT = "report.html"
-SCRIPTS = ("state.js", "marks.js", "view.js", "card.js", "page.js")
+SCRIPTS = ("enlarge.js", "state.js", "marks.js", "view.js", "card.js", "page.js")
 """Parts of the page's own script, in this order."""
 LISTED = 500
 """Unreadable rows, and labels in doubt, that are listed in the page."""

@@ -21,7 +21,7 @@ from safety_modules.cli.reading import (
     Streaming,
     load_records,
 )
-from safety_modules.cli.recipes import RecipeNames, Set, Steps, read_recipes
+from safety_modules.cli.recipes import RecipeNames, Set, Steps, read_recipes, without_text
 from safety_modules.errors import ConfigError
 
 POCKET_RECIPES = ("llava-pocket/stage1", "llava-pocket/stage2")
@@ -117,6 +117,8 @@ def train(
         records = GoodRecords(mix.training_records())
     else:
         records = load_records(data, options, safety, cache=features, left_out=left_out)
+        if recipe is None:
+            chosen = without_text(chosen, records.records)
     held_out = load_records(validation, held_out_options, safety, cache=features) if validation else None
     train_safety(safety, records, chosen.recipes, held_out, runs, cache_dir=features, tensorboard=tensorboard)
     if processes.rank() > 0:

@@ -40,7 +40,7 @@ function pictureButton(i, data) {
 
 function reveal(button, shown, i) {
   button.setAttribute("aria-pressed", String(shown));
-  button.setAttribute("aria-label", `Picture of row ${index.row[i]}, ${shown ? "shown: blur it" : "blurred: reveal it"}`);
+  button.setAttribute("aria-label", `Picture of row ${index.row[i]}, ${shown ? "shown: enlarge it" : "blurred: reveal it"}`);
 }
 
 function talk(i, data) {

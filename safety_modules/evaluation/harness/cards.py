@@ -13,7 +13,8 @@ from safety_modules.evaluation.harness.transcripts import Transcript
 from safety_modules.evaluation.outcomes import REACTIONS, outcome
 
 SHOWN_CASES = 12
-THUMBNAIL = 168
+LARGEST = 1024
+"""Longest side of a picture in the page, in pixels: what a click on it shows."""
 
 
 def cards(cases: Sequence[Case], transcripts: Sequence[Transcript], judgements: Judgements) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def _label(case: Case, line: Transcript, judgement: Any) -> tuple[str, str]:
 
 def _data_uri(image: Image.Image) -> str:
     picture = image.copy()
-    picture.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL), Image.Resampling.LANCZOS)
+    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
