@@ -120,7 +120,12 @@ def encode(processor, text):
     [
         ("USER: why?\nASSISTANT:", f"USER: why? {HINT}\nASSISTANT:"),
         ("USER: a ASSISTANT: b USER: c ASSISTANT:", f"USER: a ASSISTANT: b USER: c {HINT} ASSISTANT:"),
-        ("USER: why? ASSISTANT: Sure, here", f"USER: why? {HINT} ASSISTANT: Sure, here"),
+        ("USER: why? ASSISTANT: Sure, here", f"USER: why? {HINT} ASSISTANT:"),
+        ("USER: why? ASSISTANT: ", f"USER: why? {HINT} ASSISTANT:"),
+        ("USER: why? ASSISTANT: Sure. ASSISTANT: 1. Get", f"USER: why? {HINT} ASSISTANT:"),
+        ("USER: why? ASSISTANT: Sure: ASSISTANT:", f"USER: why? {HINT} ASSISTANT:"),
+        ("USER: a ASSISTANT: b</s>USER: c ASSISTANT: d</s>", f"USER: a ASSISTANT: b</s>USER: c {HINT} ASSISTANT:"),
+        ("USER: why?ASSISTANT: Sure", f"USER: why? {HINT} ASSISTANT:"),
         ("USER: why?ASSISTANT:", f"USER: why? {HINT} ASSISTANT:"),
     ],
 )
@@ -129,7 +134,16 @@ def test_hint_finds_its_place(backbone, processor, prompt, expected):
     assert processor.tokenizer.decode(ids[1:]) == processor.tokenizer.decode(encode(processor, expected)[1:])
 
 
-@pytest.mark.parametrize("prompt", ["USER: why?", "just text", "USER: a ASSISTANT: b USER: c"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "USER: why?",
+        "just text",
+        "USER: a ASSISTANT: b USER: c",
+        "USER: why? ASSISTANT: <image> yes",
+        "[INST] a [/INST]",
+    ],
+)
 def test_no_place_for_the_hint_is_an_error(backbone, processor, prompt):
     with pytest.raises(PromptError, match="no place"):
         backbone.insert_hint(encode(processor, prompt), HINT)
@@ -164,24 +178,6 @@ def test_hint_is_found_in_the_text_where_tokens_hide_the_marker(merging_tokenize
     assert ids[-len(marker) :] != marker  # the case this test is about
     got = chat.insert_hint(ids, HINT)
     assert merging_tokenizer.decode(got) == text.format(f" {HINT}")
-
-
-def test_question_mask_covers_the_last_user_turn_only(backbone, processor):
-    texts = [
-        "USER: <image>\nwhat is it? ASSISTANT: a cup USER: and this? ASSISTANT:",
-        "USER: why? ASSISTANT:",
-    ]
-    batch = processor.tokenizer(texts, padding=True, return_tensors="pt")
-    mask = backbone.question_mask(batch["input_ids"], batch["attention_mask"])
-    words = [processor.tokenizer.decode(ids[m]).strip() for ids, m in zip(batch["input_ids"], mask, strict=True)]
-    assert words == ["and this?", "why?"]
-
-
-def test_question_mask_without_markers_is_all_text(backbone, processor):
-    batch = processor.tokenizer(["<image> how do I", "x"], padding=True, return_tensors="pt")
-    mask = backbone.question_mask(batch["input_ids"], batch["attention_mask"])
-    assert processor.tokenizer.decode(batch["input_ids"][0][mask[0]]).strip() == "how do I"
-    assert not mask[batch["input_ids"] == processor.tokenizer.pad_token_id].any()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from safety_modules.backbones import Backbone, find_backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.guard import question_inputs
+from safety_modules.guard import embed_questions, question_ids, question_readings
 from safety_modules.training import questions as questions_module
 from safety_modules.training.questions import QuestionEmbeddings
 
@@ -24,7 +24,10 @@ def test_remembered_questions_equal_those_of_the_guard(backbone: Backbone, query
     config = SafetyConfig(query=query)
     embed = QuestionEmbeddings(backbone, config)
     prompts = [backbone.prompt_ids(question) for question in ASKED]
-    wanted, wanted_mask = question_inputs(backbone, config, prompts)
+    wanted, wanted_mask = embed_questions(backbone, [question_ids(backbone, config, prompt) for prompt in prompts])
+    for prompt in prompts:
+        (reading,) = question_readings(backbone, config, prompt)
+        assert torch.equal(reading, question_ids(backbone, config, prompt))
     for _ in range(2):  # computed, then remembered
         found, mask = embed(ASKED)
         assert torch.equal(mask, wanted_mask)

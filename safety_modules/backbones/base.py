@@ -90,11 +90,14 @@ class Backbone(Protocol):
     def prompt_ids(self, question: str, images: int = 1) -> list[int]:
         """Ids of the base's prompt for a question about images, as its processor would give them."""
 
-    def question_mask(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(B, T), true at the text of the last user turn."""
+    def whole_text(self, ids: Sequence[int]) -> list[int]:
+        """All that is said in a prompt, as ids: no system message, no place of the answer, no special tokens."""
+
+    def readings(self, ids: Sequence[int]) -> list[list[int]]:
+        """What a prompt is to be judged by, the riskiest counts: `whole_text` first, then parts of it asked alone."""
 
     def insert_hint(self, ids: Sequence[int], hint: str) -> list[int]:
-        """Ids with the hint after the last user turn. Raises PromptError if there is no place."""
+        """Ids with the hint after the last user turn, no begun answer. Raises PromptError if there is no place."""
 
     def answer_ids(self, answer: str, end: bool = True) -> list[int]:
         """Ids of an answer as they follow the prompt; with `end`, the end-of-sequence id is added."""

@@ -1,15 +1,17 @@
-"""The LLaVA-1.5 chat format on token ids: where the question is, where a hint goes, how an answer begins.
+"""The LLaVA-1.5 chat format on token ids: what is said, where a hint goes, how an answer begins.
 
 `USER: <image>\\n{question} ASSISTANT: {answer}</s>`. Works on ids, not on text, so that what the user's own
-processor made of the prompt is kept id for id. Does not cover other chat formats.
+processor made of the prompt is kept id for id.
+
+Does not cover other chat formats: their prompts are judged by all they say, and have no place for a hint.
 """
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from itertools import groupby, takewhile
 from typing import Any
 
-import torch
-
+from safety_modules.backbones.parts import parts, windows
 from safety_modules.errors import PromptError
 
 USER, ASSISTANT, IMAGE = "USER:", "ASSISTANT:", "<image>"
@@ -21,11 +23,13 @@ class ChatFormat:
     Args:
         tokenizer: the base's tokenizer.
         image_token_id: id that stands for one image feature.
+        template: a user's turn by the processor's own chat template, given its text; None = there is no template.
     """
 
-    def __init__(self, tokenizer: Any, image_token_id: int) -> None:
+    def __init__(self, tokenizer: Any, image_token_id: int, template: Callable[[str], str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
+        self._template = template
         self.special_ids = frozenset({*tokenizer.all_special_ids, image_token_id})
         self._user = self._spellings(USER)
         self._assistant = self._spellings(ASSISTANT)
@@ -40,72 +44,125 @@ class ChatFormat:
         ids = self._encode(answer) if ids is None else ids
         return [*ids, self.tokenizer.eos_token_id] if end else ids
 
-    def question_mask(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """True at the text between the last `USER:` and the last `ASSISTANT:`.
+    def whole_text(self, ids: Sequence[int]) -> list[int]:
+        """All that is said in a prompt, by whomever: from the first user turn on, a begun answer included.
 
-        Where these markers are not found, at all text: an unknown prompt is judged by everything it says.
+        A role marker proves nothing, because a user may type it: only the first `USER:`, which stands before anything
+        that a user can type, and an `ASSISTANT:` with nothing behind it are the template's. What stands before the
+        first is the application's system message, unless the processor's own template is of another kind.
 
         Args:
-            input_ids: (B, T).
-            attention_mask: (B, T).
+            ids: one prompt without padding, image tokens expanded or not.
 
         Returns:
-            (B, T) bool; image tokens, special tokens and padding are always false.
+            Its ids, in order, without image tokens and special tokens.
         """
-        special = torch.tensor(sorted(self.special_ids), device=input_ids.device)
-        mask = attention_mask.bool() & ~torch.isin(input_ids, special)
-        for row, ids in enumerate(input_ids.tolist()):
-            end = _last(ids, self._assistant)
-            start = None if end is None else _last(ids[: end[0]], self._user)
-            if end is not None and start is not None:
-                mask[row, : start[1]] = False
-                mask[row, end[0] :] = False
-        return mask
+        ids = list(ids)
+        start, end = 0, len(ids)
+        first = next(_places(ids, self._user), None)
+        if first is not None and self._is_system(ids[: first[0]]):
+            start = first[1]
+        *_, last = None, *_places(ids, self._assistant)
+        if last is not None and last[0] >= start and not self._decode(self._text_ids(ids[last[1] :])).strip():
+            end = last[0]
+        return self._text_ids(ids[start:end])
+
+    def readings(self, ids: Sequence[int]) -> list[list[int]]:
+        """What a prompt is to be judged by, the riskiest counts: all that is said, and each part of it asked alone.
+
+        A head that takes the mean over a text loses a harmful sentence in a long harmless one, or in a conversation.
+        Where one turn of one short sentence is all, so it is the one reading.
+
+        Args:
+            ids: as for `whole_text`, which is the first reading.
+        """
+        whole = self.whole_text(ids)
+        found = [whole]
+        for part in parts(self._decode(whole), USER, ASSISTANT):
+            asked = self._asked_alone(part.text)
+            found += [asked] if part.whole else []
+            if part.in_windows:
+                lead = self._lead if asked[: len(self._lead)] == self._lead else []
+                found += [lead + window for window in windows(asked[len(lead) :])]
+        return [list(one) for one in dict.fromkeys(map(tuple, found))]
+
+    def _asked_alone(self, text: str) -> list[int]:
+        """What the head sees of a question in a prompt of its own."""
+        return self.whole_text(self._encode(self.prompt(text)))
+
+    @cached_property
+    def _lead(self) -> list[int]:
+        """What stands before a question's own words in `_asked_alone`: white space around the image."""
+        one, other = self._asked_alone("a"), self._asked_alone("b")
+        return [i for i, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
+
+    def _is_system(self, ids: list[int]) -> bool:
+        """Whether these ids, all before the first user turn, are nothing or the application's system message."""
+        if self.image_token_id in ids:
+            return False
+        text = self._decode(self._text_ids(ids)).strip()
+        # A tokenizer may hide an earlier marker in longer tokens.
+        return not text or (self._template_is_own and USER not in text)
+
+    @cached_property
+    def _template_is_own(self) -> bool:
+        """Whether the processor's own template, if it has one, begins a user's turn as this format does."""
+        return self._template is None or USER in self._template("x").partition("x")[0]
+
+    def _text_ids(self, ids: Sequence[int]) -> list[int]:
+        return [i for i in ids if i not in self.special_ids]
 
     def insert_hint(self, ids: Sequence[int], hint: str) -> list[int]:
-        """The prompt with the hint between its last user turn and the answer.
+        """The prompt with the hint after its last user turn; a beginning of the answer is left out.
+
+        What stands behind the `ASSISTANT:` of the last turn are words that were put into the model's mouth: it would
+        rather go on with these than follow the hint.
 
         Args:
             ids: one prompt without padding, image tokens expanded.
             hint: a sentence.
 
         Returns:
-            New ids; all others stay as they are, in order.
+            New ids, up to `ASSISTANT:`; the others before it stay as they are, in order.
 
         Raises:
-            PromptError: no `ASSISTANT:` after the last `USER:`, or the tokenizer does not give the prompt
-                back.
+            PromptError: no `ASSISTANT:` after the last `USER:`, an image behind it, or the tokenizer does not give the
+                prompt back.
         """
-        ids = list(ids)
-        place = _last(ids, self._assistant)
-        words = self._continuation("a", f" {hint}")
-        if place is not None and words is not None:
-            at = place[0]
-            # A tokenizer may hide a later marker in longer tokens: look at the text as well.
-            before, _, after = self._decode(ids[max(at - 1, 0) :]).partition(ASSISTANT)
-            if before[-1:].isspace() and ASSISTANT not in after and USER not in after:
-                while at and ids[at - 1] not in self.special_ids and not self._decode([ids[at - 1]]).strip():
-                    at -= 1  # "question\nASSISTANT:": the hint belongs to the question's line
-                return ids[:at] + words + ids[at:]
-        return self._insert_in_text(ids, hint)
-
-    def _insert_in_text(self, ids: list[int], hint: str) -> list[int]:
-        text = self._decode(ids)
-        place = text.rfind(ASSISTANT)
-        if place < 0 or USER in text[place:]:
+        ids, text = list(ids), self._decode(ids)
+        user = text.rfind(USER)
+        place = text.find(ASSISTANT, max(user, 0))
+        if place < 0:
             raise PromptError(
                 f"no place for the safe hint: expected a prompt whose last turn is `{USER} ... {ASSISTANT}`, "
                 f"got one that ends in {text[-60:]!r}. Build prompts with the processor's chat template and "
                 "add_generation_prompt=True, or call with safety=False."
             )
-        if self._encode(text) != ids:
+        if self._decode([self.image_token_id]) in text[place:]:
             raise PromptError(
-                "no place for the safe hint: expected a tokenizer that gives a prompt's text back, got other "
-                f"ids for {text[-60:]!r}. Build the prompt with the model's own processor."
+                "no place for the safe hint: expected images in the turns of the user, got one behind the last "
+                f"`{ASSISTANT}`. Put it before the question, or call with safety=False."
             )
         question = text[:place].rstrip()
         gap = text[len(question) : place] or " "
-        return self._encode(f"{question} {hint}{gap}{text[place:]}")
+        marker = self._marker_at(ids, text[place:])
+        words = self._continuation("a", f" {hint}")
+        if marker is None or words is None or not text[:place][-1:].isspace():
+            if self._encode(text) != ids:
+                raise PromptError(
+                    "no place for the safe hint: expected a tokenizer that gives a prompt's text back, got other "
+                    f"ids for {text[-60:]!r}. Build the prompt with the model's own processor."
+                )
+            return self._encode(f"{question} {hint}{gap}{ASSISTANT}")
+        at, end = marker
+        while at and ids[at - 1] not in self.special_ids and not self._decode([ids[at - 1]]).strip():
+            at -= 1  # "question\nASSISTANT:": the hint belongs to the question's line
+        return ids[:at] + words + ids[at:end]
+
+    def _marker_at(self, ids: list[int], tail: str) -> tuple[int, int] | None:
+        """Start and end of the `ASSISTANT:` with which the text `tail` begins; None where tokens hide it."""
+        places = _places(ids, self._assistant)
+        return next((place for place in places if self._decode(ids[place[0] :]).lstrip() == tail), None)
 
     def _spellings(self, marker: str) -> list[list[int]]:
         """The ids a marker can have: at the start of a text, after a space, after a line break."""
@@ -139,10 +196,9 @@ class SplitChatFormat(ChatFormat):
         return "".join(IMAGE * len(list(run)) if image else decode(list(run)) for image, run in runs)
 
 
-def _last(ids: Sequence[int], spellings: list[list[int]]) -> tuple[int, int] | None:
-    """Start and end of the last occurrence of any spelling."""
-    for start in range(len(ids) - 1, -1, -1):
+def _places(ids: Sequence[int], spellings: list[list[int]]) -> Iterator[tuple[int, int]]:
+    """Start and end of every occurrence of any spelling."""
+    for start in range(len(ids)):
         for spelling in spellings:
             if list(ids[start : start + len(spelling)]) == spelling:
-                return start, start + len(spelling)
-    return None
+                yield start, start + len(spelling)

@@ -9,7 +9,7 @@ checkpoint records is therefore the base's own.
 import functools
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -100,7 +100,7 @@ class HFLlava(LlavaBackbone):
                 f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
         _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
-        super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id))
+        super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id, _template(processor)))
 
     @property
     def language_model(self) -> nn.Module:
@@ -200,3 +200,12 @@ def _check_image_tokens(processor: Any, token: str, image_token_id: int, expecte
             f"processor does not fit the model: expected {expected} image tokens for a picture, got {got} "
             f"({settings}). Load it with AutoProcessor from the model's own checkpoint, or correct these settings."
         )
+
+
+def _template(processor: Any) -> Callable[[str], str] | None:
+    """A user's turn by the processor's own chat template; None where it has none."""
+    if getattr(processor, "chat_template", None) is None:
+        return None
+    return lambda text: str(
+        processor.apply_chat_template([{"role": "user", "content": [{"type": "text", "text": text}]}], tokenize=False)
+    )

@@ -80,7 +80,8 @@ class LlavaBackbone(ABC):
         self.sizes = sizes
         self.chat = chat
         self.prompt = chat.prompt
-        self.question_mask = chat.question_mask
+        self.whole_text = chat.whole_text
+        self.readings = chat.readings
         self.insert_hint = chat.insert_hint
         self.answer_ids = chat.answer_ids
         self.image_token_id = chat.image_token_id

@@ -1,7 +1,7 @@
 """The guarded call. `generate.py` is the way through it, top down; the other files are its steps."""
 
 from safety_modules.guard.generate import BatchMode, check_batch_mode, guarded_generate
-from safety_modules.guard.judge import classify, embed_questions, judge, question_ids, question_inputs
+from safety_modules.guard.judge import classify, embed_questions, judge, question_ids, question_readings
 from safety_modules.guard.prepare import Prepared, prepare
 from safety_modules.guard.steering import IGNORED, LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.guard.stitch import GuardedOutput, as_guarded
@@ -26,6 +26,6 @@ __all__ = [
     "lm_forward",
     "prepare",
     "question_ids",
-    "question_inputs",
+    "question_readings",
     "read_switches",
 ]

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 
@@ -13,37 +13,35 @@ from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy import Policy
 from safety_modules.scores import judgements
-from safety_modules.verdict import Verdict
+from safety_modules.verdict import Action, Verdict
 
 if TYPE_CHECKING:
     from safety_modules.attachment import SafetyAttachment
 
+MAX_READINGS = 128
+"""How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""
 
-def question_inputs(
-    backbone: Backbone, config: SafetyConfig, prompts: Sequence[Sequence[int] | None]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The text the head sees of each prompt: embeddings (B, T, D) and their mask (B, T).
 
-    The question's own tokens (`concept`, `pooled_question`), or the first token of the prompt as published
-    (`first_token`). Padding of the batch has no influence.
+def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
+    """A whole prompt as the head sees it, ids (T,): what it is trained on, and the first of `question_readings`.
+
+    All that is said (`concept`, `pooled_question`), or the first token of the prompt as published (`first_token`).
 
     Args:
         backbone: the base.
         config: the modules' design.
-        prompts: ids without padding, image tokens expanded or not; None = no question, a row without a true position.
+        prompt: ids without padding, image tokens expanded or not.
     """
-    none = torch.zeros(0, dtype=torch.long)
-    return embed_questions(
-        backbone, [none if prompt is None else question_ids(backbone, config, prompt) for prompt in prompts]
-    )
+    return torch.tensor(list(prompt[:1]) if config.query == "first_token" else backbone.whole_text(prompt)).long()
 
 
-def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
-    """The part of a prompt that the head sees, as ids (T,); arguments as in `question_inputs`."""
-    ids = torch.tensor([list(prompt)])
+def question_readings(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int] | None) -> list[torch.Tensor]:
+    """All that a prompt is judged by, ids (T,) each; the riskiest counts. No prompt: one empty reading."""
+    if prompt is None:
+        return [torch.zeros(0, dtype=torch.long)]
     if config.query == "first_token":
-        return ids[0, :1]
-    return ids[0, backbone.question_mask(ids, torch.ones_like(ids))[0]]
+        return [question_ids(backbone, config, prompt)]
+    return [torch.tensor(reading).long() for reading in backbone.readings(prompt)]
 
 
 def embed_questions(backbone: Backbone, texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +123,7 @@ def judge(
     policy: Policy,
     places: Sequence[int] | None = None,
 ) -> list[Verdict]:
-    """One verdict per image.
+    """One verdict per image: the riskiest of those on its prompt's readings.
 
     Args:
         attachment: whose modules, temperature and thresholds are used.
@@ -136,11 +134,46 @@ def judge(
     """
     if len(vision) == 0:
         return []
-    question, mask = (
-        question_inputs(attachment.backbone, attachment.config, prompts)
-        if prompts is not None and any(prompt is not None for prompt in prompts)
-        else (None, None)
-    )
+    asked = [
+        question_readings(attachment.backbone, attachment.config, prompt) for prompt in prompts or [None] * len(vision)
+    ]
+    counts = [len(readings) for readings in asked]
+    of_reading = [image for image, count in enumerate(counts) for _ in range(count)]
+    if places is None:
+        places = range(len(vision))
+    found: list[Verdict] = []
+    for start in range(0, len(of_reading), MAX_READINGS):  # as a rule all at once
+        images = of_reading[start : start + MAX_READINGS]
+        texts = [text for readings in asked for text in readings][start : start + MAX_READINGS]
+        features = vision if images == list(range(len(vision))) else vision[images]
+        found += _judge_once(attachment, features, texts, policy, [places[image] for image in images])
+    verdicts = iter(found)
+    return [riskiest(list(islice(verdicts, count))) for count in counts]
+
+
+def riskiest(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict that decides what happens: by action, then by the level acted on, then by risk.
+
+    The level before the risk: else a picture that surely is of a low level would soften the words for one beside it
+    that probably is of a high one.
+    """
+    return max(verdicts, key=_severity)
+
+
+def _severity(verdict: Verdict) -> tuple[int, int, float]:
+    level = [*verdict.level_probabilities].index(verdict.level) if verdict.flagged else 0
+    return get_args(Action).index(verdict.action), level, verdict.risk
+
+
+def _judge_once(
+    attachment: "SafetyAttachment",
+    vision: torch.Tensor,
+    texts: Sequence[torch.Tensor],
+    policy: Policy,
+    places: Sequence[int],
+) -> list[Verdict]:
+    """One run of the head: a verdict for each image with the text beside it; an empty text is none."""
+    question, mask = embed_questions(attachment.backbone, texts) if any(map(len, texts)) else (None, None)
     found = judgements(attachment.modules(vision, question, mask), attachment.temperature)
     maps = torch.from_numpy(found.attention).reshape(len(vision), -1, *attachment.backbone.sizes.grid)
     return [
@@ -150,7 +183,7 @@ def judge(
             attachment.config.taxonomy,
             attachment.thresholds,
             attention=maps[i],
-            image_index=i if places is None else places[i],
+            image_index=places[i],
             added_levels=found.added_levels[i],
         )
         for i in range(len(vision))

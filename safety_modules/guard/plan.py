@@ -8,7 +8,7 @@ import torch
 
 from safety_modules.errors import GuardError
 from safety_modules.guard.batch import Batch, read_batch
-from safety_modules.guard.judge import judge
+from safety_modules.guard.judge import judge, riskiest
 from safety_modules.guard.steering import Sample, Steer
 from safety_modules.policy import Policy
 from safety_modules.verdict import Verdict
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 By = Literal["base", "steered", "policy"]
 """Who answers: the base, the steered language model, or the policy with a fixed text."""
-
-_SEVERITY = {"allow": 0, "log": 1, "hint": 2, "refuse": 3}
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def plan_row(verdicts: Sequence[Verdict], policy: Policy, mode: str) -> RowPlan:
     """
     if not verdicts:
         return RowPlan("base")
-    driver = max(verdicts, key=_severity)
+    driver = riskiest(verdicts)
     words = (driver.type, driver.level, driver.probabilities[driver.type])
     if driver.action == "refuse":
         return RowPlan("policy", driver, refusal=policy.refusal_text(*words))
@@ -107,16 +105,6 @@ def plan_row(verdicts: Sequence[Verdict], policy: Policy, mode: str) -> RowPlan:
     if hint is None:
         return RowPlan("base", driver)
     return RowPlan("steered", driver, Steer(tuple(v.action == "hint" for v in verdicts), hint))
-
-
-def _severity(verdict: Verdict) -> tuple[int, int, float]:
-    """The action, then the level acted on, then the risk.
-
-    The level before the risk: else a picture that surely is of a low level would soften the words for one beside it
-    that probably is of a high one.
-    """
-    level = [*verdict.level_probabilities].index(verdict.level) if verdict.flagged else 0
-    return _SEVERITY[verdict.action], level, verdict.risk
 
 
 def _judge_rows(
