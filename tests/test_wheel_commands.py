@@ -1,8 +1,8 @@
 """Every command of README.md and docs, from an installed wheel, in an empty folder.
 
-A page's commands run in their order on pocket, with smaller limits (LIMITS); one that speaks of a model nobody ships must
-come as far as to say that this model is missing. Python of the pages in WALKS runs between them. A command that fits
-neither fails: a page cannot show what does not work.
+A page's commands run in their order on pocket, with smaller limits (LIMITS); one that speaks of a model nobody ships
+must come as far as to say that this model is missing. Python of the pages in WALKS runs between them. A command that
+fits neither fails: a page cannot show what does not work.
 """
 
 import json

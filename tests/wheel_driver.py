@@ -2,8 +2,8 @@
 
     python wheel_driver.py TASKS RESULTS
 
-Data, a base and an adapter by the names that pages use are laid out first, of pocket's records, so that what pages write
-in capitals is really there. What a page's own commands make (an adapter by `train --out`) is not.
+Data, a base and an adapter by the names that pages use are laid out first, of pocket's records, so that what pages
+write in capitals is really there. What a page's own commands make (an adapter by `train --out`) is not.
 """
 
 import io
