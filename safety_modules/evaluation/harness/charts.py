@@ -78,8 +78,13 @@ def _tradeoff(groups: Mapping[str, Any], systems: Sequence[str]) -> Any:
                 yerr=y[1],
                 fmt=MARKERS[systems.index(system) % len(MARKERS)],
                 color=_colour(systems, system),
-                markersize=max(11 - 0.8 * systems.index(system), 4),  # whoever lies below is still seen
                 linewidth=1,
+                # Whoever lies below is still seen: later ones are smaller, and the base is a ring around them all.
+                **(
+                    {"markersize": 16, "markerfacecolor": "none", "markeredgewidth": 2, "zorder": 9}
+                    if system == BASE
+                    else {"markersize": max(11 - 0.8 * systems.index(system), 4)}
+                ),
                 label=system,
             )
         axes.set(xlabel="attack success, % (lower is better)", ylabel="over-refusal, % (lower is better)")
