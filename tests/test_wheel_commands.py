@@ -105,7 +105,7 @@ def test_the_commands_of_a_page_run_from_an_installed_wheel(
     page: str, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: list[dict[str, Any]] = []
-    for kind, body in blocks(PAGES[page]):
+    for kind, body in dict.fromkeys(blocks(PAGES[page])):  # a page may show a command again where it explains it
         if kind == "python":
             tasks += [{"python": body}] if page in WALKS else []
         elif re.match(r"(cat|cp)\b", body):
