@@ -19,6 +19,7 @@ from safety_modules.records.images import EncodedImage
 KEYS = ("image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "file_name", "filename")
 """Keys and columns that name pictures. `image` and `images` are both read, of the others the first with a value."""
 _OTHERS = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # pictures too, though Pillow may not open them
+_FILMS = {".mp4", ".webm", ".mov", ".avi", ".mkv"}
 _WORDS = {"value", "content", "text", "question", "answer", "prompt", "response", "caption"}
 _BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"8BPS")
 _BOXES = (b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ")
@@ -157,7 +158,7 @@ def begins_as_picture(data: bytes) -> bool:
 
 
 def looks_like_picture(value: Any, key: str = "") -> str | None:
-    """The key of an item, such as `messages.content.image`, whose value looks like a picture; None if there is none."""
+    """The key of an item, such as `messages.content.image`, whose value looks like a picture or film, or None."""
     if isinstance(value, Mapping):
         if {"bytes", "path"} <= value.keys():
             return key if value["bytes"] or value["path"] else None
@@ -172,7 +173,9 @@ def looks_like_picture(value: Any, key: str = "") -> str | None:
     if value.startswith("data:image/") or (len(value) >= 64 and begins_as_picture(_decoded(value[:32]) or b"")):
         return key
     is_words = key.rpartition(".")[2] in _WORDS and " " in value  # "what is in a.png"
-    return key if len(value) < 1000 and not is_words and has_picture_suffix(value.partition("?")[0]) else None
+    name = value.partition("?")[0]  # of an address
+    shows = has_picture_suffix(name) or Path(name).suffix.lower() in _FILMS
+    return key if len(value) < 1000 and not is_words and shows else None
 
 
 def _decoded(text: str) -> bytes | None:

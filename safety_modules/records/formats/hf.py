@@ -72,7 +72,8 @@ class HuggingFace(Table):
         """As `save_to_disk` writes it; from the hub too, which cannot be written to."""
         dataset = open_dataset(source)
         kept = [number for number in range(len(dataset)) if number not in drop]
-        dataset.select(kept).save_to_disk(str(to / copied_name(source)))
+        shards = None if kept else 1  # without one the library cannot read an empty dataset
+        dataset.select(kept).save_to_disk(str(to / copied_name(source)), num_shards=shards)
 
 
 def is_saved(source: Source) -> bool:
