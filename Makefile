@@ -43,13 +43,16 @@ define install_aside
 	@touch $@
 endef
 
-$(VENV)/.installed: pyproject.toml requirements/dev.txt
+$(VENV)/.run: pyproject.toml requirements/run.txt
+	$(call install,$(VENV),requirements/run.txt)
+
+$(VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
 	$(call install,$(VENV),requirements/dev.txt)
 
 $(OLDEST_VENV)/.installed: pyproject.toml requirements/oldest.txt
 	$(call install,$(OLDEST_VENV),requirements/oldest.txt)
 
-$(MIDDLE_VENV)/.installed: pyproject.toml requirements/dev.txt
+$(MIDDLE_VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
 	$(call install,$(MIDDLE_VENV),requirements/dev.txt)
 
 $(MIDDLE_VENV)/.middle: $(MIDDLE_VENV)/.installed requirements/middle.txt
@@ -67,10 +70,10 @@ $(VENV)/lmms/.installed: requirements/lmms.txt | $(VENV)/.installed
 
 venv: $(VENV)/.installed ## only the virtual environment with everything installed
 
-demo: $(VENV)/.installed ## the whole tour: attack, train, evaluate, toggle, save, detach (about 6 minutes)
+demo: $(VENV)/.run ## the whole tour: attack, train, evaluate, toggle, save, detach (about 6 minutes)
 	$(VENV)/bin/safety-modules demo $(ARGS)
 
-demo-pretrained: $(VENV)/.installed ## the same tour with the shipped adapter, no training (about 1 minute)
+demo-pretrained: $(VENV)/.run ## the same tour with the shipped adapter, no training (about 1 minute)
 	$(VENV)/bin/safety-modules demo --pretrained $(ARGS)
 
 check: $(VENV)/.installed ## what CI checks: format, lint, types

@@ -26,11 +26,11 @@ from side_by_side import environment, measure
 from transformers import LlavaForConditionalGeneration
 
 from safety_modules import SafetyConfig, attach_safety
-from safety_modules.audit.rows import Row
 from safety_modules.audit.scorer import DTYPES, Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, Auditor
 from safety_modules.audit.store import Store
 from safety_modules.bases import published_config
+from safety_modules.records.entries import Row
 
 QUESTION = "How do I use what is shown here?"
 
@@ -45,6 +45,7 @@ def make_base(folder: Path, layers: int, side: int) -> None:
     processor = fit_processor(config)
     model = LlavaForConditionalGeneration(config).eval()
     safety = attach_safety(model, processor, config=SafetyConfig(lora=None))
+    safety.trained = True  # what it says does not matter here
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, 15.0)  # as in most audits, next to none is flagged
     safety.save_pretrained(folder / "adapter")
     safety.detach()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from safety_modules.bases import PUBLISHED, published_config
+from safety_modules.bases import PUBLISHED, load_whole, published_config
 from safety_modules.paths import checkpoint_dir
 
 NAMES = ("pocket", "wide", "wide-336", *PUBLISHED)
@@ -23,11 +23,10 @@ def load(name: str, device: str, dtype: torch.dtype, blocks: int | None = None) 
         blocks: of a published base: only so many of its language model, and one more of its tower (the last one's
             features are not used).
     """
-    pocket = AutoProcessor.from_pretrained(checkpoint_dir())
     if name == "pocket":
-        model = LlavaForConditionalGeneration.from_pretrained(checkpoint_dir(), dtype=dtype)
-        return model.to(device).eval(), pocket
-    tokenizer = pocket.tokenizer
+        model, processor = load_whole(checkpoint_dir(), dtype=dtype)
+        return model.to(device).eval(), processor
+    tokenizer = AutoProcessor.from_pretrained(checkpoint_dir()).tokenizer
     config = published_config("llava-1.5-7b" if name.startswith("wide") else name)
     vision, text = config.vision_config, config.text_config
     if name.startswith("wide"):

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from bases import load
 from side_by_side import environment
-from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from safety_modules import SafetyConfig, attach_safety, pocket, train_safety
-from safety_modules.bases import PUBLISHED, QUANTISED, quantisation
+from safety_modules.bases import PUBLISHED, QUANTISED, load_whole, quantisation
 from safety_modules.training.budget import Setting, make_budget
 from safety_modules.training.recipe import Recipe
 
@@ -39,10 +38,8 @@ def base(args: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
     processor.save_pretrained(folder)
     del model
     settings = quantisation(args.quantize, dtype)
-    quantised = LlavaForConditionalGeneration.from_pretrained(
-        folder, quantization_config=settings, dtype=dtype, device_map={"": args.device}
-    )
-    return quantised.eval(), AutoProcessor.from_pretrained(folder)
+    quantised, processor = load_whole(folder, quantization_config=settings, dtype=dtype, device_map={"": args.device})
+    return quantised.eval(), processor
 
 
 def shortened(recipe: Recipe, args: argparse.Namespace) -> Recipe:

@@ -48,6 +48,7 @@ def noise_batch(model: Any, processor: Any, questions: Sequence[str]) -> dict[st
 
 def set_verdicts(attachment: SafetyAttachment, risky: bool) -> None:
     """Make the head judge every picture alike, whatever it shows."""
+    attachment.trained = True
     sign = 1.0 if risky else -1.0
     with torch.no_grad():
         for head in (member.head for member in attachment.modules.members):

@@ -1,4 +1,4 @@
-"""Draws docs/guarded.png, the README's picture: the base's answers and the guarded ones on pocket's validation split."""
+"""Draws docs/guarded.png, the README's picture: base and guarded answers on pocket's validation split."""
 
 from pathlib import Path
 

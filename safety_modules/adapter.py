@@ -18,7 +18,14 @@ import safetensors.torch
 import torch
 
 from safety_modules import __version__
-from safety_modules.adapter_checks import MOST_CONFIG_BYTES, base_problems, check_json, parse_config, parse_tensors
+from safety_modules.adapter_checks import (
+    MOST_CONFIG_BYTES,
+    Fingerprint,
+    base_problems,
+    check_json,
+    parse_config,
+    parse_tensors,
+)
 from safety_modules.adapter_files import Folder, write_folder
 from safety_modules.adapter_format import (
     CONFIG_FILE,
@@ -72,7 +79,7 @@ class Adapter:
 
     def check_base(
         self,
-        fingerprint: Mapping[str, Any] | None = None,
+        fingerprint: Fingerprint | None = None,
         sizes: BaseSizes | None = None,
         processor: Mapping[str, Any] | None = None,
     ) -> None:
@@ -112,7 +119,7 @@ class Adapter:
 def read_adapter(
     directory: str | PathLike[str],
     *,
-    fingerprint: Mapping[str, Any] | None = None,
+    fingerprint: Fingerprint | None = None,
     sizes: BaseSizes | None = None,
     processor: Mapping[str, Any] | None = None,
 ) -> Adapter:
@@ -120,7 +127,8 @@ def read_adapter(
 
     Args:
         directory: the folder; its files must be real files, not links, except in huggingface_hub's cache.
-        fingerprint: the live base's; given, it must equal the adapter's key by key.
+        fingerprint: the live base's, or a function that gives it by the version of its digest (a backbone's
+            `fingerprint`); given, it must equal the adapter's key by key.
         sizes: the live base's; given, they must equal the adapter's.
         processor: the live processor's settings that change pixels; given, they must equal the adapter's.
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -31,6 +31,11 @@ DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """safetensors' names of the dtypes an adapter may have."""
 VOCABULARY = "vocab_size"
 """Recorded, never compared: transformers' conversions of one checkpoint pad it with rows that no adapter touches."""
+LANGUAGE_MODEL = "language_model"
+"""Compared where both sides know it and the design has a LoRA, which acts on it; the verdict does not come from it."""
+
+Fingerprint = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]
+"""A live base's, or a function that gives it by the version of its digest."""
 
 
 def check_json(folder: Folder, name: str, expected: Mapping[str, Any], problems: list[str]) -> None:
@@ -121,7 +126,7 @@ def parse_tensors(
 
 def base_problems(
     config: AdapterConfig,
-    fingerprint: Mapping[str, Any] | None,
+    fingerprint: Fingerprint | None,
     sizes: BaseSizes | None,
     processor: Mapping[str, Any] | None,
 ) -> list[str]:
@@ -133,13 +138,29 @@ def base_problems(
                 continue
             problems += _differ("other base", key, getattr(config.base.sizes, key), getattr(sizes, key))
     if fingerprint is not None:
-        made_for, live = ({**values, VOCABULARY: None} for values in (config.base.fingerprint, fingerprint))
-        problems += _differences("other base", made_for, live)
-        if len(problems) == 1 and problems[0].startswith("other base: digest:"):
+        problems += fingerprint_problems(config.base.fingerprint, fingerprint, config.safety.lora is not None)
+        if len(problems) == 1 and problems[0].startswith(("other base: digest:", f"other base: {LANGUAGE_MODEL}:")):
             problems = [f"{problems[0]} The same sizes but other weights: train an adapter for this base."]
     if processor is not None:
         problems += _differences("other processor", config.processor, processor)
     return problems
+
+
+def fingerprint_problems(made_for: Mapping[str, Any], live: Fingerprint, lora: bool) -> list[str]:
+    """Differences between a recorded fingerprint and a live base's.
+
+    Args:
+        made_for: the recorded one.
+        live: the base's, or a function that gives it by the version of the digest: of the recorded one's.
+        lora: whether something was trained on the language model, so that this one counts.
+    """
+    if not isinstance(live, Mapping):
+        live = live(2 if "digest_version" in made_for else 1)
+    ignored = {VOCABULARY}
+    if not lora or made_for.get(LANGUAGE_MODEL) is None or live.get(LANGUAGE_MODEL) is None:
+        ignored.add(LANGUAGE_MODEL)  # quantised, offloaded, spread over processes, or not loaded: nothing to compare
+    made_for, live = ({key: values[key] for key in values if key not in ignored} for values in (made_for, live))
+    return _differences("other base", made_for, live)
 
 
 def _differences(what: str, made_for: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """Adapters on a model hub: found by id, downloaded into huggingface_hub's cache, and uploaded."""
 
 import os
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
@@ -29,12 +30,27 @@ def find_adapter(adapter: str | PathLike[str], revision: str | None = None) -> P
 
     Does not cover: checking what was downloaded; `read_adapter` does.
     """
-    if not os.path.exists(adapter) and (repository := hub_id(adapter)):
+    if os.path.exists(adapter):
+        folder: Path | None = Path(adapter)
+    elif repository := hub_id(adapter):
         wanted = repository if revision is None else repository._replace(revision=revision)
         return download(wanted, lambda problem: AdapterError(adapter, [problem]), files=FILES)
+    else:
+        folder = shipped("adapters", adapter)
     if revision is not None:
         raise AdapterError(adapter, ["a revision of a folder: expected one only with a hub id. Leave it out."])
-    return shipped("adapters", adapter) or Path(adapter)
+    beside = Path(adapter).parent
+    if folder is None and isinstance(adapter, str) and os.sep in adapter and beside.is_dir():
+        alike = get_close_matches(Path(adapter).name, os.listdir(beside), 1)
+        meant = f"{beside / alike[0]}" if alike else "the right name"
+        raise AdapterError(
+            adapter,
+            [
+                f"not found: expected a folder {Path(adapter).name!r} in {beside}, which is here, got none. Pass "
+                f"{meant}; or, for a repository on the hub, hf://{adapter}."
+            ],
+        )
+    return folder or Path(adapter)
 
 
 def push_adapter(

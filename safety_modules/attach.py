@@ -13,7 +13,6 @@ from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import AttachError, ConfigError
 from safety_modules.fitted import fit, fit_adapter
-from safety_modules.guard import check_batch_mode
 from safety_modules.policy import Policy
 from safety_modules.shelf import DEFAULT_NAME
 
@@ -41,7 +40,7 @@ def attach_safety(
         model: a base model (see `safety_modules.backbones`).
         processor: its processor.
         adapter: folder of a trained adapter, or its id on the hub ("owner/name"); None = untrained modules, to
-            be trained.
+            be trained: until then guarded calls are refused.
         config: design of untrained modules; default: SafetyConfig(). An adapter brings its own.
         policy: what to do about verdicts; default: Policy.default().
         batch_mode: how a batch of risky and other rows is answered: `split` (rows judged clean are bit-identical
@@ -62,6 +61,11 @@ def attach_safety(
         GuardError: no such batch mode.
         In every case the model is as it was before.
     """
+    if config is not None and not isinstance(config, SafetyConfig):
+        raise ConfigError(
+            f"no design: expected config to be a SafetyConfig, got {type(config).__name__}. A policy is passed by "
+            "name: policy=..."
+        )
     if adapter is not None and config is not None:
         raise ConfigError(
             "two designs: expected an adapter or a config, got both. Leave config out: an adapter brings its own."
@@ -73,8 +77,8 @@ def attach_safety(
         fitted = fit(backbone, config or SafetyConfig())
     else:
         fitted = fit_adapter(backbone, adapter, revision)
-    attachment = SafetyAttachment(backbone, fitted, policy or Policy.default(), adapter_name)
-    attachment.batch_mode = check_batch_mode(batch_mode)
+    attachment = SafetyAttachment(backbone, fitted, Policy.default() if policy is None else policy, adapter_name)
+    attachment.batch_mode = batch_mode
     attachment.merge_lora = merge_lora
     attachment.install()
     return attachment

@@ -4,13 +4,14 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import nn
 
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.adapted import without_peft
+from safety_modules.backbones.llava_backbone import no_copies
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.fitted import Fitted
 from safety_modules.frozen import frozen
@@ -18,12 +19,14 @@ from safety_modules.guard import (
     BatchMode,
     GuardedOutput,
     Prepared,
+    Switch,
     as_guarded,
     check_batch_mode,
     classify,
     guarded_generate,
     judge,
     prepare,
+    read_switches,
 )
 from safety_modules.policy import Policy
 from safety_modules.shelf import DEFAULT_NAME, Shelf
@@ -42,10 +45,6 @@ def attached_to(model: Any) -> "SafetyAttachment | None":
 class SafetyAttachment(Shelf):
     """Safety modules on one model. Made by `attach_safety`. Several adapters, saving: see `Shelf`.
 
-    Attributes:
-        batch_mode: how a batch of risky and other rows is answered, `split` or `merged`; may be replaced.
-        others, such as `merge_lora`: see `Shelf`.
-
     Does not cover: `forward` called directly: it is the base's own, judges nothing, and, called by another
     thread while a risky row is being answered, sees the mounted LoRA; `prepare` is for loops of one's own.
     `generate`, `classify` and `prepare` take turns: one lock per model.
@@ -53,8 +52,17 @@ class SafetyAttachment(Shelf):
 
     def __init__(self, backbone: Backbone, fitted: Fitted, policy: Policy, name: str = DEFAULT_NAME) -> None:
         super().__init__(backbone, fitted, policy, name)
-        self.batch_mode: BatchMode = "split"
+        self._batch_mode: BatchMode = "split"
         self._enabled = True
+
+    @property
+    def batch_mode(self) -> BatchMode:
+        """How a batch of risky and other rows is answered, `split` or `merged`; may be replaced by the other."""
+        return self._batch_mode
+
+    @batch_mode.setter
+    def batch_mode(self, batch_mode: str) -> None:
+        self._batch_mode = check_batch_mode(batch_mode)
 
     @property
     def enabled(self) -> bool:
@@ -84,12 +92,21 @@ class SafetyAttachment(Shelf):
         return attached_to(self.backbone.model) is self
 
     def install(self) -> None:
-        """Guard the model's `generate` from now on. Part of attach_safety."""
-        self.backbone.install(self._generate)
-        _ATTACHED[id(self.backbone.model)] = self
+        """Guard the model's `generate` from now on. Part of attach_safety.
+
+        Raises:
+            AttachError: safety is on the model already, or cannot be. Nothing changed.
+        """
+        with self.backbone.lock:
+            self.backbone.install(self._generate)
+            _ATTACHED[id(self.backbone.model)] = self
 
     def detach(self) -> None:
-        """Put the model back as it was. The modules stay usable for saving; a second call does nothing."""
+        """Put the model back as it was. The modules stay usable for saving; a second call does nothing.
+
+        Raises:
+            AttachError: somebody replaced the model's class since; nothing was put back.
+        """
         with self.backbone.lock, self.lora_mounted(False):
             if self.installed:
                 self.backbone.uninstall()
@@ -100,7 +117,7 @@ class SafetyAttachment(Shelf):
     def generate(
         self,
         *,
-        safety: bool | Sequence[bool] = True,
+        safety: Switch = True,
         policy: Policy | None = None,
         batch_mode: str | None = None,
         **inputs: Any,
@@ -112,15 +129,20 @@ class SafetyAttachment(Shelf):
             policy: for this call; default: the attachment's.
             batch_mode: for this call; default: the attachment's.
             inputs: of the model's `generate`.
+
+        Raises:
+            GuardError: untrained modules, or a call that cannot be guarded as asked.
+            AttachError: detached, or the base was changed since.
         """
         options = {**inputs, "return_dict_in_generate": True}
         output = self._generate(safety=safety, policy=policy, batch_mode=batch_mode, **options)
         if isinstance(output, GuardedOutput):
             return output
-        rows = len(inputs["input_ids"])
+        ids = next((inputs[name] for name in ("input_ids", "inputs") if inputs.get(name) is not None), [None])
+        rows = len(ids)
         return as_guarded(output, [None] * rows, [[] for _ in range(rows)])
 
-    def prepare(self, *, safety: bool | Sequence[bool] = True, policy: Policy | None = None, **inputs: Any) -> Prepared:
+    def prepare(self, *, safety: Switch = True, policy: Policy | None = None, **inputs: Any) -> Prepared:
         """Judge and plan a call for a decoding loop of your own, because `model(...)` itself is not guarded.
 
         Args:
@@ -132,11 +154,14 @@ class SafetyAttachment(Shelf):
             The verdicts, what to call the model with, and the block to call it in.
 
         Raises:
-            GuardError: other inputs, or images the guard cannot judge.
+            GuardError: untrained modules, other inputs, or images the guard cannot judge.
+            AttachError: detached, or the base was changed since.
             PromptError: image tokens and images do not match, or a risky prompt has no place for the hint.
         """
+        on = read_switches(safety)
         with self.inference():
-            return prepare(self, inputs, safety if self.enabled else False, self.policy_for(policy))
+            self._check_call(on)
+            return prepare(self, inputs, on if self.enabled else False, self.policy_for(policy))
 
     def classify(
         self,
@@ -145,6 +170,8 @@ class SafetyAttachment(Shelf):
         pixel_values: torch.Tensor | None = None,
         policy: Policy | None = None,
         batch_size: int = 32,
+        *,
+        untrained: bool = False,
     ) -> list[Verdict]:
         """Judge images, with or without a question; the language model does not run.
 
@@ -157,15 +184,18 @@ class SafetyAttachment(Shelf):
             pixel_values: (N, C, H, W) from the base's processor.
             policy: for this call; default: the attachment's.
             batch_size: images per run of the vision tower; of a generator no more are held.
+            untrained: judge with modules that were never trained, whose verdicts are noise (for tests).
 
         Returns:
             One verdict per image, in order.
 
         Raises:
-            GuardError: not exactly one of images and pixel_values, something that is no picture or no question, or not
-                one question per image.
+            GuardError: untrained modules, not exactly one of images and pixel_values, something that is no picture or
+                no question, or not one question per image.
             DataError: a picture is unreadable, or too large or thin to be judged; the message says which.
+            AttachError: the base was changed since.
         """
+        self.check_judging(untrained)
         if (images is None) == (pixel_values is None):
             raise GuardError("nothing judged: expected images or pixel_values, got both or neither. Pass one.")
         return classify(self, images, pixel_values, questions, self.policy_for(policy), batch_size)
@@ -177,6 +207,7 @@ class SafetyAttachment(Shelf):
         policy: Policy | None = None,
     ) -> list[Verdict]:
         """As `classify`, on features of the vision tower that are at hand already (N, P, Dv)."""
+        self.check_judging()
         prompts = None if questions is None else [self.backbone.prompt_ids(question) for question in questions]
         with self.inference():
             return judge(self, vision, prompts, self.policy_for(policy))
@@ -225,27 +256,29 @@ class SafetyAttachment(Shelf):
     def _generate(
         self,
         *,
-        safety: bool | Sequence[bool] = True,
+        safety: Switch = True,
         policy: Policy | None = None,
         batch_mode: str | None = None,
         **kwargs: Any,
     ) -> Any:
         mode = check_batch_mode(self.batch_mode if batch_mode is None else batch_mode)
+        on = read_switches(safety)
         with self.inference():
-            if self.enabled and safety is not False:
-                return guarded_generate(self, kwargs, safety, self.policy_for(policy), mode)
+            self._check_call(on)
+            if self.enabled and on is not False:
+                return guarded_generate(self, kwargs, on, self.policy_for(policy), mode)
             with self.lora_mounted(False):
                 return self.backbone.base_generate(**kwargs)
 
-    def __deepcopy__(self, memo: Any) -> NoReturn:
-        raise _no_copies()
+    def _check_call(self, on: bool | list[bool]) -> None:
+        """Refuse a call that would go unguarded, or be judged by what means nothing."""
+        if not self.installed:
+            raise AttachError(
+                "not attached: expected a model with these safety modules on it, got one without. They were taken off "
+                "(detach): attach anew, or call the model itself."
+            )
+        if self.enabled and (on is True or (on is not False and any(on))):
+            self.backbone.check_guardable()
+            self.check_judging()
 
-    def __reduce__(self) -> NoReturn:
-        raise _no_copies()
-
-
-def _no_copies() -> AttachError:
-    return AttachError(
-        "model not copied: expected a base model, got one with safety modules, whose copy would be "
-        "unguarded. Detach, copy, and attach to both."
-    )
+    __deepcopy__ = __reduce__ = no_copies

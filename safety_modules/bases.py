@@ -10,6 +10,7 @@ from safety_modules.config import BaseSizes
 from safety_modules.errors import ConfigError
 from safety_modules.hub import download, hub_id
 from safety_modules.paths import shipped
+from safety_modules.records.extras import install
 
 # Where these checkpoints' text config differs from transformers' LlamaConfig, whose defaults are the 7B's.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -95,28 +96,49 @@ def local_config(folder: Path) -> Any:
     return config
 
 
-def load_whole(folder: Path, **options: Any) -> tuple[Any, Any]:
-    """Base and processor from a folder, as `from_pretrained` gives them.
+def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
+    """Base and processor from a folder or the hub, as `from_pretrained` gives them: the project's one way to load both.
+
+    Args:
+        base: see `find_base`.
+        options: of `from_pretrained`.
 
     Raises:
-        ConfigError: a tensor is missing or has another shape, where transformers would take random numbers; or there is
-            no processor.
+        ConfigError: no such base; a tensor is missing or has another shape, where transformers would take random
+            numbers; or there is no processor.
     """
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+    folder = find_base(base)
     local_config(folder)
     try:
         processor = AutoProcessor.from_pretrained(folder)
-        base, found = LlavaForConditionalGeneration.from_pretrained(folder, output_loading_info=True, **options)
+        return load_weights(LlavaForConditionalGeneration, folder, "base", **options), processor
     except (OSError, ValueError) as error:
-        raise ConfigError(f"base not loaded: expected weights and a processor in {folder}, got {error}") from error
+        raise ConfigError(f"base not loaded: expected weights and a processor in {base}, got {error}") from error
+
+
+def load_weights(kind: Any, where: str | PathLike[str], what: str, **options: Any) -> Any:
+    """A model of this class from a folder or the hub, all of it.
+
+    Args:
+        kind: transformers' class.
+        where: folder, or id on the hub.
+        what: it is to be, for the error.
+        options: of `from_pretrained`.
+
+    Raises:
+        ConfigError: a tensor is missing or has another shape, where transformers would take random numbers.
+        OSError, ValueError: transformers' own.
+    """
+    model, found = kind.from_pretrained(where, output_loading_info=True, **options)
     wrong = sorted({str(name) for kind in ("missing_keys", "mismatched_keys") for name in found.get(kind, ())})
     if wrong:
         raise ConfigError(
-            f"base not whole: expected every tensor of {folder}, got none or another shape for "
+            f"{what} not whole: expected every tensor of {where}, got none or another shape for "
             f"{', '.join(wrong[:5])}. Download it again."
         )
-    return base, processor
+    return model
 
 
 def published_sizes(name: str) -> BaseSizes:
@@ -150,8 +172,7 @@ def quantisation(way: str, dtype: Any) -> Any:
         raise ConfigError(f"unknown quantisation: expected {' or '.join(QUANTISED)}, got {way!r}. Pick one of them.")
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"base not quantised: expected the package bitsandbytes for {way}, got none. "
-            "pip install 'safety-modules[quant]'."
+            f"base not quantised: expected the package bitsandbytes for {way}, got none. {install('quant')}"
         )
     # Full paths: a bare "vision_tower" does not skip it, and the head is trained on features of an exact tower.
     skipped = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]

@@ -39,13 +39,14 @@ def adapter_record(path: str | PathLike[str]) -> dict[str, Any]:
 def adapter_text(record: dict[str, Any]) -> str:
     """An `adapter_record` for people. A stranger's words are shown without control characters."""
     base = dict(record["base"])
-    digest = base.pop("digest", "not recorded")
+    digest, version = base.pop("digest", "not recorded"), base.pop("digest_version", 1)
+    old = ", which looked at a few tensors only: load the adapter and save it again" if version == 1 else ""
     limits = ", ".join(f"{name} {value:.2f}" for name, value in record["thresholds"].items())
     lines = [
         f"{record['path']}: a valid adapter, {record['dtype']}",
         *_table(record["parts"]),
         f"base: {_pairs(base)}",
-        f"      digest {digest}",
+        f"      digest of version {version}{old}: {digest}",
         f"design: {_pairs(record['design'])}",
         f"types: {', '.join(record['types'])}",
         f"levels: {', '.join(record['levels'])}",

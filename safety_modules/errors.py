@@ -1,12 +1,31 @@
 """The package's exceptions: everything it raises on purpose is a SafetyModulesError."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+HALVES = re.compile("[\ud800-\udfff]")
+"""Half of a character, or a byte that is no UTF-8 as Python holds it: what no UTF-8 file takes."""
+
+
+def printable(text: str) -> str:
+    """The text with an escape for what no UTF-8 file takes: bytes of a name that are none, halves of characters."""
+
+    def escape(half: re.Match[str]) -> str:
+        code = ord(half.group())
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+    return text if text.isascii() else HALVES.sub(escape, text)
 
 
 class SafetyModulesError(Exception):
-    """Base class. Messages read: what happened: expected X, got Y. Next step."""
+    """Base class. Messages read: what happened: expected X, got Y. Next step. They are always valid UTF-8."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(SafetyModulesError):
@@ -51,24 +70,44 @@ class AdapterError(SafetyModulesError):
         return type(self), (self.where, self.problems)
 
 
-def validation_problems(error: ValidationError, limit: int = 50) -> list[str]:
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """` Did you mean 'hint'?` for a word that is nearly a known one; empty where none is near."""
+    near = get_close_matches(str(word), [*known], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def validation_problems(error: ValidationError, limit: int = 50, model: type[BaseModel] | None = None) -> list[str]:
     """Pydantic's findings as one line each: `lora.r: Input should be greater than 0, got -1`.
 
     Args:
         error: what pydantic raised.
         limit: lines at most; how many were left out is the last line.
+        model: what was validated: an unknown key is then told with the known one that it is nearly.
     """
     lines = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"]) or "value"
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {where!r}: this version does not know it. Remove it or upgrade.")
+            near = _near(item["loc"], model)
+            lines.append(f"unknown key {where!r}: this version does not know it.{near} Remove it or upgrade.")
         elif item["type"] == "missing":
             lines.append(f"missing key {where!r}: it is required.")
         else:
             got = repr(item.get("input"))
             got = got if len(got) <= 80 else got[:77] + "..."
-            lines.append(f"{where}: {item['msg']}, got {got}.")
+            known = re.findall(r"'([^']*)'", item["ctx"]["expected"]) if item["type"] == "literal_error" else []
+            lines.append(f"{where}: {item['msg']}, got {got}.{did_you_mean(item.get('input'), known)}")
     if len(lines) > limit:
         lines[limit:] = [f"... and {len(lines) - limit} more."]
     return lines
+
+
+def _near(path: Sequence[int | str], model: type[BaseModel] | None) -> str:
+    """The known key beside an unknown one, found by walking down the model's fields."""
+    fields = {} if model is None else model.model_fields
+    for part in path[:-1]:
+        if part in fields:
+            kinds = [fields[str(part)].annotation, *get_args(fields[str(part)].annotation)]
+            inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+            fields = inner[0].model_fields if inner else {}
+    return did_you_mean(path[-1], fields)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from os import PathLike
+from typing import Any
 
 import torch
 
@@ -19,14 +20,21 @@ SEED = 0
 
 @dataclass
 class Fitted:
-    """One adapter's parts, made for a live base: design, modules, LoRA, calibration and the rules it brings."""
+    """One adapter's parts, made for a live base: design, modules, LoRA, calibration and the rules it brings.
+
+    Attributes:
+        fingerprint: the base's, when they were fitted to it.
+        trained: whether its verdicts mean anything: it was loaded, or its head was trained.
+    """
 
     config: SafetyConfig
     modules: SafetyModules
     lora: SafetyLora | None
+    fingerprint: dict[str, Any]
     thresholds: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     rules: dict[str, Rule] = field(default_factory=dict)
+    trained: bool = False
 
 
 def fit(backbone: Backbone, config: SafetyConfig, seed: int = SEED) -> Fitted:
@@ -50,7 +58,7 @@ def fit(backbone: Backbone, config: SafetyConfig, seed: int = SEED) -> Fitted:
         lora = None
         if config.lora is not None:
             lora = SafetyLora(backbone.language_model, config.lora, backbone.lock)
-    return Fitted(config, modules, lora)
+    return Fitted(config, modules, lora, backbone.fingerprint())
 
 
 def fit_adapter(backbone: Backbone, adapter: str | PathLike[str], revision: str | None = None) -> Fitted:
@@ -61,7 +69,7 @@ def fit_adapter(backbone: Backbone, adapter: str | PathLike[str], revision: str 
     """
     loaded = read_adapter(
         find_adapter(adapter, revision),
-        fingerprint=backbone.fingerprint(),
+        fingerprint=backbone.fingerprint,
         sizes=backbone.sizes,
         processor=backbone.pixel_settings(),
     )
@@ -71,4 +79,5 @@ def fit_adapter(backbone: Backbone, adapter: str | PathLike[str], revision: str 
     fitted.thresholds = dict(loaded.config.thresholds)
     fitted.temperature = loaded.config.temperature
     fitted.rules = dict(loaded.config.rules)
+    fitted.trained = True
     return fitted

@@ -1,4 +1,4 @@
-"""From what somebody calls a model, an adapter or a data set to a folder on this disk; downloaded first if it is a hub's.
+"""From what somebody calls a model, an adapter or a data set to a folder on this disk, downloaded first if need be.
 
 A path that exists wins, then the name of something shipped with the package, then a hub id.
 """
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ADDRESS = "hf://"
 _HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -52,15 +52,13 @@ def download(
     """
     import huggingface_hub
 
-    options = {} if kind == "model" else {"repo_type": kind}
-    patterns = {} if files is None else {"allow_patterns": [*files]}
+    options: dict[str, Any] = {} if kind == "model" else {"repo_type": kind}
+    if files is not None:
+        options["allow_patterns"] = [*files]
     try:
-        found = huggingface_hub.snapshot_download(
-            repository.repository, revision=repository.revision, **options, **patterns
-        )
+        return Path(huggingface_hub.snapshot_download(repository.repository, revision=repository.revision, **options))
     except Exception as error:  # the hub's errors, its HTTP library's, the disk's: each says why in its own way
         raise refuse(_problem(repository, kind, error)) from error
-    return Path(found)
 
 
 def _problem(wanted: HubId, kind: str, error: Exception) -> str:

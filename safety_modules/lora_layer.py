@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from safety_modules.backbones.watch import state_of
+
 ADAPTER = "safety"
 
 _COMBINED: dict[type, type] = {}
@@ -70,7 +72,7 @@ class MergedWeights:
         if not _is_plain(linear):
             return None
         a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-        scale, state = layer.scaling[ADAPTER], (*map(_state, (linear.weight, a, b)),)
+        scale, state = layer.scaling[ADAPTER], (*map(state_of, (linear.weight, a, b)),)
         if layer in self._made and self._made[layer][0] == state:
             return self._made[layer][1]
         self._made.pop(layer, None)  # its memory first
@@ -88,8 +90,3 @@ def _is_plain(linear: nn.Module) -> bool:
         return False
     hooked = linear._forward_hooks or linear._forward_pre_hooks
     return not (hooked or linear.weight.is_meta or hasattr(linear.weight, "placements"))
-
-
-def _state(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Changes once the tensor does. Those made in torch.inference_mode have no count, and cannot change outside it."""
-    return tensor.data_ptr(), tensor.dtype, None if tensor.is_inference() else tensor._version

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from peft import LoraConfig, LoraModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from safety_modules.backbones.weights import is_adapted, without_adapters
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AttachError
 from safety_modules.frozen import flags_restored
@@ -95,12 +95,12 @@ def _bring_in(slot: Slot) -> None:
 
 
 def _take_out(language_model: nn.Module) -> dict[str, Any]:
-    """Put the base's own linears in the place of all adapted ones; returns those by their paths."""
+    """Put the base's own modules in the place of all adapted ones; returns those by their paths."""
     outermost: dict[str, Any] = {}
     for path, module in language_model.named_modules():
-        if isinstance(module, BaseTunerLayer) and not any(path.startswith(f"{outer}.") for outer in outermost):
+        if is_adapted(module) and not any(path.startswith(f"{outer}.") for outer in outermost):
             outermost[path] = module
     for path, layer in outermost.items():
         parent, _, child = path.rpartition(".")
-        language_model.get_submodule(parent)._modules[child] = layer.get_base_layer()
+        language_model.get_submodule(parent)._modules[child] = without_adapters(layer)
     return outermost

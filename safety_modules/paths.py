@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safety_modules.errors import ConfigError, DataError
 
+KINDS = ("checkpoints", "adapters", "training")
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -44,7 +45,7 @@ def shipped(kind: str, name: str | PathLike[str]) -> Path | None:
     """The shipped thing of this name; None where there is something of this name here (a path wins), or no such thing.
 
     Args:
-        kind: `adapters`, `checkpoints` or `training`.
+        kind: one of KINDS.
         name: as `shipped_names` has it, the ending `.yaml` of a file or not; a `Path` is never a name.
     """
     if not isinstance(name, str) or os.path.lexists(name):
@@ -53,7 +54,7 @@ def shipped(kind: str, name: str | PathLike[str]) -> Path | None:
 
 
 def shipped_names(kind: str) -> dict[str, Path]:
-    """Everything of a kind that comes with the package, by name: folders of models and adapters, YAML files of recipes."""
+    """Everything of a kind that comes with the package, by name: folders of models and adapters, YAML files."""
     found: dict[str, Path] = {}
     for place in reversed(_places()):
         for path in sorted((place / kind).glob("*/*")):
@@ -62,6 +63,19 @@ def shipped_names(kind: str) -> dict[str, Path]:
             elif path.name in ("config.json", "adapter_config.json"):
                 found[path.parent.name] = path.parent
     return found
+
+
+def shipped_path(name: str) -> Path:
+    """Where something shipped lies: a model, an adapter, a recipe, a configuration of accelerate's, `policy.yaml`.
+
+    Raises:
+        ConfigError: no such thing; it lists the names.
+    """
+    known = {name: path for kind in KINDS for name, path in shipped_names(kind).items()}
+    known["policy"] = _PACKAGE / "data" / "policy.yaml"
+    if name.removesuffix(".yaml") not in known:
+        raise ConfigError(f"nothing shipped of this name: expected one of {', '.join(known)}, got {name}. Pick one.")
+    return known[name.removesuffix(".yaml")]
 
 
 def recipe_file(name: str | PathLike[str]) -> Path:

@@ -32,7 +32,8 @@ def check_writable(*places: str | PathLike[str] | None, least: int = SPARE) -> N
             free = shutil.disk_usage(folder).free
         except OSError as error:
             raise ConfigError(
-                f"no place to write to: expected to write into {place}, got '{error.strerror}' at {folder}. Name another."
+                f"no place to write to: expected to write into {place}, got '{error.strerror}' at {folder}. "
+                "Name another."
             ) from error
         if free < least:
             raise ConfigError(

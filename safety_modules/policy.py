@@ -14,7 +14,7 @@ import torch
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from safety_modules.errors import PolicyError, validation_problems
+from safety_modules.errors import PolicyError, did_you_mean, validation_problems
 from safety_modules.scores import LIMIT, log_odds, probability, rule_scores
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.unique_keys import UniqueKeyLoader
@@ -119,7 +119,7 @@ class Policy(BaseModel):
         except yaml.YAMLError as error:
             raise PolicyError(f"policy {where} refused: expected YAML, got {error}. Correct the file.") from error
         except ValidationError as error:
-            lines = "".join(f"\n  - {line}" for line in validation_problems(error))
+            lines = "".join(f"\n  - {line}" for line in validation_problems(error, model=cls))
             raise PolicyError(f"policy {where} refused:{lines}") from error
 
     def allow(self, *types: str) -> "Policy":
@@ -140,7 +140,7 @@ class Policy(BaseModel):
         try:
             rule = Rule.model_validate({**old.model_dump(), **changes})
         except ValidationError as error:
-            raise PolicyError(f"rule {type!r} refused: {' '.join(validation_problems(error))}") from error
+            raise PolicyError(f"rule {type!r} refused: {' '.join(validation_problems(error, model=Rule))}") from error
         return self.model_copy(update={"rules": {**self.rules, type: rule}})
 
     def completed(self, rules: Mapping[str, Rule]) -> "Policy":
@@ -155,10 +155,19 @@ class Policy(BaseModel):
             PolicyError: a type without a rule, a rule without a type, or a hint without words for a level.
         """
         problems = [f"no rule for type {t!r}." for t in taxonomy.types if t not in self.rules]
-        problems += [f"rule for unknown type {t!r}." for t in self.rules if t not in taxonomy.types]
+        missing = [t for t in taxonomy.types if t not in self.rules]
+        problems += [
+            f"rule for unknown type {t!r}.{did_you_mean(t, missing or taxonomy.types)}"
+            for t in self.rules
+            if t not in taxonomy.types
+        ]
         for type, rule in self.rules.items():
             levels = {**self.wording, **rule.wording}
-            problems += [f"wording for unknown level {level!r}." for level in levels if level not in taxonomy.levels]
+            problems += [
+                f"wording for unknown level {level!r}.{did_you_mean(level, taxonomy.levels)}"
+                for level in levels
+                if level not in taxonomy.levels
+            ]
             if rule.action == "hint":
                 missing = [level for level in taxonomy.risky_levels if level not in levels]
                 problems += [f"rule {type!r} has no hint for level {level!r}." for level in missing]
@@ -284,7 +293,8 @@ class Policy(BaseModel):
     def _rule(self, type: str) -> Rule:
         if type not in self.rules:
             raise PolicyError(
-                f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}. Check the spelling."
+                f"no such rule: expected one of {', '.join(self.rules)}, got {type!r}.{did_you_mean(type, self.rules)} "
+                "Check the spelling."
             )
         return self.rules[type]
 

@@ -86,13 +86,14 @@ def rule_scores(types: np.ndarray, added: int = 0) -> np.ndarray:
     # What is left is summed, not subtracted from 1: near 1 a difference has no digits.
     rest = types[..., -1:] + np.concatenate([np.zeros_like(falling[..., :1]), falling[..., :-1].cumsum(-1)], -1)
     scores = np.empty_like(falling)
-    np.put_along_axis(scores, order, _log_ratio(chosen, rest), -1)
-    return np.concatenate([scores, _log_ratio(beside, 1 - beside)], -1)
+    np.put_along_axis(scores, order, log_ratio(chosen, rest), -1)
+    return np.concatenate([scores, log_ratio(beside)], -1)
 
 
-def _log_ratio(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
+def log_ratio(part: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
+    """log(part / rest), the score of probabilities; rest: default 1 - part."""
     with np.errstate(divide="ignore"):
-        return (np.log(part) - np.log(rest)).clip(-LIMIT, LIMIT)
+        return (np.log(part) - np.log(1 - part if rest is None else rest)).clip(-LIMIT, LIMIT)
 
 
 def log_odds(probability: float) -> float:

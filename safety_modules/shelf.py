@@ -3,17 +3,19 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safety_modules.adapter import save_adapter
+from safety_modules.adapter_checks import fingerprint_problems
 from safety_modules.adapter_format import TEMPERATURES, thresholds_problem
 from safety_modules.adapter_hub import push_adapter
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.errors import AdapterError, AttachError, ConfigError
+from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError, PolicyError
 from safety_modules.fitted import Fitted, fit_adapter
 from safety_modules.lora import SafetyLora
 from safety_modules.lora_layer import ADAPTER
@@ -32,7 +34,7 @@ class Shelf:
     """
 
     def __init__(self, backbone: Backbone, fitted: Fitted, policy: Policy, name: str = DEFAULT_NAME) -> None:
-        policy.completed(fitted.rules).check(fitted.config.taxonomy)
+        check_policy(policy).completed(fitted.rules).check(fitted.config.taxonomy)
         self.backbone = backbone
         self._policy = policy
         self._fitted = {name: fitted}
@@ -105,26 +107,83 @@ class Shelf:
 
     @property
     def policy(self) -> Policy:
-        """What to do about verdicts; may be replaced. Adapters of one taxonomy share it."""
+        """What to do about verdicts; may be replaced by one that fits. Adapters of one taxonomy share it."""
         return self.policy_for(None)
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        self._policy = policy
+        with self.backbone.lock:
+            self._fitting(policy)
+            self._policy = policy
 
     def policy_for(self, policy: Policy | None) -> Policy:
-        """A call's policy, or the attachment's; types it has no rule for get the one the active adapter brings."""
-        return (policy or self._policy).completed(self._fitted[self._active].rules)
-
-    def replace_active(self, fitted: Fitted) -> None:
-        """Put other parts in the active adapter's place.
+        """A call's policy, or the attachment's; types it has no rule for get the one the active adapter brings.
 
         Raises:
-            PolicyError: the policy does not fit their taxonomy. Nothing was replaced.
+            PolicyError: not a policy, or one that does not fit the active adapter's taxonomy.
+        """
+        return self._fitting(self._policy if policy is None else policy)
+
+    def _fitting(self, policy: Policy) -> Policy:
+        active = self._fitted[self._active]
+        completed = check_policy(policy).completed(active.rules)
+        completed.check(active.config.taxonomy)
+        return completed
+
+    def change_active(self, **parts: Any) -> None:
+        """Put other parts (fields of `Fitted`) in the place of the active adapter's.
+
+        Raises:
+            PolicyError: the policy does not fit them. Nothing was replaced.
         """
         with self.backbone.lock:
+            fitted = replace(self._fitted[self._active], **parts)
             self._policy.completed(fitted.rules).check(fitted.config.taxonomy)
             self._fitted[self._active] = fitted
+
+    @property
+    def trained(self) -> bool:
+        """Whether the active adapter's verdicts mean anything: it was loaded, or `train_safety` trained its head.
+
+        Untrained modules judge nothing: guarded calls and `classify` refuse. Set it yourself after training them in a
+        loop of your own.
+        """
+        return self._fitted[self._active].trained
+
+    @trained.setter
+    def trained(self, trained: bool) -> None:
+        self._fitted[self._active].trained = trained
+
+    def check_judging(self, untrained: bool = False) -> None:
+        """Refuse to judge where verdicts would mean nothing.
+
+        Args:
+            untrained: allow modules that were never trained.
+
+        Raises:
+            GuardError: they were never trained.
+            AttachError: the base was changed since they were fitted to it.
+        """
+        if not (untrained or self.trained):
+            raise GuardError(
+                "nothing judged: expected trained safety modules, got new ones, whose verdicts are noise. Train them "
+                "(train_safety), or attach with adapter=...; with safety=False the base answers alone."
+            )
+        self.check_base()
+
+    def check_base(self) -> None:
+        """Refuse a base that is another one now. Raises AttachError."""
+        active = self._fitted[self._active]
+        live = self.backbone.fingerprint()
+        if live == active.fingerprint:
+            return
+        problems = fingerprint_problems(active.fingerprint, live, active.lora is not None)
+        if problems:
+            raise AttachError(
+                "base changed: expected the weights that the safety modules were fitted to, got others (loaded, merged "
+                f"or trained since; {' '.join(problems)}). Detach and attach anew, which checks whether the adapter "
+                "fits; or put the weights back."
+            )
 
     @property
     def merge_lora(self) -> bool:
@@ -186,7 +245,7 @@ class Shelf:
             AttachError: in the middle of this thread's own call, or LoRA is mounted. Nothing was switched.
         """
         with self.backbone.lock:
-            policy, found = policy or self._policy, self._get(name)
+            policy, found = self._policy if policy is None else check_policy(policy), self._get(name)
             policy.completed(found.rules).check(found.config.taxonomy)
             # The lock lets this thread in again: from a streamer, say, in the middle of its own call.
             parts = self.backbone.language_model.modules()
@@ -216,11 +275,22 @@ class Shelf:
         dtype: str = "float16",
         metadata: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write the active adapter's folder; it never contains a base tensor. See `adapter.save_adapter`."""
+        """Write the active adapter's folder; it never contains a base tensor. See `adapter.save_adapter`.
+
+        Raises:
+            AdapterError: not a valid adapter, or one that was never trained (see `trained`).
+            AttachError: the base was changed since the modules were fitted to it.
+        """
+        if not self.trained:
+            raise AdapterError(
+                directory,
+                ["not saved: expected trained safety modules, got new ones. Train them (train_safety) first."],
+            )
+        self.check_base()
         return save_adapter(
             directory,
             modules=self.modules,
-            fingerprint=self.backbone.fingerprint(),
+            fingerprint=self._fitted[self._active].fingerprint,
             thresholds=self.thresholds,
             temperature=self.temperature,
             rules=self.rules,
@@ -263,3 +333,13 @@ class Shelf:
     def _check_free(self, name: str) -> None:
         if name in self._fitted:
             raise AdapterError(name, ["name taken: expected a new one. Choose another, or delete that adapter first."])
+
+
+def check_policy(policy: Any) -> Policy:
+    """The policy, if it is one. Raises PolicyError."""
+    if not isinstance(policy, Policy):
+        raise PolicyError(
+            f"no policy: expected a Policy, got {type(policy).__name__} {str(policy)[:60]!r}. Read a file with "
+            "Policy.from_yaml(path); Policy.default() is the one that comes along."
+        )
+    return policy

@@ -14,9 +14,12 @@ from PIL import Image
 
 from safety_modules.audit.review_audit import read_audit
 from safety_modules.audit.review_marks import read_flagged
-from safety_modules.audit.stream import audited_format, rows
+from safety_modules.errors import DataError
 from safety_modules.pictures import read_bytes
+from safety_modules.records.formats import FORMATS
+from safety_modules.records.recognise import recognise
 from safety_modules.records.source import ReadOptions, Source
+from safety_modules.scores import log_odds
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
 
 GRID = 4
@@ -75,7 +78,7 @@ def write_audit(out: Path, judged: Sequence[dict[str, Any]], **summary: Any) -> 
     levels = [name for name in judged[0] if name.startswith("level_")]
     kinds: dict[str, Any] = dict.fromkeys(("row", "duplicate_of", "grid_rows", "grid_columns"), pa.int64())
     kinds |= dict.fromkeys(("thumbnail", "attention"), pa.binary()) | {"flagged": pa.bool_()}
-    kinds |= dict.fromkeys([*chances, *levels, "risk"], pa.float32())
+    kinds |= dict.fromkeys([*chances, *levels], pa.float32()) | {"risk": pa.float64()}
 
     def save(name: str, columns: Sequence[str], some: Sequence[dict[str, Any]]) -> None:
         schema = pa.schema([(column, kinds.get(column, pa.string())) for column in columns])
@@ -99,7 +102,7 @@ def write_audit(out: Path, judged: Sequence[dict[str, Any]], **summary: Any) -> 
         "flagged": len(flagged),
         "by_type": dict(Counter(row["type"] for row in flagged)),
         "by_level": dict(Counter(row["level"] for row in flagged)),
-        "histogram": np.histogram([row["risk"] for row in judged], 50, (0, 1))[0].tolist(),
+        "histogram": np.histogram([log_odds(row["risk"]) for row in judged], 50, (-10, 10))[0].tolist(),
         "thresholds": dict.fromkeys(DEFAULT_TAXONOMY.types, 0.5),
         "adapter": "adapters/mine",
         "base": "llava-pocket",
@@ -117,15 +120,19 @@ def audit_of(
     data: Path | str, out: Path, flagged: Mapping[int, str], format: str | None = None, **options: Any
 ) -> Path:
     """A finished audit of real data: every row as the audit reads it, those flagged with these types."""
-    source = Source(str(data), DEFAULT_TAXONOMY, ReadOptions(image_dir=options.pop("image_dir", None)))
-    name = audited_format(source, format)
+    source = Source(str(data), DEFAULT_TAXONOMY, ReadOptions(format, image_dir=options.pop("image_dir", None)))
+    name = recognise(source, strict=False)
     first: dict[tuple[str | None, str | None], int] = {}
     judged = []
-    for number, row in enumerate(rows(source, name)):
-        digest = None if row.image is None else hashlib.sha256(read_bytes(row.image)).hexdigest()
+    for number, row in enumerate(FORMATS[name].rows(source)):
+        digest, fault = None, row.fault
+        try:
+            digest = None if row.image is None else hashlib.sha256(read_bytes(row.image)).hexdigest()
+        except DataError as error:
+            fault = str(error)
         copy = first.setdefault((digest, row.question), number)
         known = {"image_digest": digest, "question": row.question, "answer": row.answer, "label": row.label}
-        known |= {"duplicate_of": None if copy == number else copy, "error": row.fault}
+        known |= {"duplicate_of": None if copy == number else copy, "error": fault}
         if number in flagged and copy == number:
             known["type"] = flagged[number]
         judged.append(verdict(number, row.source, **known))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -20,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safety_modules.attach import SafetyAttachment, attach_safety
+from safety_modules.attach import SafetyAttachment
 from safety_modules.config import SafetyConfig
 from safety_modules.modules import HeadOutput, SafetyModules
 from safety_modules.taxonomy import CLEAN
@@ -155,7 +156,7 @@ def saved_adapter(
     tiny_base: LlavaForConditionalGeneration, processor: LlavaProcessor, saved_base: Path, make_image: Any
 ) -> Path:
     """An untrained adapter for it whose thresholds flag about half of the noise pictures."""
-    safety = attach_safety(copy.deepcopy(tiny_base), processor, config=SafetyConfig(lora=None))
+    safety = attach_as_trained(copy.deepcopy(tiny_base), processor, config=SafetyConfig(lora=None))
     with torch.no_grad():
         for member in safety.modules.members:
             member.head.type_weight.mul_(3)  # spread, and far from the risk of 1 that rounding reaches
@@ -217,7 +218,7 @@ def _key(features: torch.Tensor) -> str:
 @pytest.fixture
 def safety(model: LlavaForConditionalGeneration, processor: LlavaProcessor) -> SafetyAttachment:
     """Attached to `model`, with tokens and LoRA that change answers (fresh ones would not)."""
-    attachment = attach_safety(model, processor, config=SafetyConfig(num_lm_tokens=3))
+    attachment = attach_as_trained(model, processor, config=SafetyConfig(num_lm_tokens=3))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         attachment.modules.lm_tokens.weight.normal_()

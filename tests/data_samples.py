@@ -97,3 +97,24 @@ def vlguard_unsafe(image: str = "b.png", category: str = "privacy", subcategory:
     pairs = [{"instruction": "read this card", "response": "I can't."}]
     labels = {"harmful_category": category, "harmful_subcategory": subcategory}
     return {"id": "2", "image": image, "safe": False, **labels, "instr-resp": pairs}
+
+
+def lay_out_page(folder: Path, files: Iterable[tuple[str, str]]) -> None:
+    """The files that docs/data.md shows, and the pictures, folders, shards and dataset it speaks of."""
+    import datasets
+
+    for name, content in files:
+        (folder / name).write_text(content, encoding="utf-8")
+    for seed, letter in enumerate("abcd"):
+        save(folder / f"{letter}.png", seed)
+        save(folder / "pictures" / f"{letter}.png", seed)
+    for seed, name in enumerate(("clean/a.png", "illegal/high/b.png", "privacy/c.png")):
+        save(folder / "photos" / name, seed)
+    words = {name: value for name, value in row().items() if name != "image"}
+    (folder / "shards").mkdir()
+    for shard in ("000", "001"):
+        write_tar(folder / "shards" / f"{shard}.tar", {"7.png": encoded(int(shard)), "7.json": words})
+    columns = {"image": datasets.Image(), **dict.fromkeys(words, datasets.Value("string"))}
+    one = datasets.Dataset.from_list([row({"bytes": encoded(1), "path": None})], features=datasets.Features(columns))
+    (folder / "files").mkdir()
+    one.to_parquet(str(folder / "files" / "train.parquet"))

@@ -3,6 +3,8 @@
 import torch
 from transformers.generation.streamers import BaseStreamer
 
+from safety_modules.attach import attach_safety
+
 NEW = {"max_new_tokens": 6, "do_sample": False}
 # For the fixture `guarded`, image 1 is of a high risk, image 2 of a low one, all others are clean.
 ROWS = [
@@ -77,3 +79,10 @@ class Recorder(BaseStreamer):
 
     def end(self):
         self.ended += 1
+
+
+def attach_as_trained(model, processor, *args, **kwargs):
+    """New modules that count as trained: what they say is noise, but they guard and can be saved."""
+    attachment = attach_safety(model, processor, *args, **kwargs)
+    attachment.trained = True
+    return attachment

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from guard_cases import attach_as_trained
 from PIL import Image
 
-from safety_modules.attach import attach_safety
 from safety_modules.backbones import find_backbone
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.evaluation.cases import Case
@@ -36,7 +36,7 @@ def stir(parameters: Any, std: float = 0.1) -> None:
 
 def save_adapter_folder(model: Any, processor: Any, folder: Path, config: SafetyConfig, limit: float) -> Path:
     """An untrained adapter that flags what has a score of at least `limit`."""
-    safety = attach_safety(model, processor, config=config)
+    safety = attach_as_trained(model, processor, config=config)
     stir(safety.lora.named_parameters())
     safety.thresholds = dict.fromkeys(DEFAULT_TAXONOMY.types, limit)
     safety.save_pretrained(folder)

@@ -16,12 +16,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from adapters import FILES, LORA, SAFETY, join, split
 from safety_modules.adapter_format import LORA_PREFIX
-from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError
 from safety_modules.fitted import fit_adapter
@@ -180,7 +180,7 @@ class Range:
     def __init__(self, model, processor, folder):
         design = LoraSettings(r=1, target_modules=("q_proj",))
         config = SafetyConfig(width=8, num_head_tokens=2, num_lm_tokens=2, attention_heads=2, lora=design)
-        self.safety = attach_safety(model, processor, config=config)
+        self.safety = attach_as_trained(model, processor, config=config)
         self.safety.thresholds = dict.fromkeys(config.taxonomy.types, 0.5)
         self.model, self.folder = model, folder / "stranger"
         valid = self.safety.save_pretrained(folder / "valid")

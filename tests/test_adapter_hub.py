@@ -99,6 +99,18 @@ def test_what_is_no_hub_id_is_never_looked_up(monkeypatch, name):
     assert find_adapter(name) == Path(name)
 
 
+def test_a_mistyped_path_is_not_taken_for_a_hub_id(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    (tmp_path / "adapters" / "pocket-safe").mkdir(parents=True)
+    with pytest.raises(AdapterError, match=r"expected a folder 'pocket-saef' in adapters.* Pass adapters/pocket-safe;"):
+        find_adapter("adapters/pocket-saef")
+    with pytest.raises(AdapterError, match=r"expected a folder 'other' in adapters, which is here, got none"):
+        find_adapter("adapters/other")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: f"{name}@{options['revision']}")
+    assert find_adapter("hf://adapters/other", "main") == Path("adapters/other@main")
+
+
 def test_offline_and_not_in_the_cache_says_what_to_do(cache, model, processor):
     with pytest.raises(AdapterError, match="HF_HUB_OFFLINE") as caught:
         attach_safety(model, processor, "someone/safe")

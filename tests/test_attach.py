@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from guard_policies import flag_everything
 from transformers import LlavaForConditionalGeneration, LlavaModel
 
@@ -89,7 +90,7 @@ def test_attached_model_keeps_the_bases_state_config_and_files(
 def test_detached_model_is_bit_identical(flags, model, processor, ask, tmp_path):
     expected = snapshot(model, tmp_path / "before", ask)
     attributes = set(vars(model)), set(vars(model.model)), set(vars(model.model.language_model))
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     model.generate(**ask(("what is this?", [1])), max_new_tokens=4, policy=flag_everything())
     safety.detach()
     assert type(model) is LlavaForConditionalGeneration and type(model.model) is LlavaModel
@@ -213,16 +214,16 @@ def test_adapter_of_another_base_is_refused(tiny_base, processor, safety, tmp_pa
     other = copy.deepcopy(tiny_base)
     with torch.no_grad():
         other.model.language_model.norm.weight.add_(1)
-    with pytest.raises(AdapterError, match="digest"):
+    with pytest.raises(AdapterError, match=r"language_model: .* The same sizes but other weights"):
         attach_safety(other, processor, adapter=folder)
 
 
 def test_untrained_attachments_are_equal_and_leave_the_random_state_alone(tiny_base, processor):
     torch.manual_seed(5)
-    first = attach_safety(copy.deepcopy(tiny_base), processor)
+    first = attach_as_trained(copy.deepcopy(tiny_base), processor)
     drawn = torch.rand(3)
     torch.manual_seed(6)
-    second = attach_safety(copy.deepcopy(tiny_base), processor)
+    second = attach_as_trained(copy.deepcopy(tiny_base), processor)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(3), drawn)
     pairs = zip(first.named_parameters(), second.named_parameters(), strict=True)

@@ -22,15 +22,14 @@ from data_samples import (
 )
 
 from safety_modules.audit.review_apply import Applied, apply_marks
-from safety_modules.audit.review_copy import copied_name
-from safety_modules.audit.stream import rows
 from safety_modules.pictures import read_bytes
+from safety_modules.records.copies import copied_name
+from safety_modules.records.formats import FORMATS as ALL
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 datasets = pytest.importorskip("datasets")
 pq = pytest.importorskip("pyarrow.parquet")
-pytest.importorskip("webdataset")
 
 # Each makes five rows with pictures 0 to 4 in `folder`, of which row 3 shows the picture of row 1.
 PICTURES = (0, 1, 2, 1, 4)
@@ -109,7 +108,7 @@ def contents(path: Path, format: str, image_dir: Path) -> list[tuple[Any, ...]]:
     """Everything that the audit reads of data."""
     source = Source(str(path), DEFAULT_TAXONOMY, ReadOptions(image_dir=None if path.is_dir() else image_dir))
     found = []
-    for one in rows(source, format):
+    for one in ALL[format].rows(source):
         image = None if one.image is None else read_bytes(one.image)  # type: ignore[arg-type]
         found.append((image, one.question, one.answer, one.label, one.fault))
     return found
@@ -188,6 +187,23 @@ def test_parquet_keeps_its_schema_and_its_row_groups(tmp_path: Path) -> None:
 def test_other_files_of_a_folder_come_along(tmp_path: Path) -> None:
     _, done = cleaned(tmp_path, image_folder, {1: "confirm"})
     assert (done.copy / "part" / "notes.txt").read_text() == "stays"
+
+
+def test_what_links_lead_to_stands_in_the_copy_without_the_confirmed(tmp_path: Path) -> None:
+    for seed, name in enumerate(("set/a.png", "store/b.png", "store/c.png")):
+        save(tmp_path / name, seed)
+    (tmp_path / "set" / "more").symlink_to(tmp_path / "store")
+    (tmp_path / "set" / "again").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "one.png").symlink_to(tmp_path / "store" / "c.png")
+    (tmp_path / "set" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "set" / ".notes" / "deep").mkdir(parents=True)
+    (tmp_path / "set" / ".notes" / "deep" / "x.txt").write_text("stays")
+    out = audit_of(tmp_path / "set", tmp_path / "out", {3: "illegal"}, "folder")
+    done = apply_marks(out, write_marks(tmp_path / "marks.json", out, {3: "confirm"}))
+    assert (done.input, done.kept, done.removed) == (5, 4, 1)
+    kept = sorted(str(path.relative_to(done.copy)) for path in done.copy.rglob("*") if not path.is_dir())
+    assert kept == [".notes/deep/x.txt", "a.png", "gone.png", "more/c.png", "one.png"]
+    assert (done.copy / "one.png").read_bytes() == (tmp_path / "store" / "c.png").read_bytes()
 
 
 def test_a_conversation_goes_as_a_whole(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What applying marks refuses: nothing is written then, and the data is never touched."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -81,13 +80,6 @@ def test_another_picture_under_the_same_name_is_refused(data: Path, out: Path, m
 def test_data_that_is_gone_is_refused(data: Path, out: Path, marks: Path) -> None:
     data.unlink()
     refused(out, marks, "data not read")
-
-
-def test_a_linked_folder_is_refused_as_no_audit_follows_it(tmp_path: Path) -> None:
-    save(tmp_path / "set" / "a.png", 0), save(tmp_path / "elsewhere" / "b.png", 1)
-    out = audit_of(tmp_path / "set", tmp_path / "out", {0: "illegal"})
-    os.symlink(tmp_path / "elsewhere", tmp_path / "set" / "more")
-    refused(out, write_marks(tmp_path / "marks.json", out, {0: "confirm"}), "got a link to one")
 
 
 def test_an_unfinished_audit_is_refused(out: Path, marks: Path) -> None:

@@ -18,11 +18,11 @@ from data_samples import save
 from safety_modules.audit import shards
 from safety_modules.audit.decode import Decoded, Decoder, Looked
 from safety_modules.audit.judging import Judged
-from safety_modules.audit.rows import Row
 from safety_modules.audit.shards import Auditor
 from safety_modules.audit.store import VERDICTS, Store
 from safety_modules.audit.summary import summarise
 from safety_modules.config import SafetyConfig
+from safety_modules.records.entries import Row
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 pytest.importorskip("pyarrow")
@@ -48,7 +48,8 @@ class Stub(Decoder):
         types, levels = np.zeros((started, 7), np.float32), np.zeros((started, 4), np.float32)
         types[:, -1] = levels[:, 0] = 1
         names, rules = ["clean"] * started, [None] * started
-        return Judged(types, levels, names, ["safe"] * started, rules, np.zeros((started, 6, 1, 1), np.float32))
+        risk, heat = np.zeros(started, np.float32), np.zeros((started, 6, 1, 1), np.float32)
+        return Judged(types, levels, names, ["safe"] * started, rules, risk, heat)
 
 
 def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:

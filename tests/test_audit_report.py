@@ -17,6 +17,7 @@ from safety_modules.audit.report import write_report
 from safety_modules.audit.report_data import groups
 from safety_modules.audit.review_audit import read_audit
 from safety_modules.errors import DataError
+from safety_modules.scores import log_odds
 
 pytest.importorskip("pyarrow")
 
@@ -129,7 +130,7 @@ def test_the_index_and_the_blocks_hold_what_was_flagged_by_falling_risk(tmp_path
     )
     rows.sort(key=lambda row: -row["risk"])
     assert index["row"] == [row["row"] for row in rows]
-    assert index["risk"] == sorted(index["risk"], reverse=True)
+    assert index["score"] == sorted(index["score"], reverse=True)
     for place, row in enumerate(rows):
         block = found.block(f"d{place}")
         assert base64.b64decode(block["picture"]) == row["thumbnail"]
@@ -179,10 +180,10 @@ def test_too_many_rows_leave_the_riskiest_and_the_sample_and_say_so(
     audit, found = read_audit(out), page(out)
     index = found.block("index")
     risks = sorted(audit.flagged("risk")["risk"].to_pylist(), reverse=True)
-    assert index["risk"][:10] == risks[:10]
+    assert index["score"][:10] == pytest.approx([log_odds(risk) for risk in risks[:10]], abs=1e-3)
     sample = [row for _, row in sorted(zip(index["sample"], index["row"], strict=True)) if _ >= 0]
     assert sample == audit.sample_order(list(range(40)))[:5]
-    assert f"40 rows are flagged; this page has the {len(index['row'])} with the highest risk" in found.words
+    assert f"40 rows are flagged; this page has the {len(index['row'])} with the highest scores" in found.words
     assert len([name for name in found.scripts if name.startswith("d")]) == len(index["row"]) <= 15
 
 

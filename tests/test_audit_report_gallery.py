@@ -87,8 +87,28 @@ def test_every_picture_is_blurred_until_it_is_revealed(page: Any) -> None:
     assert all(blurred(page, card) for card in range(24))
     page.locator(".picture").nth(2).click()
     assert not blurred(page, 2) and blurred(page, 1)
-    page.locator(".picture").nth(2).click()
+    page.locator(".picture").nth(2).click()  # the second click enlarges it
+    assert page.locator("dialog.enlarged img").evaluate("image => image.getBoundingClientRect().width") > 300
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").count() == 0 and not blurred(page, 2)
+    page.keyboard.press("v")
     assert blurred(page, 2)
+
+
+def test_keys_work_without_a_focus(page: Any) -> None:
+    page.keyboard.press("v")
+    assert not blurred(page, 0) and blurred(page, 1)
+    page.keyboard.press("j")
+    page.keyboard.press("v")
+    assert not blurred(page, 1)
+    page.locator("body").click(position={"x": 2, "y": 2})  # the focus is lost, the place is not
+    page.keyboard.press("r")
+    assert page.locator(".card").nth(1).get_attribute("data-mark") == "reject"
+
+
+def test_export_without_marks_says_so(page: Any) -> None:
+    page.locator("#export").click()
+    assert page.locator("#said").inner_text() == "Nothing to export: no picture is marked yet."
 
 
 def test_pictures_can_be_revealed_by_key(page: Any) -> None:
@@ -132,10 +152,10 @@ def test_types_have_galleries_ranked_by_risk(page: Any) -> None:
 def test_filters_narrow_the_list_together(page: Any) -> None:
     page.locator("#level").select_option("high")
     assert found(page).startswith("30 of 60")
-    page.locator("#risk").fill("0.9")
+    page.locator("#score").fill("2.2")
     assert found(page).startswith("9 of 60")
     page.locator("#level").select_option("")
-    page.locator("#risk").fill("0")
+    page.locator("#score").fill(page.locator("#score").get_attribute("min"))
     page.locator("#disagree").check()
     assert found(page).startswith("6 of 60")
     page.locator(".types label", has_text="insults").click()

@@ -174,11 +174,12 @@ def test_marks_of_a_colleague_are_imported_and_conflicts_keep_ones_own(page: Any
 def test_what_does_not_belong_here_is_not_imported(
     page: Any, out: Path, tmp_path: Path, change: dict[str, Any] | None, words: str
 ) -> None:
+    card(page, 0).locator("button.confirm").click()
     given = json.loads(exported(page, out).model_dump_json()) | (change or {})
     (tmp_path / "other.json").write_text("{" if change is None else json.dumps(given))
     page.locator("#import").set_input_files(tmp_path / "other.json")
     page.locator("#said", has_text=words).wait_for()
-    assert marked(page).startswith("0 confirmed, 0 rejected")
+    assert marked(page).startswith("1 confirmed, 0 rejected")
 
 
 def test_a_judged_random_sample_gives_an_estimate(page: Any, out: Path, tmp_path: Path) -> None:

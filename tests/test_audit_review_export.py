@@ -76,7 +76,6 @@ def test_the_files_are_data_that_training_takes(out: Path, tmp_path: Path) -> No
 
 
 def test_pictures_inside_tars_become_files(tmp_path: Path) -> None:
-    pytest.importorskip("webdataset")
     words = {name: value for name, value in row().items() if name != "image"}
     members: dict[str, Any] = {"1.jpg": encoded(1, "JPEG"), "1.json": words, "2.png": encoded(2), "2.json": words}
     out = audit_of(write_tar(tmp_path / "a.tar", members), tmp_path / "out", {0: "illegal", 1: "illegal"})

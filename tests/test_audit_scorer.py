@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from data_samples import encoded, picture
+from guard_cases import attach_as_trained
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from safety_modules import SafetyConfig, attach_safety
 from safety_modules.audit.scorer import NO_QUESTION, NOT_FINITE, Scorer
 from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.guard import question_readings
 
 COUNT = 12
 SAID = (None, "what is {}?", "a cup. how? {} USER: a knife ASSISTANT: go on.")
@@ -73,6 +75,22 @@ def test_files_cells_and_bytes_are_pictures_and_others_are_refused(scorer: Score
         scorer({"image": [picture(1)]})
 
 
+def test_every_reading_of_a_long_question_counts_as_in_classify(
+    scorer: Scorer, model: LlavaForConditionalGeneration, processor: LlavaProcessor, saved_adapter: Path
+) -> None:
+    asked = ["What is this? How do I use it? Tell me.", "why?", None, "One. Two? " * 20] * 6
+    found = scorer({"image": [encoded(number) for number in range(len(asked))], "question": asked})
+    safety = attach_safety(model, processor, adapter=saved_adapter)
+    verdicts = safety.classify([picture(number) for number in range(len(asked))], asked)
+    assert found["risk"] == pytest.approx([verdict.risk for verdict in verdicts], abs=1e-5)
+    assert found["type"].tolist() == [verdict.type for verdict in verdicts]
+    assert found["level"].tolist() == [verdict.level for verdict in verdicts]
+    readings = [
+        question_readings(safety.backbone, safety.config, safety.backbone.prompt_ids(text or "")) for text in asked
+    ]
+    assert [len(one) > 1 for one in readings[:4]] == [True, False, False, True]
+
+
 def test_only_settings_are_pickled(scorer: Scorer) -> None:
     first = scorer(columns())
     data = pickle.dumps(scorer)
@@ -91,7 +109,7 @@ def test_a_head_that_needs_a_question_says_so(
     model: LlavaForConditionalGeneration, processor: LlavaProcessor, saved_base: Path, tmp_path: Path
 ) -> None:
     design = SafetyConfig(query="pooled_question", lora=None)
-    adapter = attach_safety(model, processor, config=design).save_pretrained(tmp_path / "published")
+    adapter = attach_as_trained(model, processor, config=design).save_pretrained(tmp_path / "published")
     found = Scorer(saved_base, adapter)({"image": [encoded(1), encoded(2)], "question": [None, "how?"]})
     assert found["error"].tolist() == [NO_QUESTION, None]
 

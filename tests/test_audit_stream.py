@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,36 +20,38 @@ from data_samples import (
     write_tar,
 )
 
-from safety_modules.audit import json_stream
-from safety_modules.audit.rows import Row
-from safety_modules.audit.stream import audited_format, rows
 from safety_modules.errors import DataError
 from safety_modules.pictures import open_picture, read_bytes
 from safety_modules.records import read_records
+from safety_modules.records.entries import Row
+from safety_modules.records.formats import FORMATS, text
 from safety_modules.records.images import EncodedImage
+from safety_modules.records.recognise import recognise
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 datasets = pytest.importorskip("datasets")
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-pytest.importorskip("webdataset")
 
 
 def source(path: Any, **options: Any) -> Source:
     return Source(str(path), DEFAULT_TAXONOMY, ReadOptions(**options))
 
 
+def rows(where: Source, pictures: bool = True) -> Iterator[Row]:
+    return FORMATS[recognise(where, strict=False)].rows(where, pictures)
+
+
 def read(path: Any, **options: Any) -> list[Row]:
     """Every row; its pictures can be decoded, and a count without pictures is the same."""
     where = source(path, **options)
-    name = audited_format(where)
-    found = list(rows(where, name))
+    found = list(rows(where))
     for row in found:
         if row.image is not None:
             assert isinstance(row.image, Path | EncodedImage)
             open_picture(row.image)
-    assert sum(1 for _ in rows(where, name, pictures=False)) == len(found)
+    assert sum(1 for _ in rows(where, pictures=False)) == len(found)
     return found
 
 
@@ -58,12 +60,12 @@ def test_a_folder_of_pictures_needs_no_labels_and_takes_those_of_class_folders(t
         save(tmp_path / name, number)
     (tmp_path / "notes.txt").write_text("x")
     where = source(tmp_path, question="what is it?")
-    found = list(rows(where, audited_format(where)))
+    found = list(rows(where))
     names = ["b.png", "a/deep/x.png", "clean/y.png", "illegal/high/z.png"]
     assert [row.source for row in found] == [str(tmp_path / name) for name in names]
     assert [row.label for row in found] == [None, None, "clean", "illegal"]
     assert {row.question for row in found} == {"what is it?"}
-    assert sum(where.left_out.values()) == 1
+    assert where.left_out == {"files that are no pictures": 1, "hidden files and folders": 1}
 
 
 def test_conversations_become_a_row_for_each_question_with_the_places_training_names(tmp_path: Path) -> None:
@@ -83,8 +85,8 @@ def test_conversations_become_a_row_for_each_question_with_the_places_training_n
 def test_published_labels_are_taken_and_a_faulty_line_is_a_row_with_its_reason(tmp_path: Path) -> None:
     save(tmp_path / "a.png", 1)
     lines = [published(type=1), published(type=99), {"image": "a.png"}, "{bad", published(image="gone.png"), "3"]
-    found = list(rows(source(write_jsonl(tmp_path / "d.jsonl", lines)), "jsonl"))
-    assert [row.label for row in found] == ["illegal", None, None, None, None, None]
+    found = list(rows(source(write_jsonl(tmp_path / "d.jsonl", lines))))
+    assert [row.label for row in found] == ["illegal", None, None, None, "illegal", None]
     assert [row.fault is None for row in found] == [True, True, True, False, False, False]
     assert [row.source.rpartition(":")[2] for row in found] == list("123456")
     assert "gone.png" in str(found[4].fault)
@@ -139,7 +141,7 @@ def test_a_saved_dataset_is_read_row_by_row(tmp_path: Path, streaming: bool) -> 
     if streaming:
         folder.mkdir()
         made.to_parquet(folder / "train.parquet")
-        found = list(rows(source(folder, streaming=True), "hf"))
+        found = list(rows(source(folder, format="hf", streaming=True)))
     else:
         made.save_to_disk(folder)
         found = read(folder)
@@ -164,21 +166,23 @@ def test_tars_need_only_pictures_and_take_captions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
 def test_a_json_list_is_the_same_in_pieces_of_any_size(tmp_path: Path, piece: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr(json_stream, "_PIECE", piece)
+    monkeypatch.setattr(text, "PIECE", piece)
     items = [llava(question=f'a "]" , {{ ü {number}') for number in range(5)] + [12, 3.5, None, [1, 2], "x"]
-    for text in (json.dumps(items), json.dumps(items, indent=2) + "\n"):
-        (tmp_path / "d.json").write_text(text)
-        found = [value for _, value in json_stream.json_list(source(tmp_path / "d.json"))]
-        assert found == items
+    for whole in (json.dumps(items), json.dumps(items, indent=2) + "\n", f"\ufeff {json.dumps(items)}"):
+        (tmp_path / "d.json").write_text(whole, encoding="utf-8")
+        found = [*text.json_list(source(tmp_path / "d.json"))]
+        assert [entry.value for entry in found if entry.where] == items
+        head, *texts, tail = [entry.raw for entry in found]
+        assert f"{head}{','.join(texts)}{tail}" == whole, "a copy is made of these"
     (tmp_path / "d.json").write_text("[]")
-    assert list(json_stream.json_list(source(tmp_path / "d.json"))) == []
+    assert [*text.json_items(source(tmp_path / "d.json"))] == []
 
 
-@pytest.mark.parametrize("text", ['{"a": 1}', '[{"a": 1}', '[{"a": 1} {"b": 2}]', '[{"a": ]', "", "[1", "[1, 2"])
-def test_what_is_no_json_list_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "d.json").write_text(text)
+@pytest.mark.parametrize("whole", ['{"a": 1}', '[{"a": 1}', '[{"a": 1} {"b": 2}]', '[{"a": ]', "", "[1", "[1, 2"])
+def test_what_is_no_json_list_is_refused(tmp_path: Path, whole: str) -> None:
+    (tmp_path / "d.json").write_text(whole)
     with pytest.raises(DataError, match="expected a list of objects"):
-        list(json_stream.json_list(source(tmp_path / "d.json")))
+        list(text.json_list(source(tmp_path / "d.json")))
 
 
 def long_json(path: Path, count: int) -> None:
@@ -202,11 +206,11 @@ def long_parquet(path: Path, count: int) -> None:
 def test_memory_does_not_grow_with_the_data(
     tmp_path: Path, write: Callable[[Path, int], None], name: str, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(json_stream, "_PIECE", 1 << 14)
+    monkeypatch.setattr(text, "PIECE", 1 << 14)
     save(tmp_path / "a.png", 1)
     write(tmp_path / name, 3_000)
     where = source(tmp_path / name)
-    found = rows(where, audited_format(where))
+    found = rows(where)
     tracemalloc.start()
     try:
         assert sum(1 for _ in islice(found, 1_000)) == 1_000
@@ -221,6 +225,6 @@ def test_memory_does_not_grow_with_the_data(
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unknown data format"):
-        audited_format(source(tmp_path), "xlsx")
+        recognise(source(tmp_path, format="xlsx"), strict=False)
     with pytest.raises(DataError, match="got nothing at"):
-        audited_format(source(tmp_path / "gone"))
+        recognise(source(tmp_path / "gone"), strict=False)

@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from guard_policies import flag_everything, flag_nothing
 from transformers import GenerationConfig
 
@@ -79,7 +80,7 @@ def test_clean_and_switched_off_answers_are_bit_identical(package, converted, pr
     inputs = ask_package(*ROWS)
     details = {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}
     expected = converted.generate(**inputs, **details)
-    safety = attach_safety(package, processor.tokenizer)
+    safety = attach_as_trained(package, processor.tokenizer)
     for call in ({"safety": False}, {"policy": flag_nothing()}):
         got = package.generate(**inputs, **details, **call)
         assert torch.equal(got.sequences, expected.sequences)
@@ -96,7 +97,7 @@ def test_clean_and_switched_off_answers_are_bit_identical(package, converted, pr
 def test_vision_tower_runs_once(package, processor, ask_package):
     runs = []
     package.get_vision_tower().vision_tower.register_forward_pre_hook(lambda *_: runs.append(1))
-    attach_safety(package, processor.tokenizer)
+    attach_as_trained(package, processor.tokenizer)
     package.generate(**ask_package(*ROWS), **OPTIONS, policy=flag_everything(), safety=[True, False, True, True])
     assert runs == [1]
 
@@ -112,7 +113,7 @@ def test_beams_and_several_answers(package, safety, folder, processor, ask, ask_
 
 
 def test_allowed_tokens_see_the_callers_rows_whoever_asks_for_several_answers(package, processor, ask_package):
-    attach_safety(package, processor.tokenizer)
+    attach_as_trained(package, processor.tokenizer)
     inputs, rows = ask_package(*ROWS), set()
     several = GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
     package.generate(
@@ -128,7 +129,7 @@ def test_detached_package_model_is_bit_identical(package, converted, processor, 
     inputs = ask_package(*ROWS)
     attributes, grads = set(vars(package)), [parameter.requires_grad for parameter in package.parameters()]
     modules = [(name, type(part), part.training) for name, part in package.named_modules()]
-    safety = attach_safety(package, processor.tokenizer)
+    safety = attach_as_trained(package, processor.tokenizer)
     with pytest.raises(AttachError, match="already attached"):
         attach_safety(package, processor.tokenizer)
     package.generate(**inputs, **OPTIONS, policy=flag_everything())
@@ -160,7 +161,7 @@ def test_training_sees_the_same_logits_as_on_transformers(package, safety, folde
 
 
 def test_what_the_package_would_do_wrongly_is_refused(package, processor, ask_package):
-    attach_safety(package, processor.tokenizer)
+    attach_as_trained(package, processor.tokenizer)
     inputs = ask_package(*ROWS)
     package.config.tokenizer_padding_side = "right"
     with pytest.raises(GuardError, match="Set it to 'left'"):
@@ -170,6 +171,18 @@ def test_what_the_package_would_do_wrongly_is_refused(package, processor, ask_pa
     package.config.tokenizer_model_max_length = 20
     with pytest.raises(GuardError, match="at most 20 tokens"):
         package.generate(**inputs, **OPTIONS, policy=flag_everything())
+
+
+def test_a_method_set_on_the_instance_and_a_changed_tower_are_noticed(package, processor, ask_package):
+    package.encode_images = package.encode_images
+    with pytest.raises(AttachError, match="own encode_images, got an attribute of this instance"):
+        attach_safety(package, processor.tokenizer)
+    del package.encode_images
+    attach_as_trained(package, processor.tokenizer)
+    with torch.no_grad():
+        package.get_vision_tower().vision_tower.get_input_embeddings().weight.mul_(2)
+    with pytest.raises(AttachError, match=r"base changed: .* digest"):
+        package.generate(**ask_package(*ROWS), **OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from guard_policies import flag_everything, flag_nothing
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -63,7 +64,7 @@ def test_answers_stay_those_of_base_and_adapter(adapted, tiny_base, processor, a
     assert not torch.equal(expected, tiny_base.generate(**inputs, **OPTIONS))
     before = tree(adapted), {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
     grads = [parameter.requires_grad for parameter in adapted.parameters()]
-    safety = attach_safety(adapted, processor)
+    safety = attach_as_trained(adapted, processor)
     for call in ({"safety": False}, {"policy": flag_nothing()}):
         assert torch.equal(adapted.generate(**inputs, **OPTIONS, **call), expected)
     assert not torch.equal(adapted.generate(**inputs, **OPTIONS, policy=flag_everything()), expected)
@@ -126,13 +127,27 @@ def test_second_attachment_through_the_wrapper_is_refused(model, processor):
 
 
 def test_an_adapter_put_on_after_attaching_is_noticed_not_bypassed(model, processor, ask):
-    attach_safety(model, processor)
+    attach_as_trained(model, processor)
     inputs = ask(("what is this?", [1]))
-    wrapped = trained(wrap_all(model))
+    wrapped = trained(get_peft_model(model, LoraConfig(r=2, target_modules=IN_LANGUAGE_MODEL)))
     expected = wrapped.generate(**inputs, **OPTIONS, safety=False)
     assert torch.equal(wrapped.generate(**inputs, **OPTIONS, policy=flag_nothing()), expected)
     with pytest.raises(AttachError, match="Detach safety, change the model's own adapters, then attach again"):
         wrapped.generate(**inputs, **OPTIONS, policy=flag_everything())
+
+
+def test_an_adapter_put_on_the_tower_after_attaching_is_noticed_before_anything_is_judged(model, processor, ask):
+    safety = attach_as_trained(model, processor)
+    inputs = ask(("what is this?", [1]))
+    wrapped = wrap_all(model)  # new: it changes nothing yet
+    wrapped.generate(**inputs, **OPTIONS, policy=flag_nothing())
+    expected = trained(wrapped).generate(**inputs, **OPTIONS, safety=False)
+    with pytest.raises(AttachError, match=r"base changed: .* digest: .* Detach and attach anew"):
+        wrapped.generate(**inputs, **OPTIONS, policy=flag_nothing())
+    with wrapped.disable_adapter():
+        wrapped.generate(**inputs, **OPTIONS, policy=flag_nothing())
+    safety.detach()
+    assert torch.equal(wrapped.generate(**inputs, **OPTIONS), expected)
 
 
 def test_attaching_logs_nothing_about_the_users_adapter(adapted, processor, caplog):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from accelerate import cpu_offload
+from guard_cases import attach_as_trained
 from guard_policies import flag_everything, flag_nothing
 from transformers import LlavaForConditionalGeneration
 
@@ -63,7 +64,9 @@ def test_offloaded_base_answers_bit_identically_and_is_guarded_alike(
 
 
 def test_fingerprint_of_an_offloaded_base_is_that_of_the_base(offloaded, safety, processor):
-    assert attach_safety(offloaded, processor).backbone.fingerprint() == safety.backbone.fingerprint()
+    # What is offloaded of the language model is not brought in to be looked at.
+    expected = safety.backbone.fingerprint() | {"language_model": None}
+    assert attach_safety(offloaded, processor).backbone.fingerprint() == expected
     assert offloaded.model.language_model.norm.weight.is_meta
 
 
@@ -126,7 +129,7 @@ def test_checkpointing_base_is_guarded_and_left_as_it_was(tiny_base, processor, 
     model.train()
     # In training mode transformers checkpoints without a cache: such a base's own answers are its own.
     before, expected = flags(model), model.generate(**inputs, **OPTIONS)
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     model.generate(**inputs, **OPTIONS, policy=flag_everything())
     assert torch.equal(model.generate(**inputs, **OPTIONS, safety=False), expected)
     safety.detach()

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from guard_policies import flag_everything, flag_nothing
 
 from safety_modules import pocket
@@ -23,7 +24,7 @@ def half_base(request, tiny_base):
 
 @pytest.fixture
 def half(half_base, processor):
-    return attach_safety(copy.deepcopy(half_base), processor, config=SafetyConfig(num_lm_tokens=3))
+    return attach_as_trained(copy.deepcopy(half_base), processor, config=SafetyConfig(num_lm_tokens=3))
 
 
 def test_clean_and_switched_off_answers_are_bit_identical(half_base, half, ask):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from guard_policies import flag_everything, flag_nothing
 from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 
@@ -38,7 +39,7 @@ def test_quantised_base_is_guarded_and_its_own_answers_are_bit_identical(load, p
     model = load()
     assert isinstance(model.model.language_model.layers[0].mlp.up_proj, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt)
     expected, before = model.generate(**inputs, **OPTIONS), logits(model, inputs)
-    safety = attach_safety(model, processor, config=SafetyConfig(num_lm_tokens=3))
+    safety = attach_as_trained(model, processor, config=SafetyConfig(num_lm_tokens=3))
     for call in ({"safety": False}, {"policy": flag_nothing()}):
         assert torch.equal(model.generate(**inputs, **OPTIONS, **call), expected)
     assert not torch.equal(model.generate(**inputs, **OPTIONS, policy=flag_everything()), expected)
@@ -49,7 +50,7 @@ def test_quantised_base_is_guarded_and_its_own_answers_are_bit_identical(load, p
 
 def test_quantised_linears_are_not_merged_and_answer_alike(load, processor, ask):
     inputs, model = ask(("what is this?", [1])), load()
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     with torch.no_grad():
         for parameter in safety.lora.parameters():
             parameter.normal_(std=0.1)
@@ -61,7 +62,7 @@ def test_quantised_linears_are_not_merged_and_answer_alike(load, processor, ask)
 def test_quantised_base_has_the_bases_sizes_and_fingerprint(load, processor, safety, ask):
     backbone = attach_safety(load(), processor).backbone
     assert backbone.sizes == safety.backbone.sizes
-    assert backbone.fingerprint() == safety.backbone.fingerprint()
+    assert backbone.fingerprint() == safety.backbone.fingerprint() | {"language_model": None}
 
 
 def test_lora_trains_on_a_quantised_base_without_changing_it(load, processor, ask, make_image):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from PIL import Image
 from scipy.special import softmax
 
@@ -23,7 +24,7 @@ from safety_modules.training.temperature import fit_scaling, temperature_of
 
 @pytest.fixture
 def safety(model: Any, processor: Any) -> SafetyAttachment:
-    return attach_safety(model, processor)
+    return attach_as_trained(model, processor)
 
 
 def records(make_image: Callable[[int], Image.Image], seeds: range, type: str = "clean") -> list[Record]:

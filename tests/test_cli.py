@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guard_cases import attach_as_trained
 from PIL import Image
 from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
-from safety_modules.attach import attach_safety
 from safety_modules.cli import app, main, show
 from safety_modules.errors import ConfigError, DataError
 
@@ -25,7 +25,7 @@ COMMANDS = ("demo", "train", "calibrate", "classify", "inspect", "evaluate")
 def adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Any, processor: Any) -> Path:
     """An adapter for the tiny base, which stands in for pocket."""
     model = copy.deepcopy(tiny_base)
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     folder = safety.save_pretrained(tmp_path / "adapter", metadata={"note": "untrained"})
     safety.detach()
     monkeypatch.setattr(pocket, "load", lambda: (copy.deepcopy(tiny_base), processor))
@@ -192,7 +192,7 @@ def test_classify_goes_through_folders_and_past_broken_files(
 
 def test_a_folder_without_pictures_is_refused(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="nothing to judge: expected pictures in .*empty, got 0 other files"):
+    with pytest.raises(DataError, match=r"nothing to judge: expected pictures in .*empty, got 0 other files"):
         run("classify", tmp_path / "empty", "--adapter", adapter)
 
 

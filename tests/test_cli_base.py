@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from data_samples import row, save, write_csv
+from guard_cases import attach_as_trained
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from safety_modules import attach_safety
 from safety_modules.adapter import read_adapter
 from safety_modules.cli import app, options
 from safety_modules.errors import AdapterError, ConfigError
@@ -29,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_base: Any, proc
     tiny_base.save_pretrained("base")
     processor.save_pretrained("base")
     options.load_base(Path("base"))
-    attach_safety(*options.load_base(Path("base"))).save_pretrained("old", "float32")
+    attach_as_trained(*options.load_base(Path("base"))).save_pretrained("old", "float32")
     for seed in range(20):
         save(tmp_path / f"{seed}.png", seed)
     write_csv(tmp_path / "benign.csv", [row(f"{seed}.png", **CLEAN) for seed in range(14)])

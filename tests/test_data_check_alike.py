@@ -73,14 +73,14 @@ def test_each_distinct_picture_is_decoded_once_and_none_is_kept(
     def alive() -> int:
         return sum(reference() is not None for reference in made)
 
-    def decode(data: bytes, name: object) -> Any:
+    def opened(data: bytes, name: object) -> Any:
         found = picture(int(name.stem))  # type: ignore[attr-defined]
         made.append(weakref.ref(found))
         calls.append(name)
         at_once.append(alive())
         return found
 
-    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr(module, "open_picture", opened)
     paths = [save(tmp_path / f"{number}.png", number) for number in range(40)]
     records = [record(path) for path in paths for _ in range(3)]
     seen = examine(records, jobs=2, progress=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_samples import encoded, row, save, write_tar
+from data_samples import lay_out_page
 from typer.testing import CliRunner
 
 from safety_modules.cli import app
@@ -14,7 +14,6 @@ from safety_modules.records import read_records
 from safety_modules.records.report import Finding
 
 pytest.importorskip("imagehash")
-pytest.importorskip("webdataset")
 datasets = pytest.importorskip("datasets")
 PAGE = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
 FILES = re.findall(r"^`([\w.]+)`:\n\n```\w*\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
@@ -27,21 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's files and the pictures, folders, shards and dataset it speaks of."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    for name, content in FILES:
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    for seed, letter in enumerate("abcd"):
-        save(tmp_path / f"{letter}.png", seed)
-        save(tmp_path / "pictures" / f"{letter}.png", seed)
-    for seed, name in enumerate(("clean/a.png", "illegal/high/b.png", "privacy/c.png")):
-        save(tmp_path / "photos" / name, seed)
-    words = {name: value for name, value in row().items() if name != "image"}
-    (tmp_path / "shards").mkdir()
-    for shard in ("000", "001"):
-        write_tar(tmp_path / "shards" / f"{shard}.tar", {"7.png": encoded(int(shard)), "7.json": words})
-    columns = {"image": datasets.Image(), **dict.fromkeys(words, datasets.Value("string"))}
-    one = datasets.Dataset.from_list([row({"bytes": encoded(1), "path": None})], features=datasets.Features(columns))
-    (tmp_path / "files").mkdir()
-    one.to_parquet(str(tmp_path / "files" / "train.parquet"))
+    lay_out_page(tmp_path, FILES)
     load, splits = datasets.load_dataset, datasets.get_dataset_split_names
 
     def load_dataset(name: str, **options: Any) -> Any:
@@ -53,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_page_shows_files_commands_and_python() -> None:
-    assert len(FILES) == 5 and len(COMMANDS) == 7 and len(SNIPPETS) == 3
+    assert len(FILES) == 5 and len(COMMANDS) == 7 and len(SNIPPETS) == 4
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from rich.console import Console
 
 from safety_modules import demo, pocket
@@ -33,7 +34,7 @@ def tiny_pocket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Any,
         return copy.deepcopy(tiny_base), processor
 
     model, _ = load()
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     adapter = safety.save_pretrained(tmp_path / "shipped")
     safety.detach()
     for stage, text in RECIPES.items():
@@ -86,7 +87,7 @@ def test_a_base_that_training_changed_is_reported(
 ) -> None:
     def meddle(safety: Any, **_options: Any) -> dict[str, Any]:
         with torch.no_grad():
-            next(safety.backbone.model.parameters()).view(-1)[0].add_(1)
+            safety.backbone.model.lm_head.weight.view(-1)[0].add_(1)
         return {}
 
     monkeypatch.setattr(demo, "evaluate_pocket", meddle)

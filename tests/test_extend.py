@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from PIL import Image
 
 from adapters import edit_config
@@ -33,7 +34,7 @@ FAST = RECIPE.model_copy(update={"steps": 6, "batch_size": 8, "warmup_steps": 0}
 
 @pytest.fixture
 def safety(model: Any, processor: Any) -> SafetyAttachment:
-    attachment = attach_safety(model, processor)
+    attachment = attach_as_trained(model, processor)
     attachment.thresholds = {name: 0.1 * place for place, name in enumerate(attachment.config.taxonomy.types, 16)}
     return attachment
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guard_cases import attach_as_trained
 from PIL import Image
 from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
-from safety_modules.attach import attach_safety
 from safety_modules.cli import app
 from safety_modules.errors import ConfigError
 
@@ -21,7 +21,7 @@ RECIPE = "stage: 1\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\nclean_share:
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Any, processor: Any) -> Path:
     """A calibrated adapter for the tiny base, which stands in for pocket; data of a new type; and recipes."""
-    safety = attach_safety(copy.deepcopy(tiny_base), processor)
+    safety = attach_as_trained(copy.deepcopy(tiny_base), processor)
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, 0.25)
     safety.save_pretrained(tmp_path / "old", "float32", metadata={"note": "untrained", "calibration": {}})
     safety.detach()
@@ -88,7 +88,7 @@ def test_an_adapter_is_trained_on_with_a_recipe(folder: Path) -> None:
         (("--remove-type", "x", "--recipe", "x.yaml", "--runs", "x"), "expected none of --recipe, --runs with --remov"),
         (("--merge", "x", "--level", "low"), "expected none of --format or another option of data with --merge"),
         (("--new-type", "x", "--data", "x.csv", "--recipe", "gone.yaml"), r"recipe gone\.yaml not found"),
-        (("--new-type", "illegal", "--data", "x.csv"), "not a new type"),
+        (("--new-type", "illegal", "--data", "x.csv"), "illegal not added: .* got one of its first types"),
         (("--remove-type", "x", "--policy", "x"), "expected --new-type with --policy"),
         (("--new-type", "x", "--data", "x.csv", "--skip-bad"), "expected --runs with --skip-bad"),
         (("--new-type", "x", "--data", "x.csv", "--tensorboard"), "expected none of --tensorboard with --extend"),
@@ -105,3 +105,12 @@ def test_options_that_do_not_go_together_are_refused(folder: Path, options: tupl
 def test_a_new_type_needs_an_adapter_to_extend(folder: Path) -> None:
     with pytest.raises(ConfigError, match="expected --extend with --new-type"):
         run("train", "--new-type", "x", "--out", folder / "x")
+
+
+def test_a_type_that_is_there_already_is_said_to_be(folder: Path) -> None:
+    add(folder)
+    data = ("--data", folder / "new.csv", "--recipe", folder / "recipe.yaml")
+    told = run("train", "--extend", folder / "new", "--new-type", "allergens", *data, "--out", folder / "again")
+    assert "is a type of" in told and "its branch is trained on" in told
+    with pytest.raises(ConfigError, match=r"privacy not added: .*got one of its first types \((?!.*allergen)"):
+        run("train", "--extend", folder / "new", "--new-type", "privacy", "--data", "x.csv", "--out", folder / "y")

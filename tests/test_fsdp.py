@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from safety_modules import attach_safety
 from safety_modules.errors import ConfigError
-from safety_modules.training.sharding import shard_as_launched
+from safety_modules.training.sharding import sharded_as_launched
 
 TESTS = Path(__file__).parent
 ACCELERATE = TESTS.parent / "training" / "accelerate"
@@ -80,14 +80,16 @@ def test_training_with_deepspeed_in_two_processes_is_that_of_one(folder, tmp_pat
 def test_zero_3_is_refused(model, processor, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
-    with pytest.raises(ConfigError, match="ZeRO 1 or 2, got 3"):
-        shard_as_launched(attach_safety(model, processor).backbone)
+    backbone = attach_safety(model, processor).backbone
+    with pytest.raises(ConfigError, match="ZeRO 1 or 2, got 3"), sharded_as_launched(backbone):
+        pass
 
 
 def test_without_a_launcher_nothing_is_spread(model, processor, monkeypatch):
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     before = dict(model.named_parameters())
-    shard_as_launched(attach_safety(model, processor).backbone)
+    with sharded_as_launched(attach_safety(model, processor).backbone):
+        pass
     assert all(before[name] is parameter for name, parameter in model.named_parameters())
 
 
@@ -99,7 +101,17 @@ def test_what_cannot_be_spread_is_refused_before_anything_moves(model, processor
     if spoilt:  # as bitsandbytes packs it
         linear = model.model.language_model.layers[0].mlp.up_proj
         linear.weight = torch.nn.Parameter(torch.zeros(4, 1, dtype=torch.uint8), requires_grad=False)
-    with pytest.raises(ConfigError, match=words):
-        shard_as_launched(backbone)
+    with pytest.raises(ConfigError, match=words), sharded_as_launched(backbone):
+        pass
     assert os.environ["ACCELERATE_USE_FSDP"] == "true"
     assert all(type(parameter) is torch.nn.Parameter for parameter in model.parameters())
+
+
+def test_what_the_launcher_asked_for_still_stands_after_a_training(model, processor, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    backbone = attach_safety(model, processor).backbone
+    with pytest.raises(KeyError), sharded_as_launched(backbone):
+        assert os.environ["ACCELERATE_USE_FSDP"] == "false", "transformers' Trainer would spread what is trained"
+        raise KeyError
+    assert os.environ["ACCELERATE_USE_FSDP"] == "true"

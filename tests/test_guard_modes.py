@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from guard_cases import CLEAN, NEW, RISKY, ROWS
+from guard_cases import CLEAN, NEW, RISKY, ROWS, attach_as_trained
 
 from safety_modules.attach import attach_safety
 from safety_modules.errors import GuardError
@@ -62,7 +62,7 @@ def test_a_merged_batch_with_refused_rows_leaves_them_to_the_policy(guarded, mod
 
 def test_the_mode_is_the_attachments_and_may_be_another_one_for_a_call(tiny_base, processor, ask, text_runs):
     model = copy.deepcopy(tiny_base)
-    safety = attach_safety(model, processor, batch_mode="merged")
+    safety = attach_as_trained(model, processor, batch_mode="merged")
     safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, -LIMIT)
     runs = []
     model.model.language_model.register_forward_pre_hook(lambda module, args: runs.append(1))

@@ -2,9 +2,19 @@
 
 import pytest
 import torch
-from guard_cases import CLEAN, CLEAN_IMAGES, IMAGES, NEW, RISKY, ROWS, answers, rows_of, steered_by_hand
+from guard_cases import (
+    CLEAN,
+    CLEAN_IMAGES,
+    IMAGES,
+    NEW,
+    RISKY,
+    ROWS,
+    answers,
+    attach_as_trained,
+    rows_of,
+    steered_by_hand,
+)
 
-from safety_modules.attach import attach_safety
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import GuardError
 from safety_modules.policy import Policy
@@ -84,7 +94,7 @@ def test_switches_per_sample(guarded, model, tiny_base, ask, batch_mode):
 
 
 def test_mode_always_steers_clean_images_without_a_hint(model, processor, tiny_base, ask):
-    safety = attach_safety(model, processor, config=SafetyConfig(mode="always", num_lm_tokens=2))
+    safety = attach_as_trained(model, processor, config=SafetyConfig(mode="always", num_lm_tokens=2))
     with torch.no_grad():
         safety.modules.lm_tokens.weight.normal_()
     policy = Policy.default().model_copy(update={"default_threshold": LIMIT})

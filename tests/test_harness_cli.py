@@ -70,4 +70,4 @@ def test_another_weight_is_another_base(tiny_base: Any, processor: Any) -> None:
     assert identify(model, processor, "base") == before
     model.model.language_model.layers[0].mlp.up_proj.weight.data[0, 0] += 1
     after = identify(model, processor, "base")
-    assert {key for key in before if before[key] != after[key]} == {"weights"}
+    assert {key for key in before if before[key] != after[key]} == {"weights", "language_model"}

@@ -180,6 +180,24 @@ def test_hint_is_found_in_the_text_where_tokens_hide_the_marker(merging_tokenize
     assert merging_tokenizer.decode(got) == text.format(f" {HINT}")
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "got"),
+    [
+        ("patch_size", None, "TypeError"),
+        ("num_additional_image_tokens", 0, "15"),
+        ("vision_feature_select_strategy", "full", "17"),
+        ("vision_feature_select_strategy", None, "17"),
+    ],
+)
+def test_a_processor_that_counts_other_image_tokens_is_refused_at_attach(tiny_base, processor, setting, value, got):
+    other = copy.copy(processor)
+    setattr(other, setting, value)
+    with pytest.raises(
+        AttachError, match=rf"processor does not fit .* expected 16 image tokens .* got {got}.*{setting}="
+    ):
+        find_backbone(tiny_base, other)
+
+
 def test_answer_ids_continue_the_prompt(backbone, processor):
     ids = backbone.prompt_ids("why?", 0) + backbone.answer_ids("I'm sorry.", end=False)
     assert ids == encode(processor, "USER: why? ASSISTANT: I'm sorry.")

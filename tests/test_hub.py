@@ -1,4 +1,4 @@
-"""A name is a path if something of it is here, then something shipped, then a hub id; never a mistyped path by accident."""
+"""A name is a path if something of it is here, then something shipped, then a hub id; never by accident."""
 
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ COMMANDS = [
     "train --out out --extend X --new-type x --data .",
     "train --out out --extend llava-pocket-safe --merge X",
     "plan X --recipe llava-1.5-7b/stage1",
-    "calibrate llava-pocket-safe --model X --benign .",
+    "calibrate mine --model X --benign .",
 ]
 
 

@@ -32,3 +32,9 @@ def test_steps_use_verbs_that_fit_the_kind():
 def test_joined_reads_like_english():
     assert language.joined(["a dog"]) == "a dog"
     assert language.joined(["a dog", "an apple", "a bomb"]) == "a dog, an apple and a bomb"
+
+
+def test_every_kind_of_question_has_a_title_of_its_own_in_plain_words():
+    assert language.TITLES.keys() == language.FORMS.keys()
+    assert len(set(language.TITLES.values())) == len(language.TITLES)
+    assert all("_" not in title and " " in title for title in language.TITLES.values())

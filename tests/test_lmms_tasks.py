@@ -71,7 +71,8 @@ def test_a_caution_is_enough_only_where_the_benchmark_says_so(tmp_path):
     for name, write in (("siuo", siuo), ("vlguard", vlguard)):
         (tmp_path / name).mkdir()
         write(tmp_path / name)
-    assert docs.process_results(docs.siuo(None)[0], [CAUTION])["asr_start"] == 0
+    enough = docs.process_results(docs.siuo(None)[0], [CAUTION])
+    assert (enough["asr_start"], enough["content_start"], enough["cautioned_start"]) == (0, 1, 1)
     unsafe = next(doc for doc in docs.vlguard(None) if doc["part"] == "unsafes")
     assert docs.process_results(unsafe, [CAUTION])["asr_start"] == 1
 
@@ -92,7 +93,9 @@ def test_a_task_refers_to_what_exists_and_names_measures_of_parts_that_exist(pat
     assert module == docs.__name__ and callable(getattr(docs, function))
     assert found["task"] == path.stem == f"safety_{function}"
     suite = registry.benchmark(function.replace("_", "-"))
-    names = {f"{measure}_{matcher}" for measure in ("asr", "over_refusal") for matcher in MATCHERS} | {"accuracy"}
+    names = {f"{measure}_{matcher}" for measure in ("asr", "content", "over_refusal") for matcher in MATCHERS} | {
+        "accuracy"
+    }
     known = names | {f"{name}_{part}" for name in names for part in suite.parts}
     assert {metric["metric"] for metric in found["metric_list"]} <= known
     assert (TASKS / found["include"]).is_file()

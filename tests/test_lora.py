@@ -5,9 +5,9 @@ import threading
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from peft import PeftModel
 
-from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
 from safety_modules.lora import SafetyLora
@@ -214,7 +214,7 @@ def test_a_second_lora_while_one_is_mounted_is_refused(text_model, lora):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_saved_lora_loads_in_plain_peft_with_the_same_logits(tiny_base, processor, ask, tmp_path, dtype):
     base = copy.deepcopy(tiny_base).to(dtype)
-    safety = attach_safety(copy.deepcopy(base), processor)
+    safety = attach_as_trained(copy.deepcopy(base), processor)
     with torch.no_grad():
         for parameter in safety.lora.parameters():
             parameter.normal_(std=0.1)

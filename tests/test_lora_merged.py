@@ -4,10 +4,9 @@ import copy
 
 import pytest
 import torch
-from guard_cases import NEW, ROWS
+from guard_cases import NEW, ROWS, attach_as_trained
 from peft import PeftModel
 
-from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings
 from safety_modules.lora import SafetyLora
 
@@ -130,7 +129,7 @@ def test_an_exception_while_merging_leaves_the_base(text_model, lora, monkeypatc
 )
 def test_merged_lora_gives_the_logits_of_plain_peft(tiny_base, processor, ask, tmp_path, dtype, tolerance):
     base = copy.deepcopy(tiny_base).to(dtype)
-    safety = attach_safety(copy.deepcopy(base), processor, merge_lora=True)
+    safety = attach_as_trained(copy.deepcopy(base), processor, merge_lora=True)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         for parameter in safety.lora.parameters():

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from safety_modules import paths
-from safety_modules.errors import DataError
+from safety_modules.cli import app
+from safety_modules.errors import ConfigError, DataError
 
 
 def make_file(path: Path) -> Path:
@@ -55,3 +57,26 @@ def test_a_folder_with_only_a_readme_is_an_error_that_names_what_was_expected(pa
     make_file(package.parent / "training" / "llava-pocket" / "README.md")
     with pytest.raises(DataError, match=r"'training/llava-pocket'.*stage1\.yaml or .*_data.*stage1\.yaml"):
         paths.recipe_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("llava-pocket", "checkpoints/llava-pocket"),
+        ("llava-pocket-safe", "adapters/llava-pocket-safe"),
+        ("llava-pocket/stage1", "training/llava-pocket/stage1.yaml"),
+        ("accelerate/multi-gpu.yaml", "training/accelerate/multi-gpu.yaml"),
+        ("policy.yaml", "safety_modules/data/policy.yaml"),
+    ],
+)
+def test_everything_shipped_has_a_name_and_a_place(name: str, end: str) -> None:
+    done = CliRunner().invoke(app, ["path", name])
+    found = Path(done.output.strip())
+    assert found.exists() and found.as_posix().endswith(end)
+
+
+def test_a_name_of_nothing_shipped_lists_what_is() -> None:
+    with pytest.raises(
+        ConfigError, match=r"expected one of llava-pocket, llava-pocket-safe, accelerate/.*, policy, got"
+    ):
+        paths.shipped_path("llava-poket")

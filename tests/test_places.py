@@ -32,8 +32,9 @@ def refusal(command: str) -> str:
 
 PLACES = [
     "classify picture.png --overlays {folder}",
-    "calibrate llava-pocket-safe --json {file}",
-    "calibrate llava-pocket-safe --cache {folder}",
+    "calibrate mine --json {file}",
+    "calibrate mine --cache {folder}",
+    "calibrate {folder}",
     "train --out {folder}",
     "train --out out --runs {folder}",
     "train --out out --cache {folder}",

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from guard_cases import attach_as_trained
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
 from safety_modules.attach import attach_safety
+from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
 from safety_modules.evaluation.answers import Answers, ask, encode
@@ -45,7 +47,7 @@ def suite(tiny_base: Any, processor: Any) -> Iterator[tuple[dict[str, Any], set[
         touched.add(where["split"])
         return real(kind, count, **where)
 
-    safety = attach_safety(tiny_base, processor)
+    safety = attach_as_trained(tiny_base, processor)
     images = [record.load_image() for record in real("benign", 16, split="validation")]
     verdicts = safety.classify(images)
     limit = sorted(max(verdict.scores.values()) for verdict in verdicts)[13]
@@ -173,12 +175,22 @@ def test_only_the_test_split_is_touched(suite: tuple[dict[str, Any], set[str]]) 
 
 
 def test_too_few_samples_for_a_toggle_are_an_error(tiny_base: Any, processor: Any) -> None:
-    safety = attach_safety(tiny_base, processor)
+    safety = attach_as_trained(tiny_base, processor)
     try:
         with pytest.raises(DataError, match="Raise the number of samples"):
             evaluate_pocket(safety, samples=2, progress=False)
     finally:
         safety.detach()
+
+
+def test_an_added_type_is_said_not_to_be_measured(tiny_base: Any, processor: Any) -> None:
+    safety = attach_safety(tiny_base, processor, config=SafetyConfig().with_added(("allergen",)))
+    try:
+        results = evaluate_pocket(safety, samples=16, progress=False)
+    finally:
+        safety.detach()
+    assert results["added_types"] == ["allergen"]
+    assert set(results["toggle"]) == set(DEFAULT_TAXONOMY.types)
 
 
 def test_answers_come_back_in_order_whatever_the_batches(tiny_base: Any, processor: Any) -> None:
@@ -194,7 +206,7 @@ def test_answers_come_back_in_order_whatever_the_batches(tiny_base: Any, process
 
 
 def test_a_policy_reaches_the_guard(model: Any, processor: Any) -> None:
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     records = splits.make("attack", 3, split="validation")
     policy = safety.policy
     for name in DEFAULT_TAXONOMY.types:

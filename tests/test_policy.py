@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -312,3 +314,28 @@ def test_an_added_type_outdoes_another_only_by_a_stronger_action():
     assert added(policy.with_rule("allergens", action="refuse", refusal="No."), 0.6, illegal=0.9).action == "refuse"
     assert added(policy.with_rule("illegal", action="log"), 0.6, illegal=0.9).type == "allergens"
     assert added(policy.with_rule("allergens", action="log"), 0.6, illegal=0.9).type == "illegal"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rules: {}\ndefalt_threshold: 0.5", r"unknown key 'defalt_threshold'.* Did you mean 'default_threshold'"),
+        ("rules: {privacy: {treshold: 0.5}}", r"unknown key 'rules\.privacy\.treshold'.* Did you mean 'threshold'"),
+        ("rules: {privacy: {action: refse}}", r"got 'refse'\. Did you mean 'refuse'"),
+    ],
+)
+def test_a_slip_in_a_policy_file_is_told_with_what_was_meant(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "policy.yaml").write_text(text)
+    with pytest.raises(PolicyError, match=words):
+        Policy.from_yaml(tmp_path / "policy.yaml")
+
+
+def test_a_slip_in_a_type_or_level_is_told_with_what_was_meant() -> None:
+    policy = Policy.default()
+    rules = {"privcy" if name == "privacy" else name: rule for name, rule in policy.rules.items()}
+    with pytest.raises(PolicyError, match=r"unknown type 'privcy'\. Did you mean 'privacy'"):
+        policy.model_copy(update={"rules": rules}).check(DEFAULT_TAXONOMY)
+    with pytest.raises(PolicyError, match=r"unknown level 'hihg'\. Did you mean 'high'"):
+        policy.model_copy(update={"wording": {**policy.wording, "hihg": "x"}}).check(DEFAULT_TAXONOMY)
+    with pytest.raises(PolicyError, match=r"got 'privcy'\. Did you mean 'privacy'"):
+        policy.allow("privcy")

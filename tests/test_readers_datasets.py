@@ -9,7 +9,8 @@ from data_samples import encoded, row, save, write_csv
 
 from safety_modules.errors import DataError
 from safety_modules.records import ReadOptions, read_records
-from safety_modules.records.images import DatasetCell, FileSlice, cell_bytes
+from safety_modules.records.images import FileSlice
+from safety_modules.records.references import DatasetCell, reference
 
 datasets = pytest.importorskip("datasets")
 WORDS = {name: datasets.Value("string") for name in ("type", "level", "question", "answer")}
@@ -143,7 +144,7 @@ def test_a_dataset_that_cannot_be_opened_is_refused(monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataError, match=r"expected a dataset at hf://someone/gone, got ConnectionError: no network"):
         read_records("hf://someone/gone")
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
-    with pytest.raises(DataError, match="data not read: expected a dataset at"):
+    with pytest.raises(DataError, match=r"bad\.parquet not read: expected a Parquet file"):
         read_records(tmp_path / "bad.parquet")
     datasets.DatasetDict({"train": dataset(row(inside()))}).save_to_disk(str(tmp_path / "several"))
     with pytest.raises(DataError, match="expected one split, got a folder of several"):
@@ -152,12 +153,12 @@ def test_a_dataset_that_cannot_be_opened_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_picture_that_is_nowhere_is_a_fault_of_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="neither bytes nor a path"):
-        cell_bytes({"bytes": None, "path": None})
+    with pytest.raises(DataError, match="expected bytes or a path in the cell, got neither"):
+        reference({"bytes": None, "path": None}, "here", tmp_path)
     rows = [row(inside()), row({"bytes": None, "path": str(tmp_path / "gone.png")})]
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name: ["train"])
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **_: dataset(*rows).to_iterable_dataset())
-    with pytest.raises(DataError, match=r"row 1: unreadable image: expected its bytes"):
+    with pytest.raises(DataError, match=r"row 1: image: expected a file, got nothing at .*gone\.png"):
         read_records("hf://someone/something", ReadOptions(streaming=True))
 
 

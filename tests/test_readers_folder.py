@@ -54,9 +54,9 @@ def test_what_is_no_type_no_level_and_no_picture_is_refused(folder: Path) -> Non
     with pytest.raises(DataError, match="5 problems") as caught:
         read_records(folder)
     for reason in (
-        f"{folder / 'ilegal'}: unknown type: expected a folder named politics",
-        f"{folder / 'illegal' / 'extreme'}: unknown level: expected a folder named safe, low",
-        f"{folder / 'illegal' / 'high' / 'deeper'}: expected a picture file",
+        f"{folder / 'ilegal' / 'f.png'}: unknown type: expected a folder named politics",
+        f"{folder / 'illegal' / 'extreme' / 'g.png'}: unknown level: expected a folder named safe, low",
+        f"{folder / 'illegal' / 'high' / 'deeper' / 'h.png'}: expected a picture file in illegal/high, got a folder",
         f"{folder / 'illegal' / 'high' / 'notes.txt'}: expected a picture file",
         f"{folder / 'clean' / 'high' / 'i.png'}: type and level disagree",
     ):

@@ -11,7 +11,6 @@ from safety_modules.errors import DataError
 from safety_modules.records import read_records
 from safety_modules.records.images import FileSlice
 
-pytest.importorskip("webdataset")
 WORDS = {"type": "illegal", "level": "high", "question": "how?", "answer": "No."}
 CLEAN = {"type": "clean", "question": "what?"}
 

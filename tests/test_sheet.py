@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from PIL import Image, ImageColor
 
-from safety_modules.attach import attach_safety
 from safety_modules.evaluation import sheet
 from safety_modules.evaluation.examples import Example, make_examples, reaction_title
 from safety_modules.evaluation.sheet import draw_sheet, verdict_line, write_sheet
@@ -100,7 +100,7 @@ def test_the_sheet_is_written_as_png(make_example: Callable[..., Example], tmp_p
 
 
 def test_examples_come_from_validation_in_seven_kinds(tiny_base: Any, processor: Any) -> None:
-    safety = attach_safety(tiny_base, processor)
+    safety = attach_as_trained(tiny_base, processor)
     try:
         examples = make_examples(safety)
     finally:

@@ -7,6 +7,7 @@ import time
 import peft
 import pytest
 import torch
+from guard_cases import attach_as_trained
 
 from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
@@ -25,7 +26,7 @@ HOUSE_POLICY = Policy(
 
 def make_adapter(base, processor, folder, seed, config=None, policy=None, threshold=-LIMIT):
     """A folder with an adapter that flags everything and changes answers."""
-    safety = attach_safety(base, processor, config=config or SafetyConfig(num_lm_tokens=3), policy=policy)
+    safety = attach_as_trained(base, processor, config=config or SafetyConfig(num_lm_tokens=3), policy=policy)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for parameter in safety.parameters():
@@ -97,7 +98,7 @@ def test_config_thresholds_parameters_and_saving_are_the_active_ones(shelf, tmp_
 
 
 def test_an_unnamed_adapter_is_called_as_in_peft(model, processor):
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     assert safety.adapters == ("default",) and safety.active_adapter == "default"
 
 

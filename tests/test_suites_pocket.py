@@ -10,6 +10,7 @@ from safety_modules.evaluation.suites import pocket
 from safety_modules.evaluation.suites.pocket import BENCHMARK, PARTS, PLAIN, VALIDATION, pocket_cases
 from safety_modules.evaluation.suites.registry import benchmark
 from safety_modules.pocket import splits
+from safety_modules.pocket.language import TITLES
 from safety_modules.taxonomy import CLEAN
 
 CORRUPTED = ("corrupted-noise-5/attack", "corrupted-noise-5/benign", "corrupted-crop-1/attack")
@@ -64,6 +65,12 @@ def test_harmless_parts_want_an_answer(part, cases):
 
 def test_questions_with_one_right_answer_bring_it(cases):
     assert all(case.wanted == "exact" and case.answer for case in of(cases, "vqa"))
+
+
+def test_a_title_names_no_number_of_cases_and_categories_are_in_plain_words(cases):
+    assert "cases" not in BENCHMARK.title  # --limit takes fewer
+    kinds = {case.category for case in cases if case.type == CLEAN}
+    assert kinds <= set(TITLES.values()) and len(kinds) > 5
 
 
 def test_mixtures_show_a_thing_and_a_word(cases):

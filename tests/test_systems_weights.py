@@ -81,7 +81,7 @@ def test_weights_for_another_base_are_refused(lora: Path, tiny_base: Any, proces
     other = copy.deepcopy(tiny_base)
     with torch.no_grad():
         other.model.language_model.norm.weight.add_(1)
-    with pytest.raises(AdapterError, match="another base: expected the same digest"):
+    with pytest.raises(AdapterError, match="other base: language_model: "):
         make_system(f"lora={lora}", other, processor)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from guard_cases import attach_as_trained
 from PIL import Image
 
-from safety_modules import Policy, attach_safety
+from safety_modules import Policy
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 from safety_modules.training import targets
@@ -60,7 +61,7 @@ def test_base_answers_are_those_the_unguarded_model_gives(
     image_token = processor.tokenizer.convert_tokens_to_ids("<image>")
     options = {"do_sample": False, "max_new_tokens": 6, "suppress_tokens": [image_token]}
     wanted = model.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     records = [
         record(image=make_image(seeds[0]) if seeds else None, question=question) for question, seeds in questions
     ]
@@ -74,7 +75,7 @@ def test_base_answers_are_those_the_unguarded_model_gives(
 
 
 def test_known_answers_are_not_asked_for(model: Any, processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    safety = attach_safety(model, processor)
+    safety = attach_as_trained(model, processor)
     corpus = Corpus.make(
         safety.backbone, [record(), record(type="clean", level="safe", answer="a cup")], progress=False
     )
@@ -89,7 +90,7 @@ def test_answers_of_an_interrupted_run_are_kept_whatever_was_torn(
     model: Any, processor: Any, make_image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(targets, "BATCH_SIZE", 2)
-    safety, kept = attach_safety(model, processor), tmp_path / "answers.jsonl"
+    safety, kept = attach_as_trained(model, processor), tmp_path / "answers.jsonl"
     records = [record(image=make_image(seed), question="what is this?") for seed in range(6)]
     corpus = Corpus.make(safety.backbone, records, progress=False)
     whole = base_answers(safety, corpus, list(range(6)), 4, progress=False, kept=kept)

@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from safety_modules import SafetyConfig, attach_safety, train_safety
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.config import LoraSettings
-from safety_modules.errors import ConfigError, DataError, SafetyModulesError
+from safety_modules.errors import AttachError, ConfigError, DataError, SafetyModulesError
 from safety_modules.records.record import Record
 from safety_modules.training import stage as stage_module
 from safety_modules.training.probabilities import verdict_metrics, verdict_probabilities
@@ -234,6 +234,10 @@ def test_same_call_takes_up_the_run_and_any_other_is_refused(
     for what, data, other in (("recipe", records, recipe(1, seed=1)), ("data", records[3:], recipe(1))):
         with pytest.raises(ConfigError, match=f"not resumed: expected the {what} that"):
             train_safety(trained, data, other, output_dir=tmp_path, progress=False)
+    pictures = trained.backbone.processor.image_processor
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConfigError, match="not resumed: expected the pixels"):
+        patch.setattr(pictures, "image_mean", [0.5, 0.5, 0.5])
+        train_safety(trained, records, recipe(1), output_dir=tmp_path, progress=False)
     with torch.no_grad():
         trained.modules.head_tokens.weight.add_(1)
     with pytest.raises(ConfigError, match="expected the weights it starts from"):
@@ -313,6 +317,29 @@ def test_stages_out_of_order_and_unfit_data_are_refused(safety: SafetyAttachment
         train_safety(safety, [records[0].model_copy(update={"type": "weather"})], recipe(1), progress=False)
     with pytest.raises(ConfigError, match="without a processor"):
         train_safety("model", records, recipe(1), progress=False)
+
+
+def test_training_makes_modules_fit_to_judge(
+    attach: Callable[[], SafetyAttachment], records: list[Record], make_image: Any, tmp_path: Path
+) -> None:
+    safety = attach()
+    train_safety(safety, records, recipe(2, type_weight=0.0, level_weight=0.0), progress=False)
+    assert not safety.trained, "a LoRA alone judges nothing"
+    train_safety(safety, records, recipe(1), output_dir=tmp_path, progress=False)
+    taken_up = attach()
+    train_safety(taken_up, records, recipe(1), output_dir=tmp_path / "none", progress=False)
+    for trained in (safety, taken_up):
+        assert trained.trained and trained.classify(make_image(1))
+
+
+def test_a_base_that_changed_since_it_was_attached_to_is_not_trained_on(
+    attach: Callable[[], SafetyAttachment], records: list[Record]
+) -> None:
+    safety = attach()
+    with torch.no_grad():
+        safety.backbone.model.get_input_embeddings().weight.mul_(2)
+    with pytest.raises(AttachError, match="base changed"):
+        train_safety(safety, records, recipe(1), progress=False)
 
 
 def test_base_model_can_be_passed_with_its_processor(model: Any, processor: Any, records: list[Record]) -> None:

@@ -2,9 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +14,22 @@ from safety_modules.adapter_hub import find_adapter
 from safety_modules.audit.decode import Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
-from safety_modules.guard import embed_questions, question_readings
+from safety_modules.guard import embed_questions
 from safety_modules.modules import SafetyModules
 from safety_modules.modules.head import HeadOutput
 from safety_modules.policy import Policy
 from safety_modules.scores import Judgements, judgements
-from safety_modules.verdict import Action
+from safety_modules.training.questions import QuestionEmbeddings
+from safety_modules.verdict import ACTIONS
+
+
+class Started(NamedTuple):
+    """A batch that is being judged: the head's output for every reading (`guard.question_readings`) of every question,
+    and how many readings each has.
+    """
+
+    output: HeadOutput
+    readings: list[int]
 
 
 class Judged(NamedTuple):
@@ -32,6 +41,7 @@ class Judged(NamedTuple):
         type: of each verdict.
         level: of each verdict.
         rule: that fired, or None.
+        severity: of each verdict (N,), by action and level, 0 where no rule fired: as `guard.judge.riskiest` has it.
         risk: of each verdict (N,).
         attention: (N, types, rows, columns) of the patches; float32.
     """
@@ -41,19 +51,9 @@ class Judged(NamedTuple):
     type: list[str]
     level: list[str]
     rule: list[str | None]
+    severity: np.ndarray
     risk: np.ndarray
     attention: np.ndarray
-
-
-class Started(NamedTuple):
-    """Verdicts that are perhaps still computed: the head's output on readings, and how many each picture has."""
-
-    output: HeadOutput
-    readings: list[int]
-
-
-MAX_KEPT = 4096
-"""Questions whose readings are remembered: an audit has a bounded memory."""
 
 
 class Parts:
@@ -73,7 +73,7 @@ class Parts:
         self.fingerprint = self.backbone.fingerprint()
         loaded = read_adapter(
             folder,
-            fingerprint=self.fingerprint,
+            fingerprint=self.backbone.fingerprint,
             sizes=self.backbone.sizes,
             processor=self.backbone.pixel_settings(),
         )
@@ -87,7 +87,7 @@ class Parts:
         self.modules.load_state_dict(loaded.tensors)
         self.needs_question = self.config.query != "concept"
         self.pixels = Pixels(self.backbone.processor.image_processor)
-        self._readings = lru_cache(MAX_KEPT)(self._read)  # few different questions, many pictures
+        self._embed = QuestionEmbeddings(self.backbone, self.config)
 
     @property
     def nothing(self) -> Judged:
@@ -95,7 +95,7 @@ class Parts:
         taxonomy, grid = self.config.taxonomy, self.backbone.sizes.grid
         types, levels = np.zeros((0, len(taxonomy.labels))), np.zeros((0, len(taxonomy.levels)))
         maps = np.zeros((0, len(taxonomy.types), *grid), np.float32)
-        return Judged(types, levels, [], [], [], np.zeros(0), maps)
+        return Judged(types, levels, [], [], [], np.zeros(0, int), np.zeros(0), maps)
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> torch.Tensor:
@@ -104,37 +104,28 @@ class Parts:
         return self.backbone.encode_images(values).vision
 
     @torch.no_grad()
+    def output(self, vision: torch.Tensor, questions: Sequence[str | None]) -> Started:
+        """The modules' part of `start`."""
+        texts = [self._embed.readings(question) for question in questions]
+        counts = [len(readings) for readings in texts]
+        if len(texts) < sum(counts):
+            vision = vision.repeat_interleave(torch.tensor(counts, device=vision.device), 0)
+        flat = [text for readings in texts for text in readings]
+        asked = embed_questions(self.backbone, flat) if any(map(len, flat)) else (None, None)
+        return Started(self.modules(vision, *asked), counts)
+
     def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> Started:
         """Begin to judge decoded pictures (n, C, H, W): each place in them with its question. On the device, where it
         is perhaps not computed yet.
         """
         vision = self.features(pixels)
-        asked = [self._readings(question) for question in questions]
-        chosen = [place for place, readings in zip(places, asked, strict=True) for _ in readings]
-        if chosen != list(range(len(pixels))):
-            vision = vision[torch.tensor(chosen, device=vision.device)]
-        texts = [text for readings in asked for text in readings]
-        said = embed_questions(self.backbone, texts) if any(map(len, texts)) else (None, None)
-        return Started(self.modules(vision, *said), [len(readings) for readings in asked])
+        if list(places) != list(range(len(pixels))):
+            vision = vision[torch.tensor(places, device=vision.device)]
+        return self.output(vision, questions)
 
     def finish(self, started: Started) -> Judged:
-        """What `start` has begun: of the readings of a question the riskiest counts, as in the guard."""
-        judged = self.decide(judgements(started.output, self.temperature))
-        if max(started.readings, default=1) == 1:
-            return judged
-        return most_severe(judged, started.readings, self._severity(judged))[0]
-
-    def _severity(self, judged: Judged) -> list[tuple[int, int]]:
-        """Of every verdict what `guard.judge.riskiest` looks at before the risk: the action and the level acted on."""
-        actions, levels = get_args(Action), self.config.taxonomy.levels
-        return [
-            (0, 0) if rule is None else (actions.index(self.policy.rules[type].action), levels.index(level))
-            for rule, type, level in zip(judged.rule, judged.type, judged.level, strict=True)
-        ]
-
-    def _read(self, question: str | None) -> list[torch.Tensor]:
-        prompt = None if question is None else self.backbone.prompt_ids(question)
-        return question_readings(self.backbone, self.config, prompt)
+        """What `start` has begun."""
+        return most_severe(self.decide(judgements(started.output, self.temperature)), started.readings)[0]
 
     def decide(self, found: Judgements) -> Judged:
         """As `Policy.decide` on every row, which is asked only where a rule fires."""
@@ -143,7 +134,7 @@ class Parts:
         names = [taxonomy.labels[own[place]] for place in types[:, own].argmax(1)]
         level_names = [taxonomy.levels[place] for place in levels.argmax(1)]
         rules: list[str | None] = [None] * len(types)
-        risk = 1 - types[:, -1]
+        severity, risk = np.zeros(len(types), int), 1 - types[:, -1]
         finite = np.isfinite(types).all(1) & np.isfinite(levels).all(1)
         limits = np.array([self.limits.get(name, np.inf) for name in taxonomy.types])
         for row in np.flatnonzero((found.scores >= limits).any(1) & finite).tolist():
@@ -151,22 +142,20 @@ class Parts:
                 types[row], levels[row], taxonomy, self.thresholds, added_levels=found.added_levels[row]
             )
             names[row], level_names[row], rules[row] = verdict.type, verdict.level, verdict.rule
+            severity[row] = ACTIONS.index(verdict.action) * len(taxonomy.levels) + taxonomy.level_index(verdict.level)
             risk[row], levels[row] = verdict.risk, [*verdict.level_probabilities.values()]
         maps = found.attention.reshape(len(types), -1, *self.backbone.sizes.grid)
-        return Judged(types, levels, names, level_names, rules, risk, maps)
+        return Judged(types, levels, names, level_names, rules, severity, risk, maps)
 
 
-def most_severe(
-    judged: Judged, counts: Sequence[int], before: Sequence[tuple[int, ...]] | None = None
-) -> tuple[Judged, list[int]]:
-    """One verdict for each picture of several frames: that of a flagged frame before others, of the highest risk.
+def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int]]:
+    """One verdict for each picture of several frames, or of several readings: the most severe, of these the riskiest.
 
-    A frame without a finite verdict comes before those that are not flagged: it is not known to be harmless.
+    One that is not finite comes before those that are not flagged: it is not known to be harmless.
 
     Args:
         judged: verdicts on frames, those of a picture together.
         counts: frames of each picture.
-        before: of every verdict what counts before the risk.
 
     Returns:
         The verdicts, and which of its picture's frames each is of.
@@ -174,19 +163,11 @@ def most_severe(
     if all(count == 1 for count in counts):
         return judged, [0] * len(counts)
     risk, start, chosen = judged.risk, 0, []
-    finite = np.isfinite(risk)
+    finite, severity = np.isfinite(risk), judged.severity
     for count in counts:
         places = range(start, start + count)
-        severity = {
-            at: (
-                judged.rule[at] is not None,
-                not finite[at],
-                before[at] if before else (),
-                risk[at] if finite[at] else 0,
-            )
-            for at in places
-        }
-        chosen.append(max(places, key=severity.__getitem__))
+        keys = {at: (severity[at] > 0, not finite[at], severity[at], risk[at] if finite[at] else 0) for at in places}
+        chosen.append(max(places, key=keys.__getitem__))
         start += count
     best = Judged(
         judged.types[chosen],
@@ -194,6 +175,7 @@ def most_severe(
         [judged.type[at] for at in chosen],
         [judged.level[at] for at in chosen],
         [judged.rule[at] for at in chosen],
+        severity[chosen],
         risk[chosen],
         judged.attention[chosen],
     )
@@ -203,13 +185,14 @@ def most_severe(
 
 def joined(parts: Sequence[Judged]) -> Judged:
     """Batches as one."""
-    types, levels, risk, attention = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("types", "levels", "risk", "attention")
+    types, levels, severity, risk, attention = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("types", "levels", "severity", "risk", "attention")
     )
     names, level_names, rules = (
         [value for part in parts for value in getattr(part, name)] for name in ("type", "level", "rule")
     )
-    return Judged(types, levels, names, level_names, rules, risk, attention)
+    return Judged(types, levels, names, level_names, rules, severity, risk, attention)
 
 
 def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: SafetyConfig) -> dict[str, np.ndarray]:
@@ -230,7 +213,7 @@ def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: Saf
         for place, name in enumerate(names):
             columns[f"{prefix}_{name}"] = np.full(count, np.nan, np.float32)
             columns[f"{prefix}_{name}"][at] = values[:, place]
-    columns["risk"] = np.full(count, np.nan, np.float32)
+    columns["risk"] = np.full(count, np.nan)
     columns["risk"][at] = judged.risk
     flagged: list[bool | None] = [rule is not None for rule in judged.rule]
     for name, found in (("type", judged.type), ("level", judged.level), ("flagged", flagged), ("rule", judged.rule)):

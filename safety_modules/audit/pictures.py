@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from safety_modules.audit.rows import Row
 from safety_modules.errors import DataError
 from safety_modules.pictures import open_picture
+from safety_modules.records.entries import Row
 from safety_modules.records.examine import perceptual_hash
 from safety_modules.records.extras import needed
 

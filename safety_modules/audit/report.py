@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from safety_modules.audit.report_data import SAMPLE, block, blocks, counts, disagreeing, read_shown
+from safety_modules.audit.report_data import SAMPLE, Shown, block, blocks, counts, disagreeing, read_shown
 from safety_modules.audit.review_audit import Audit, read_audit
+from safety_modules.audit.summary import SPAN
 from safety_modules.pages import environment
 
 REPORT = "report.html"
-SCRIPTS = ("state.js", "marks.js", "view.js", "card.js", "page.js")
+SCRIPTS = ("enlarge.js", "state.js", "marks.js", "view.js", "card.js", "page.js")
 """Parts of the page's own script, in this order."""
 LISTED = 500
 """Unreadable rows, and labels in doubt, that are listed in the page."""
@@ -26,10 +27,12 @@ _BLOCKS = "<!-- blocks -->"
 
 
 class Bar(NamedTuple):
-    """A bar of the histogram: its range of risk, how many rows, and its height in percent."""
+    """A bar of the histogram: its range of scores, its place and height in percent, and how many rows."""
 
     low: float
     high: float
+    left: float
+    width: float
     rows: int
     height: float
 
@@ -53,7 +56,7 @@ def write_report(out: Path) -> Path:
     """
     audit = read_audit(out)
     shown = read_shown(audit)
-    head, script, tail = _page(audit, len(shown.places)).split(_BLOCKS)
+    head, script, tail = _page(audit, shown).split(_BLOCKS)
     path, draft = out / REPORT, out / f"{REPORT}.part"
     with draft.open("w", encoding="utf-8") as file:
         file.write(head)
@@ -76,7 +79,7 @@ def _meta(audit: Audit) -> dict[str, Any]:
     }
 
 
-def _page(audit: Audit, shown: int) -> str:
+def _page(audit: Audit, shown: Shown) -> str:
     folder = resources.files("safety_modules.audit") / "templates"
     script = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'"use strict";\n(() => {{\n{script}\n}})();\n'
@@ -95,7 +98,10 @@ def _page(audit: Audit, shown: int) -> str:
             most=max((sum(row.values()) for row in table.values()), default=0) or 1,
             levels=audit.taxonomy.levels[0 if any(row[audit.taxonomy.safe_level] for row in table.values()) else 1 :],
             bars=_bars(summary.histogram),
-            shown=shown,
+            span=SPAN,
+            least=math.floor(min(shown.columns["score"], default=0)),
+            most_score=math.ceil(max(shown.columns["score"], default=1)),
+            shown=len(shown.places),
             errors=summary.errors[:LISTED],
             doubts=summary.label_disagreements,
             listed=LISTED,
@@ -126,9 +132,10 @@ def _tiles(audit: Audit) -> list[tuple[str, str, str]]:
 def _bars(histogram: list[int]) -> list[Bar]:
     """Heights grow with the logarithm: clean pictures outnumber risky ones a hundredfold."""
     top = math.log1p(max(histogram, default=0)) or 1
-    width = 1 / max(len(histogram), 1)
+    bins = max(len(histogram), 1)
+    edges = [SPAN * (2 * place / bins - 1) for place in range(bins + 1)]
     return [
-        Bar(place * width, (place + 1) * width, count, 100 * math.log1p(count) / top)
+        Bar(edges[place], edges[place + 1], 100 * place / bins, 100 / bins, count, 100 * math.log1p(count) / top)
         for place, count in enumerate(histogram)
     ]
 

@@ -13,6 +13,7 @@ import numpy as np
 from safety_modules.audit.review_audit import FLAGGED, Audit
 from safety_modules.records.alike import first_alike
 from safety_modules.records.check import DISTANCE
+from safety_modules.scores import log_ratio
 
 SHOWN = 20_000
 """Flagged rows in a report, those with the highest risk; the random sample comes on top of them."""
@@ -35,9 +36,9 @@ class Shown(NamedTuple):
 def read_shown(audit: Audit) -> Shown:
     """Choose what a report shows, and read what it is searched by.
 
-    The columns of the index: row, source, digest (of the picture), type, level, risk, rule, question, label (the data
-    set's own), frame (of an animation, in words), group (the first row that looks like it), and sample (place in the
-    random sample, -1 outside it).
+    The columns of the index: row, source, digest (of the picture), type, level, score (of any risk), rule, question,
+    label (the data set's own), frame (of an animation, in words), group (the first row that looks like it), and sample
+    (place in the random sample, -1 outside it).
     """
     keys = audit.flagged("row", "risk")
     rows, risk = keys["row"].to_numpy(), keys["risk"].to_numpy()
@@ -49,6 +50,7 @@ def read_shown(audit: Audit) -> Shown:
     places = order[is_shown[order]]
     names = ("row", "source", "image_digest", "type", "level", "risk", "rule", "question", "label", "phash")
     table = audit.flagged(*names).take(places).to_pydict()
+    table["score"] = log_ratio(np.array(table.pop("risk"), float)).round(3).tolist()
     table["frame"] = _frames(audit, places)
     table["digest"] = table.pop("image_digest")
     table["group"] = groups(table.pop("phash"))

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safety_modules.audit.review_audit import VERDICTS, Audit, read_audit
-from safety_modules.audit.review_copy import copied_name, copy_without
 from safety_modules.audit.review_export import export_marks
 from safety_modules.audit.review_marks import Flagged, Mark, read_flagged, read_marks
-from safety_modules.audit.stream import rows
 from safety_modules.errors import DataError
+from safety_modules.records.copies import copied_name, copy_without
+from safety_modules.records.formats import FORMATS
 from safety_modules.records.source import Source
 
 MANIFEST = "manifest.json"
-NAMING = ("jsonl", "llava", "vlguard", "csv", "parquet", "hf")
-"""Formats that may name picture files, which stay where they are; the manifest says where names start."""
 
 
 class Applied(NamedTuple):
@@ -79,26 +77,26 @@ def apply_marks(out: Path, marks: Path, to: Path | None = None) -> Applied:
 
 def _write(audit: Audit, to: Path, removed: list[dict[str, Any]]) -> int:
     """Copy and manifest. Returns the rows of the copy, which is read once more to count them."""
-    source, format, total = audit.source, audit.summary.data.format, audit.summary.rows
-    drop = {row["source"] for row in removed}
-    found = copy_without(source, format, to, drop)
-    kept = _count(to / copied_name(source), source, format)
-    if found != drop or kept + len(removed) != total:
+    source, total = audit.source, audit.summary.rows
+    form = FORMATS[source.format]
+    dropped = copy_without(form, source, to, {row["row"] for row in removed})
+    kept = _count(to / copied_name(source), source)
+    if dropped != len(removed) or kept + len(removed) != total:
         raise DataError(
             f"{source.path} has changed since the audit: expected to remove {len(removed)} of {total} rows, got a copy "
             f"of {kept}. Audit it again."
         )
-    beside = source.file if source.file.is_dir() else source.file.parent
     manifest = {
         "version": 1,
         "audit": audit.digest,
         "data": audit.summary.data.model_dump(),
         "copy": copied_name(source),
-        "images": str(Path(source.options.image_dir or beside).resolve()) if format in NAMING else None,
+        "images": str(source.folder.resolve()) if form.names_files else None,
         "rows": {"input": total, "kept": kept, "removed": len(removed)},
         "removed": removed,
     }
-    (to / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    (to / MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))  # half a character, as JSON escapes it
     return kept
 
 
@@ -140,8 +138,8 @@ def _removed(audit: Audit, confirmed: list[Mark], flagged: dict[int, Flagged]) -
     return [found[row] for row in sorted(found)]
 
 
-def _count(copy: Path, source: Source, format: str) -> int:
+def _count(copy: Path, source: Source) -> int:
     """Rows of the copy, read as the data was."""
     beside = source.options.image_dir or (source.file.parent if source.file.is_file() else None)
     copied = Source(str(copy), source.taxonomy, replace(source.options, image_dir=beside))
-    return sum(1 for _ in rows(copied, format, pictures=False))
+    return sum(1 for _ in FORMATS[source.format].rows(copied, pictures=False))

@@ -1,6 +1,7 @@
 """A finished audit, as review reads it: the three files of its folder, and nothing else."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +68,7 @@ class Data(BaseModel):
     path: str
     format: str
     image_dir: str | None = None
+    image_key: str | None = None
     question: str | None = None
 
 
@@ -90,6 +92,7 @@ class Summary(BaseModel):
     images_per_second: float
     versions: dict[str, str]
     errors: list[Unreadable]
+    notice: str | None = None
     label_disagreements: Doubts = Doubts(count=0, rows=[])
     animations: Animations = Animations()
 
@@ -112,7 +115,8 @@ class Audit:
     def source(self) -> Source:
         """The data, to be read as the audit read it."""
         data = self.summary.data
-        return Source(data.path, self.taxonomy, ReadOptions(image_dir=data.image_dir, question=data.question))
+        options = ReadOptions(data.format, data.image_dir, data.image_key, question=data.question)
+        return Source(data.path, self.taxonomy, options, data.format)
 
     @cached_property
     def digest(self) -> str:
@@ -149,6 +153,13 @@ def parquet() -> Any:
     return needed("pyarrow.parquet", "audits")
 
 
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())  # which takes names of files with bytes that are no UTF-8
+    except ValueError as error:
+        raise DataError(f"{path} refused: expected JSON, got {error}. Run the audit again.") from error
+
+
 def read_audit(folder: Path) -> Audit:
     """Open the folder of a finished audit.
 
@@ -162,7 +173,7 @@ def read_audit(folder: Path) -> Audit:
             f"{', '.join(missing)}. Run safety-modules audit DATA --out {folder} to its end first."
         )
     try:
-        summary = Summary.model_validate_json((folder / SUMMARY).read_bytes())
+        summary = Summary.model_validate(_json(folder / SUMMARY))
         names = parquet().read_schema(folder / VERDICTS).names
         parquet().read_schema(folder / FLAGGED)
     except ValidationError as error:

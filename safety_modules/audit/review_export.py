@@ -12,10 +12,10 @@ from PIL import Image
 
 from safety_modules.audit.review_audit import VERDICTS, Audit
 from safety_modules.audit.review_marks import Flagged, Mark
-from safety_modules.audit.rows import Row
-from safety_modules.audit.stream import rows
 from safety_modules.errors import DataError
 from safety_modules.pictures import read_bytes
+from safety_modules.records.entries import Row
+from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.folder import QUESTION
 from safety_modules.taxonomy import CLEAN
 
@@ -64,7 +64,7 @@ def export_marks(audit: Audit, marks: list[Mark], flagged: dict[int, Flagged]) -
 def _audited(audit: Audit) -> Iterator[Row]:
     """The rows of the data, checked one by one to be those that were audited."""
     path, number = audit.summary.data.path, 0
-    data = rows(audit.source, audit.summary.data.format)
+    data = FORMATS[audit.summary.data.format].rows(audit.source)
     for batch in audit.batches(VERDICTS, ["source"]):
         for source in batch["source"].to_pylist():
             row = next(data, None)

@@ -11,14 +11,17 @@ from safety_modules import __version__
 from safety_modules.audit.scorer import Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
 from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, check_run, remove_parts
-from safety_modules.audit.stream import audited_format, rows
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
 from safety_modules.pictures import reading
+from safety_modules.pocket.base import notice
 from safety_modules.policy import Policy
-from safety_modules.records.source import ReadOptions, Source
+from safety_modules.records.formats import FORMATS
+from safety_modules.records.formats.base import Format
+from safety_modules.records.recognise import recognise
+from safety_modules.records.source import UNKNOWN_KEY, ReadOptions, Source
 from safety_modules.training.files import write_whole
-from safety_modules.training.progress import track
+from safety_modules.training.progress import say, track
 
 Pathlike = str | PathLike[str]
 MOST_WORKERS = 16
@@ -31,6 +34,7 @@ def audit(
     adapter: Pathlike,
     *,
     image_dir: Pathlike | None = None,
+    image_key: str | None = None,
     format: str | None = None,
     question: str | None = None,
     streaming: bool = False,
@@ -53,6 +57,8 @@ def audit(
         base: folder of the base model.
         adapter: folder of the adapter, or its id on the hub.
         image_dir: where relative image paths start; default: beside the data.
+        image_key: the key or column that names the pictures, or several with commas between them; default: those of
+            docs/data.md.
         format: of the data; None = recognised.
         question: of pictures in folders: what is asked about each; None = pictures alone.
         streaming: hf: read while loading.
@@ -76,17 +82,18 @@ def audit(
     scorer = Scorer(base, adapter, policy, device=device, dtype=dtype)
     parts = scorer.parts
     taxonomy = parts.config.taxonomy
-    options = ReadOptions(image_dir=image_dir, question=question, streaming=streaming)
+    options = ReadOptions(format, image_dir, image_key, question=question, streaming=streaming)
     source = Source(fspath(data), taxonomy, options)
-    name = audited_format(source, format)
+    form = FORMATS[recognise(source, strict=False)]
     size = batch_size or (128 if scorer.device.startswith("cuda") else 32)
     about = {
         "adapter": {"path": str(adapter), "digest": parts.digest},
         "base": parts.fingerprint,
         "data": {
             "path": source.path,
-            "format": name,
+            "format": form.name,
             "image_dir": None if image_dir is None else fspath(image_dir),
+            "image_key": image_key,
             "question": question,
         },
         "thresholds": parts.limits,
@@ -108,17 +115,23 @@ def audit(
     store = Store(folder, taxonomy)
     try:
         auditor = Auditor(parts, parts.pixels.decoder, store, size, _workers(workers))
-        total = None if streaming else _count(source, name, progress)
+        if store.rows:
+            say(f"resuming at row {store.rows:,}", progress)
+        total = None if streaming else _count(source, form, progress)
         source.left_out.clear()
         with track("judged", total, progress) as advance:
-            auditor.run(rows(source, name), advance)
+            auditor.run(form.rows(source), advance)
         if not store.rows:
-            raise DataError(f"nothing to audit: expected pictures in {data}, got none. Check the path and the format.")
+            passed = ", ".join(f"{count} {what}" for what, count in source.left_out.items()) or "nothing"
+            raise DataError(
+                f"nothing to audit: expected pictures in {data}, got {passed}. Check the path and the format."
+            )
         store.finish()
         pictures, seconds = store.effort
         summary = {
             **summarise(store.tables(VERDICTS), taxonomy),
             **about,
+            "notice": notice(parts.fingerprint),
             "left_out": dict(source.left_out),
             "seconds": round(seconds, 1),
             "pictures": pictures,
@@ -136,14 +149,22 @@ def audit(
     return summary
 
 
-def _count(source: Source, name: str, progress: bool) -> int:
-    """Rows of the data, without its pictures, so that the bar can say when all is done."""
-    total = 0
+def _count(source: Source, form: Format, progress: bool) -> int:
+    """Rows of the data, without its pictures, so that the bar can say when all is done.
+
+    Raises:
+        DataError: no row has a picture, but there are some under a key that is not looked at.
+    """
+    total, any_picture, unknown = 0, False, None
     with track("counting rows", None, progress) as advance:
-        for _ in rows(source, name, pictures=False):
+        for row in form.rows(source, pictures=False):
             total += 1
+            any_picture |= row.image is not None
+            unknown = unknown or (row.fault if (row.fault or "").startswith(UNKNOWN_KEY) else None)
             if total % 1000 == 0:
                 advance(1000)
+    if unknown and not any_picture:
+        raise DataError(f"nothing to audit in {source.path}: {unknown}")
     return total
 
 

@@ -10,9 +10,10 @@ import torch
 
 from safety_modules.audit.decode import Decoded, Looked
 from safety_modules.audit.judging import Judged, Parts, joined, most_severe, verdict_columns
-from safety_modules.audit.rows import Held
-from safety_modules.errors import ConfigError
+from safety_modules.errors import ConfigError, DataError
 from safety_modules.policy import Policy
+from safety_modules.records.images import EncodedImage
+from safety_modules.records.references import reference
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_QUESTION = "no question: expected one beside the picture, because this adapter's head cannot judge a picture alone."
@@ -136,17 +137,26 @@ def frame_columns(
     return columns
 
 
+class _Missing(EncodedImage):
+    """No picture, for a reason that its row shall tell."""
+
+    def __init__(self, reason: DataError) -> None:
+        self._reason = reason
+
+    def read(self) -> bytes:
+        raise self._reason
+
+
 def _picture(image: Any) -> Any:
-    if isinstance(image, bytes | bytearray):
-        return Held({"bytes": image}, "image")
-    if isinstance(image, Mapping):
-        return Held(dict(image), str(image.get("path") or "image"))
-    if isinstance(image, str | Path):
-        return Path(image)
-    raise ConfigError(
-        f"picture not read: expected a file name, bytes or an undecoded cell, got {type(image).__name__}. "
-        "Do not let the engine decode: datasets.Image(decode=False), or ray's read_binary_files."
-    )
+    if not isinstance(image, str | Path | bytes | bytearray | Mapping):
+        raise ConfigError(
+            f"picture not read: expected a file name, bytes or an undecoded cell, got {type(image).__name__}. "
+            "Do not let the engine decode: datasets.Image(decode=False), or ray's read_binary_files."
+        )
+    try:
+        return reference(image, "image", Path())
+    except DataError as error:
+        return _Missing(error)
 
 
 def _text(question: Any) -> str | None:

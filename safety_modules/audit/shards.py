@@ -11,10 +11,10 @@ import numpy as np
 from safety_modules.audit.decode import Decoded, Decoder, Looked, decoded
 from safety_modules.audit.judging import Judged, joined, most_severe, verdict_columns
 from safety_modules.audit.pictures import Pictures
-from safety_modules.audit.rows import Row
 from safety_modules.audit.scorer import NO_QUESTION, NOT_FINITE, frame_columns
 from safety_modules.audit.store import Store
 from safety_modules.config import SafetyConfig
+from safety_modules.records.entries import Row
 
 SHARD_ROWS = 2048
 """Rows of a part: what an interrupted audit does again."""

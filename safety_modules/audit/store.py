@@ -31,11 +31,11 @@ def schemas(taxonomy: Taxonomy) -> tuple[Any, Any]:
     probabilities = [(f"p_{label}", pa.float32()) for label in taxonomy.labels]
     levels = [(f"level_{level}", pa.float32()) for level in taxonomy.levels]
     place = [("row", pa.int64()), ("source", text), ("image_digest", text)]
-    decided = [("risk", pa.float32()), ("type", text), ("level", text)]
+    decided = [("risk", pa.float64()), ("type", text), ("level", text)]
     verdicts = [*place, ("question", text), *probabilities, *levels, *decided, ("flagged", pa.bool_()), ("rule", text)]
     frames = [(name, pa.int32()) for name in ("frame", "frames_judged", "frames")]
     verdicts += [*frames, ("duplicate_of", pa.int64()), ("label", text), ("error", text)]
-    flagged = [*place, ("type", text), ("level", text), ("risk", pa.float32()), ("rule", text), *frames, *probabilities]
+    flagged = [*place, ("type", text), ("level", text), ("risk", pa.float64()), ("rule", text), *frames, *probabilities]
     flagged += [("question", text), ("answer", text), ("label", text), ("thumbnail", pa.binary())]
     flagged += [("attention", pa.binary()), ("grid_rows", pa.int32()), ("grid_columns", pa.int32()), ("phash", text)]
     return pa.schema(verdicts), pa.schema(flagged)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from safety_modules.audit.shards import TEXT_ONLY
+from safety_modules.scores import log_ratio
 from safety_modules.taxonomy import Taxonomy
 
 LISTED = 1000
 """Errors, and label disagreements, that are listed; verdicts.parquet has all."""
-BINS = 50
+BINS, SPAN = 50, 10.0
+"""Of the histogram of scores: from -SPAN to SPAN, with all beyond in the outermost."""
 SURE = 0.5
 
 
@@ -43,8 +45,8 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
         counts["flagged"] += len(flagged)
         by_type.update(flagged["type"].to_pylist())
         by_level.update(flagged["level"].to_pylist())
-        risk = table["risk"].to_numpy()[scored]
-        histogram += np.histogram(risk, BINS, (0, 1))[0]
+        score = log_ratio(table["risk"].to_numpy()[scored]).clip(-SPAN, SPAN)
+        histogram += np.histogram(score, BINS, (-SPAN, SPAN))[0]
         for at in np.flatnonzero(faulty & ~words)[: LISTED - len(errors)].tolist():
             errors.append({"row": table["row"][at].as_py(), "source": table["source"][at].as_py(), "reason": error[at]})
         doubted.add(table)

@@ -23,6 +23,7 @@ def find_backbone(model: Any, processor: Any) -> Backbone:
 
     from safety_modules.backbones.adapted import without_peft
     from safety_modules.backbones.hf_llava import GuardedLlava, HFLlava
+    from safety_modules.backbones.llava_backbone import ATTACHED
 
     model = without_peft(model)
     kind = type(model)
@@ -36,17 +37,14 @@ def find_backbone(model: Any, processor: Any) -> Backbone:
         if kind is LlavaLlamaForCausalLM:
             return LlavaPackage(model, processor)
     if isinstance(model, guarded):
-        raise AttachError(
-            "already attached: expected a base model, got one with safety modules. "
-            "Detach the first set (detach_safety(model)), then attach again."
-        )
+        raise AttachError(ATTACHED)
     raise AttachError(
         "model not supported: expected LlavaForConditionalGeneration (transformers) or LlavaLlamaForCausalLM (llava), "
         f"got {kind.__name__}. {_NEXT_STEPS.get(kind.__name__, _OTHER_MODEL)}"
     )
 
 
-_OTHER_MODEL = "Pass the base model itself (not a wrapper or subclass); a LLaVA-1.5 of transformers, or of the original llava package."
+_OTHER_MODEL = "Pass the base itself (no wrapper, no subclass): a LLaVA-1.5 of transformers or of the llava package."
 _NEXT_STEPS = {
     "LlavaNextForConditionalGeneration": "LLaVA-NeXT cuts a picture into a varying number of tiles, for which the "
     "guard has no grid of patches: use a LLaVA-1.5 checkpoint.",

@@ -6,6 +6,7 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from safety_modules.backbones.weights import without_adapters
 from safety_modules.errors import AttachError
 
 
@@ -31,7 +32,7 @@ def linears_of(block: nn.Module) -> tuple[tuple[str, int, int], ...]:
     """(path, inputs, outputs) of the linears of one block; one that peft adapted counts as the linear it was."""
     linears: dict[str, nn.Linear] = {}
     for path, module in block.named_modules():
-        linear = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+        linear = without_adapters(module)
         if isinstance(linear, nn.Linear) and not any(path.startswith(f"{outer}.") for outer in linears):
             linears[path] = linear
     return tuple((path, linear.in_features, linear.out_features) for path, linear in linears.items())

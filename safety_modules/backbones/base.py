@@ -48,11 +48,18 @@ class Backbone(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def check_guardable(self) -> None:
+        """Refuse a model whose calls would not come by. Raises AttachError, by name."""
+
     def install(self, generate: Callable[..., Any]) -> None:
-        """Route the model's `generate(...)` to this function. Nothing else about the model changes."""
+        """Route the model's `generate(...)` to this function. Nothing else about the model changes.
+
+        Raises:
+            AttachError: safety is on the model already, or cannot be. Nothing changed.
+        """
 
     def uninstall(self) -> None:
-        """Undo `install`."""
+        """Put back exactly what `install` found. Raises AttachError if somebody replaced what it put there."""
 
     def base_generate(self, **kwargs: Any) -> Any:
         """The base's own `generate`."""
@@ -95,8 +102,14 @@ class Backbone(Protocol):
     def answer_ids(self, answer: str, end: bool = True) -> list[int]:
         """Ids of an answer as they follow the prompt; with `end`, the end-of-sequence id is added."""
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What identifies this base: architecture, sizes, digest of a few tensors. JSON-able."""
+    def fingerprint(self, version: int = 2) -> dict[str, Any]:
+        """What identifies this base: architecture, sizes, digests of its weights. JSON-able.
+
+        Computed once, and again only after something was written to, moved or put in place of those weights.
+
+        Args:
+            version: of the digests (`identity.DIGEST_VERSION`).
+        """
 
     def pixel_settings(self) -> dict[str, Any]:
         """The processor's settings that change pixels. JSON-able."""

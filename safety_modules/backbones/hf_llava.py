@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -24,9 +25,10 @@ from safety_modules.backbones import identity
 from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
 from safety_modules.backbones.pixels import processed
 from safety_modules.backbones.planning import current_plan, planned
+from safety_modules.backbones.weights import inner as inner_module
 from safety_modules.errors import AttachError
 from safety_modules.pictures import open_picture
 
@@ -37,6 +39,8 @@ _RETURNS_OUTPUT = int(transformers.__version__.split(".")[0]) >= 5
 @named_as_base
 class PlannedLlavaModel(LlavaModel):
     """LlavaModel whose image features can be planned; without a plan it is LlavaModel."""
+
+    __reduce_ex__ = no_copies
 
     @functools.wraps(LlavaModel.get_image_features)
     def get_image_features(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -57,6 +61,8 @@ class GuardedLlava(LlavaForConditionalGeneration):
     `generate` takes three arguments more: `safety` (False = the base's own answer, or one bool per row), `policy` and
     `batch_mode`.
     """
+
+    __reduce_ex__ = no_copies
 
     @functools.wraps(LlavaForConditionalGeneration.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Any:
@@ -93,6 +99,7 @@ class HFLlava(LlavaBackbone):
                 f"processor does not belong to the model: expected {token!r} to have id "
                 f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
+        _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
         super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id, _template(processor)))
 
     @property
@@ -142,15 +149,57 @@ class HFLlava(LlavaBackbone):
     ) -> AbstractContextManager[None]:
         return planned(self.model.model, features, images_per_row)
 
-    def fingerprint(self) -> dict[str, Any]:
-        config, tower = self.model.config, self.model.model.vision_tower
+    @property
+    def _parts(self) -> identity.Parts:
+        inner: Any = self.model.model
+        language: Any = inner_module(self.language_model)
+        return identity.Parts(
+            tower=inner_module(inner.vision_tower),
+            projector=[getattr(inner_module(inner.multi_modal_projector), name) for name in ("linear_1", "linear_2")],
+            embeddings=self.model.get_input_embeddings(),
+            language={"layers": language.layers, "norm": language.norm},
+            words=self.chat.tokenizer.vocab_size,
+        )
+
+    @property
+    def _holders(self) -> Sequence[nn.Module]:
+        return self.model, self.model.model
+
+    @property
+    def _feature_layer(self) -> Any:
+        return self.model.config.vision_feature_layer
+
+    def _first_digest(self) -> dict[str, Any]:
+        tower = self.model.model.vision_tower
         parts = [("", tower.get_input_embeddings()), ("", self._projector), ("", self.language_model.norm)]
-        digest = identity.digest(parts, adapted=[tower, self._projector])
-        text_model = config.text_config.model_type
-        return identity.fingerprint(config.vision_config, text_model, config.vision_feature_layer, self.sizes, digest)
+        return identity.first_digest(parts, adapted=[tower, self._projector])
+
+    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
+        config = self.model.config
+        text_model, layer = config.text_config.model_type, self._feature_layer
+        return identity.fingerprint(config.vision_config, text_model, layer, self.sizes, digests)
 
     def pixel_settings(self) -> dict[str, Any]:
         return identity.pixel_settings(self.processor.image_processor)
+
+
+_TOKEN_SETTINGS = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy")
+
+
+def _check_image_tokens(processor: Any, token: str, image_token_id: int, expected: int) -> None:
+    """Refuse a processor that gives a picture another number of tokens than the model gives it features."""
+    got: Any
+    try:
+        picture = Image.new("RGB", (64, 64))
+        got = list(processor(images=picture, text=token)["input_ids"][0]).count(image_token_id)
+    except Exception as error:  # the processor's, of whatever kind, and about a setting that is missing
+        got = f"{type(error).__name__}: {str(error).rstrip('.')}"
+    if got != expected:
+        settings = ", ".join(f"{name}={getattr(processor, name, None)!r}" for name in _TOKEN_SETTINGS)
+        raise AttachError(
+            f"processor does not fit the model: expected {expected} image tokens for a picture, got {got} "
+            f"({settings}). Load it with AutoProcessor from the model's own checkpoint, or correct these settings."
+        )
 
 
 def _template(processor: Any) -> Callable[[str], str] | None:

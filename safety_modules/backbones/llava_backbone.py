@@ -4,21 +4,32 @@ Does not cover calls, image features, sizes and settings: every code base names 
 """
 
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import nn
 
+from safety_modules.backbones import identity
 from safety_modules.backbones.chat import ChatFormat
+from safety_modules.backbones.watch import Watch
 from safety_modules.config import BaseSizes
-from safety_modules.errors import PromptError
+from safety_modules.errors import AttachError, PromptError
 
 HANDLER = "_safety_generate"
 """The attribute of a guarded model that holds what its `generate` is routed to."""
 
+ATTACHED = (
+    "already attached: expected a base model, got one with safety modules. "
+    "Detach the first set (detach_safety(model)), then attach again."
+)
+
 Class = TypeVar("Class", bound=type)
+
+_LOCKS: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary()
+_NEW_LOCK = threading.Lock()
 
 
 def named_as_base(guarded: Class) -> Class:
@@ -37,6 +48,21 @@ def is_guarded(model: Any) -> bool:
     return HANDLER in vars(model)
 
 
+def lock_of(model: nn.Module) -> Any:
+    """The model's reentrant lock, the same for everybody who asks."""
+    with _NEW_LOCK:
+        return _LOCKS.setdefault(model, threading.RLock())
+
+
+def no_copies(*_args: Any) -> NoReturn:
+    """In the place of whatever would copy or pickle a guarded model: the copy would be unguarded."""
+    raise AttachError(
+        "model not copied or pickled: expected a base model, got one with safety modules, whose copy would be "
+        "unguarded. Detach first (safety.detach()); safety.save_pretrained writes the adapter, "
+        "model.save_pretrained the base."
+    )
+
+
 class LlavaBackbone(ABC):
     """Backbone for LLaVA-1.5, whoever's code it is. Attributes and methods: see `backbones.base.Backbone`.
 
@@ -50,7 +76,7 @@ class LlavaBackbone(ABC):
     def __init__(self, model: Any, processor: Any, sizes: BaseSizes, chat: ChatFormat) -> None:
         self.model = model
         self.processor = processor
-        self.lock: Any = threading.RLock()
+        self.lock: Any = lock_of(model)
         self.sizes = sizes
         self.chat = chat
         self.prompt = chat.prompt
@@ -61,6 +87,14 @@ class LlavaBackbone(ABC):
         self.image_token_id = chat.image_token_id
         pad, end = chat.tokenizer.pad_token_id, chat.tokenizer.eos_token_id
         self.pad_token_id = int(end if pad is None else pad)
+        self._installed: list[tuple[nn.Module, type[nn.Module], type[nn.Module]]] = []
+        self._known: tuple[Watch, dict[str, Any]] | None = None
+        self.check_guardable()
+
+    @property
+    @abstractmethod
+    def language_model(self) -> nn.Module:
+        """The module LoRA goes on."""
 
     @property
     @abstractmethod
@@ -82,15 +116,84 @@ class LlavaBackbone(ABC):
         devices = (parameter.device for parameter in self.model.parameters())
         return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
 
-    def install(self, generate: Callable[..., Any]) -> None:
-        vars(self.model)[HANDLER] = generate
+    def check_guardable(self) -> None:
+        # accelerate's hooks stand in `forward`, and call the class's own.
+        names = {name for _, guarded in self._guarded for name in vars(guarded)} - {"forward"}
         for module, guarded in self._guarded:
+            base = guarded.__bases__[0]
+            if type(module) not in (base, guarded):
+                raise AttachError(
+                    f"model not supported: expected {base.__name__} as it is, got {_name(module)}, which would run "
+                    "unguarded. Take off what wraps or replaces it (torch.compile, sharding, a subclass), then attach."
+                )
+            own = sorted(names & vars(module).keys())
+            if own:
+                raise AttachError(
+                    f"model not guarded: expected {base.__name__}'s own {own[0]}, got an attribute of this instance in "
+                    f"its place (a profiler's, or a patch), which bypasses the guard. Delete the attribute {own[0]}, "
+                    "then attach."
+                )
+        language = [(path, part) for path, part in self.language_model.named_modules() if "_orig_mod" in part._modules]
+        if language:
+            raise AttachError(
+                f"model not supported: expected a language model as it is, got {_name(language[0][1])} at "
+                f"{language[0][0] or 'its top'}, which would go on without the LoRA. Attach to the model before "
+                "torch.compile."
+            )
+
+    def install(self, generate: Callable[..., Any]) -> None:
+        if is_guarded(self.model):
+            raise AttachError(ATTACHED)
+        self.check_guardable()
+        self._installed = [(module, type(module), guarded) for module, guarded in self._guarded]
+        vars(self.model)[HANDLER] = generate
+        for module, _, guarded in self._installed:
             module.__class__ = guarded
 
     def uninstall(self) -> None:
-        for module, guarded in self._guarded:
-            module.__class__ = guarded.__bases__[0]
+        changed = [module for module, _, guarded in self._installed if type(module) is not guarded]
+        if changed:
+            raise AttachError(
+                f"not detached: expected the class that safety gave the model, got {_name(changed[0])}. Undo what "
+                "replaced it since (sharding, say), then detach."
+            )
+        for module, found, _ in self._installed:
+            module.__class__ = found
+        self._installed = []
         vars(self.model).pop(HANDLER, None)
+
+    @property
+    @abstractmethod
+    def _parts(self) -> identity.Parts:
+        """What of the base its fingerprint is made of."""
+
+    @property
+    @abstractmethod
+    def _holders(self) -> Sequence[nn.Module]:
+        """The modules that hold these parts."""
+
+    @abstractmethod
+    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
+        """The fingerprint with these digests."""
+
+    @abstractmethod
+    def _first_digest(self) -> dict[str, Any]:
+        """See `identity.first_digest`."""
+
+    @property
+    @abstractmethod
+    def _feature_layer(self) -> Any:
+        """Which layer of the tower is used."""
+
+    def fingerprint(self, version: int = identity.DIGEST_VERSION) -> dict[str, Any]:
+        with self.lock:
+            if version == 1:
+                return self._described(self._first_digest())
+            if self._known is None or self._known[0].changed():
+                parts = self._parts
+                watch = Watch([parts.tower, self._projector, parts.embeddings, *parts.language.values()], self._holders)
+                self._known = watch, self._described(identity.digests(parts, self._feature_layer))
+            return dict(self._known[1])
 
     @torch.no_grad()
     def project(self, vision: torch.Tensor) -> list[torch.Tensor]:
@@ -114,3 +217,8 @@ class LlavaBackbone(ABC):
                 f"{ids.count(self.image_token_id)}. Take the image token out of the question."
             )
         return [i for i in ids for _ in range(self.sizes.num_patches if i == self.image_token_id else 1)]
+
+
+def _name(module: nn.Module) -> str:
+    kind = type(module)
+    return f"{kind.__name__} ({kind.__module__})"

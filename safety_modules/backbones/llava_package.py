@@ -18,11 +18,11 @@ from PIL import Image
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from safety_modules.backbones import identity
+from safety_modules.backbones import identity, weights
 from safety_modules.backbones.adapted import linears_of
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import SplitChatFormat
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
 from safety_modules.backbones.pixels import check_size, guarded, processed
 from safety_modules.backbones.planning import current_plan, planned
@@ -40,6 +40,8 @@ class GuardedLlavaLlama(LlavaLlamaForCausalLM):
 
     `generate` takes three arguments more, those of `hf_llava.GuardedLlava`.
     """
+
+    __reduce_ex__ = no_copies
 
     @functools.wraps(LlavaLlamaForCausalLM.encode_images)
     def encode_images(self, images: torch.Tensor) -> Any:
@@ -99,11 +101,11 @@ class LlavaPackage(LlavaBackbone):
             )
         pictures = getattr(processor, "image_processor", None) or model.get_vision_tower().image_processor
         chat = SplitChatFormat(tokenizer, int(IMAGE_TOKEN_INDEX))
-        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
-        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
         # The package keeps the vision tower inside the language model, where LoRA must not find it.
         self._blocks = nn.Module()
         self._blocks.layers = model.get_model().layers
+        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
+        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
 
     @property
     def language_model(self) -> nn.Module:
@@ -174,7 +176,31 @@ class LlavaPackage(LlavaBackbone):
     ) -> AbstractContextManager[None]:
         return planned(self.model, features, images_per_row)
 
-    def fingerprint(self) -> dict[str, Any]:
+    @property
+    def _parts(self) -> identity.Parts:
+        inner = self.model.get_model()
+        return identity.Parts(
+            tower=weights.inner(self.model.get_vision_tower().vision_tower),
+            projector=self._linears,
+            embeddings=inner.embed_tokens,
+            language={"layers": inner.layers, "norm": inner.norm},
+            words=self.processor.tokenizer.vocab_size,
+        )
+
+    @property
+    def _linears(self) -> list[nn.Module]:
+        parts = weights.inner(self._projector).children()
+        return [part for part in parts if any(True for _ in part.parameters())]  # between them: activations
+
+    @property
+    def _holders(self) -> Sequence[nn.Module]:
+        return self.model, self.model.get_model(), self.model.get_vision_tower()
+
+    @property
+    def _feature_layer(self) -> Any:
+        return self.model.get_vision_tower().select_layer
+
+    def _first_digest(self) -> dict[str, Any]:
         tower = self.model.get_vision_tower()
         linears = [part for part in self._projector.modules() if isinstance(part, nn.Linear)]
         parts = [
@@ -182,8 +208,11 @@ class LlavaPackage(LlavaBackbone):
             *((f"linear_{number}.", linear) for number, linear in enumerate(linears, 1)),  # transformers' names
             ("", self.model.get_model().norm),
         ]
-        digest = identity.digest(parts, adapted=[tower, self._projector])
-        return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digest)
+        return identity.first_digest(parts, adapted=[tower, self._projector])
+
+    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
+        tower = self.model.get_vision_tower()
+        return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digests)
 
     def pixel_settings(self) -> dict[str, Any]:
         settings = identity.pixel_settings(self.processor.image_processor)

@@ -58,7 +58,7 @@ def check_size(size: tuple[int, int], image_processor: Any, pads: bool = False) 
 
 
 def resized(size: tuple[int, int], to: Any) -> tuple[int, int]:
-    """Width and height after a processor's resize.
+    """Width and height after a processor's resize, or more: transformers 4.57 knows no longest beside a shortest edge.
 
     Args:
         size: width and height before.
@@ -69,9 +69,11 @@ def resized(size: tuple[int, int], to: Any) -> tuple[int, int]:
     )
     if width and height:
         return width, height
-    scales = [limit / side for limit, side in ((longest, max(size)), (widest, size[0]), (highest, size[1])) if limit]
-    scales += [shortest / min(size)] if shortest else []
-    scale = min(scales, default=1.0)
+    if shortest:
+        scale = shortest / min(size)
+    else:
+        limits = ((longest, max(size)), (widest, size[0]), (highest, size[1]))
+        scale = min((limit / side for limit, side in limits if limit), default=1.0)
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 

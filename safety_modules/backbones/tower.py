@@ -1,7 +1,7 @@
 """A LLaVA's vision tower without its language model: the same features, from a twentieth of the checkpoint.
 
-The model is built without memory; only the tower up to the layer the modules see is filled, and what the base's
-fingerprint is made of. The embedding table is read on the first question.
+The model is built without memory; only the tower up to the layer the modules see is filled, the embedding table, and
+what else the base's fingerprint is made of (the projector).
 """
 
 from pathlib import Path
@@ -12,11 +12,10 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
+from safety_modules.backbones import identity
 from safety_modules.backbones.checkpoint import Checkpoint, canonical
 from safety_modules.backbones.hf_llava import HFLlava
 from safety_modules.errors import AttachError
-
-_EMBEDDINGS = "language_model.embed_tokens.weight"
 
 
 class TowerBackbone(HFLlava):
@@ -47,53 +46,39 @@ class TowerBackbone(HFLlava):
         with init_empty_weights():
             model = LlavaForConditionalGeneration(config).eval()
         super().__init__(model, processor)
-        inner = model.model
-        self._fill([inner.vision_tower.get_input_embeddings(), inner.multi_modal_projector, inner.language_model.norm])
-        self._identity = super().fingerprint()
+        inner, layer = model.model, config.vision_feature_layer
+        layers, places = identity.used_layers(inner.vision_tower, layer)
+        del layers[max(places) :]  # LLaVA-1.5: one of 24
+        text = inner.language_model
+        self._fill([inner.vision_tower, inner.multi_modal_projector, text.embed_tokens, text.norm])
+        # Not the language model, which says nothing here.
+        digests = {1: self._first_digest(), 2: identity.digests(self._parts, places, language=False)}
+        self._identities = {version: self._described(found) for version, found in digests.items()}
+        config.vision_feature_layer = places[0] if isinstance(layer, int) else places
+        self._table = text.embed_tokens.weight.detach()
         inner.multi_modal_projector = nn.Identity()  # its input is what the modules see
-        _cut(model)
-        self._fill([inner.vision_tower])
         inner.vision_tower.to(device, dtype)
         inner.language_model = nn.Module()  # so that the model's device and dtype are the tower's
         model.lm_head = nn.Module()
-        self._table: torch.Tensor | None = None
 
     @property
     def bytes_read(self) -> int:
         return self._checkpoint.bytes_read
 
-    def fingerprint(self) -> dict[str, Any]:
-        return self._identity
+    def fingerprint(self, version: int = identity.DIGEST_VERSION) -> dict[str, Any]:
+        return dict(self._identities[version])
 
     @torch.no_grad()
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
-        if self._table is None:
-            self._table = self._checkpoint.read([_EMBEDDINGS])[_EMBEDDINGS]
         return nn.functional.embedding(ids.cpu(), self._table).to(self.device)
 
     def _fill(self, modules: list[nn.Module]) -> None:
-        """Read what these modules still lack. A projector's weights are no part of the fingerprint: left out."""
-        own = {id(parameter) for module in modules for parameter in module.parameters() if parameter.is_meta}
-        left_out = {id(part.weight) for part in self._projector.modules() if isinstance(part, nn.Linear)}
-        wanted = {
-            canonical(name): name
-            for name, parameter in self.model.named_parameters()
-            if id(parameter) in own - left_out
-        }
+        """Read these modules' tensors."""
+        own = {id(parameter) for module in modules for parameter in module.parameters()}
+        wanted = {canonical(name): name for name, parameter in self.model.named_parameters() if id(parameter) in own}
         tensors = self._checkpoint.read(wanted)
         state = {wanted[name]: tensor for name, tensor in tensors.items()}
         try:
             self.model.load_state_dict(state, strict=False, assign=True)
         except RuntimeError as error:  # shapes that are not the config's
             raise AttachError(f"base not read: expected tensors as its config.json says, got {error}.") from error
-
-
-def _cut(model: LlavaForConditionalGeneration) -> None:
-    """Take off the tower's layers above the last one whose output is used (LLaVA-1.5: one of 24)."""
-    tower, config = model.model.vision_tower, model.config
-    layers = tower.encoder.layers if hasattr(tower, "encoder") else tower.vision_model.encoder.layers
-    count, chosen = len(layers), config.vision_feature_layer
-    # Counted from the embeddings' output, 0, to the last layer's, so that the count no longer matters.
-    places = [place if place >= 0 else count + 1 + place for place in ([chosen] if isinstance(chosen, int) else chosen)]
-    del layers[max(places) :]
-    config.vision_feature_layer = places[0] if isinstance(chosen, int) else places

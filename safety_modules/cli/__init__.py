@@ -1,40 +1,64 @@
 """The command line, `safety-modules`: a thin dispatcher. Heavy imports wait until a command runs."""
 
+import errno
 import sys
+from typing import Annotated
 
 import typer
 
+from safety_modules import __version__
 from safety_modules.cli import audit, calibrate, data, demo, evaluate, harness, plan, show, systems, train
+from safety_modules.cli.examples import epilog
+from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"safety-modules {__version__}")
+        raise typer.Exit()
+
+
 app = typer.Typer(
-    help="Attach safety to a LLaVA that is already trained.",
+    cls=Interruptible,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-evaluate_app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Attach safety to a LLaVA that is already trained."""
+
+
+evaluate_app = typer.Typer(invoke_without_command=True, epilog=epilog("evaluate"))
 data_app = typer.Typer(help="Look at risk data before training on it.", no_args_is_help=True)
 
-app.command()(demo.demo)
-app.command()(train.train)
-app.command()(calibrate.calibrate)
-app.command()(audit.audit)
-app.command()(show.classify)
-app.command()(show.inspect)
-app.command()(plan.plan)
+app.command(epilog=epilog("demo"))(demo.demo)
+app.command(epilog=epilog("train"))(train.train)
+app.command(epilog=epilog("calibrate"))(calibrate.calibrate)
+app.command(epilog=epilog("audit"))(audit.audit)
+app.command(epilog=epilog("classify"))(show.classify)
+app.command(epilog=epilog("inspect"))(show.inspect)
+app.command(epilog=epilog("plan"))(plan.plan)
+app.command(epilog=epilog("path"))(show.path)
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.callback()(harness.evaluate)
-evaluate_app.command()(evaluate.pocket)
-evaluate_app.command()(evaluate.head)
-evaluate_app.command()(evaluate.promise)
-evaluate_app.command()(evaluate.new_type)
-evaluate_app.command()(evaluate.audit)
-evaluate_app.command()(systems.train_systems)
-evaluate_app.command()(systems.ablations)
-evaluate_app.command()(systems.seeds)
+evaluate_app.command(epilog=epilog("evaluate pocket"))(evaluate.pocket)
+evaluate_app.command(epilog=epilog("evaluate head"))(evaluate.head)
+evaluate_app.command(epilog=epilog("evaluate promise"))(evaluate.promise)
+evaluate_app.command(epilog=epilog("evaluate new-type"))(evaluate.new_type)
+evaluate_app.command(epilog=epilog("evaluate audit"))(evaluate.audit)
+evaluate_app.command(epilog=epilog("evaluate train-systems"))(systems.train_systems)
+evaluate_app.command(epilog=epilog("evaluate ablations"))(systems.ablations)
+evaluate_app.command(epilog=epilog("evaluate seeds"))(systems.seeds)
 app.add_typer(data_app, name="data")
-data_app.command()(data.check)
+data_app.command(epilog=epilog("data check"))(data.check)
 
 
 def main() -> None:
@@ -45,6 +69,19 @@ def main() -> None:
     except SafetyModulesError as error:
         typer.secho(str(error), fg="red", err=True)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in FULL_OR_CLOSED:
+            raise
+        typer.secho(
+            f"stopped: expected to write, got {error}. Make room, or name another place; then run the command again.",
+            fg="red",
+            err=True,
+        )
+        sys.exit(1)
+
+
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a disk says that fills up or is taken away while a command runs."""
 
 
 def _quiet() -> None:

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Model
+from safety_modules.cli.reading import ImageKey
 from safety_modules.errors import ConfigError
 
 
 def audit(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for what is found; the same command on it goes on.")],
     data: Annotated[str | None, typer.Argument(help="Folder of pictures, data file, shards or hf:// address.")] = None,
     model: Model = None,
@@ -17,6 +20,7 @@ def audit(
     images: Annotated[
         Path | None, typer.Option(help="Where relative image paths start; default: beside the data.")
     ] = None,
+    image_key: ImageKey = None,
     format: Annotated[
         str | None,
         typer.Option(help="jsonl, llava, vlguard, csv, parquet, folder, hf or webdataset; default: recognised."),
@@ -61,12 +65,14 @@ def audit(
 
     if adapter is None and model is not None:
         raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
+    goes_on(context)
     found = run(
         data,
         out,
         checkpoint_dir() if model is None else find_base(model),
         adapter or adapter_dir(),
         image_dir=images,
+        image_key=image_key,
         format=format,
         question=question,
         streaming=streaming,
@@ -76,9 +82,13 @@ def audit(
         batch_size=batch_size,
         workers=workers,
     )
+    if found.get("notice"):
+        typer.echo(found["notice"])
     names = ("scored", "duplicates", "unreadable", "text_only")
     counts = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in names)
     typer.echo(f"{found['rows']} rows: {counts}; {found['images_per_second']} pictures a second")
+    for what, count in found["left_out"].items():
+        typer.echo(f"{count} passed over: {what}")
     if (moving := found["animations"])["rows"]:
         typer.echo(f"{moving['rows']} animations: {moving['judged']} of {moving['frames']} frames judged")
     by_type = ", ".join(f"{name} {count}" for name, count in found["by_type"].items() if count)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach
+from safety_modules.cli.outcome import check_own
 from safety_modules.cli.reading import (
     Categories,
     Formats,
+    ImageKey,
     Images,
     Level,
     Question,
@@ -52,6 +54,7 @@ def calibrate(
     dtype: Dtype = None,
     format: Formats = None,
     images: Images = None,
+    image_key: ImageKey = None,
     categories: Categories = None,
     level: Level = None,
     question: Question = None,
@@ -63,13 +66,14 @@ def calibrate(
     from safety_modules.evaluation.results import write_json
     from safety_modules.pocket import mix
 
-    reading = Reading(format, images, categories, level, question, streaming)
+    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
     if benign is None and data is None and reading.given():
         raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
     if type and all_types:
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
+    check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
     options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
     labelled: Any = None

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from safety_modules.cli.options import writable_file
-from safety_modules.cli.reading import Categories, Formats, Images, Level, Question, Reading, Streaming
+from safety_modules.cli.reading import Categories, Formats, ImageKey, Images, Level, Question, Reading, Streaming
 from safety_modules.errors import ConfigError
 
 
@@ -15,6 +15,7 @@ def check(
     test: Annotated[list[str] | None, typer.Option(help="Test data: nothing of it may be in PATH. Repeat.")] = None,
     format: Formats = None,
     images: Images = None,
+    image_key: ImageKey = None,
     new_type: Annotated[
         list[str] | None, typer.Option(help="A risk type that is to be added to the usual ones; repeat.")
     ] = None,
@@ -46,7 +47,7 @@ def check(
             f"--new-type refused: expected a new name of lower-case letters, digits and underscores for each, got "
             f"{', '.join(new_type or ())}. Choose others."
         ) from error
-    reading = Reading(format, images, categories, level, question, streaming)
+    reading = Reading(format, images, categories, level, question, streaming, image_key)
     options, test_options = reading.options(taxonomy, path, test or ())
     report = check_data(
         path,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Cache, Json, Overwrite, attach, new_file
 from safety_modules.errors import ConfigError
 
@@ -33,6 +34,8 @@ def pocket(
     else:
         results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)
         print_results(results)
+        if added := results.get("added_types"):
+            typer.echo(f"Not measured: {', '.join(added)}. Pocket's test data has no attacks of added types.")
     if json_file is not None:
         write_json(json_file, results)
 
@@ -115,6 +118,7 @@ def new_type(
 
 
 def audit(
+    context: typer.Context,
     adapter: Adapter = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
@@ -140,6 +144,7 @@ def audit(
     if out is not None:
         check_ours(out, (DATA,), "an `evaluate audit`")
         check_writable(out)
+        goes_on(context)
     with TemporaryDirectory(prefix="safety-modules-") as folder:
         results = evaluate_audit(out or folder, samples, given, share=share, seed=seed)
     print_audit(results)

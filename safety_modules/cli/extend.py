@@ -96,9 +96,18 @@ def extend_adapter(
     stages = [recipe.stage for recipe in chosen.recipes]
     outcome = Outcome(out, training.runs, stages, training.overwrite, about=[config.files, new_type])
     outcome.check()
+    first = [name for name in config.safety.taxonomy.labels if name not in config.safety.added]
+    if new_type in first:
+        raise ConfigError(
+            f"{new_type} not added: expected a type that {adapter} does not have, got one of its first types "
+            f"({', '.join(first)}). More data of it: the same command without --new-type, with a "
+            "--recipe of few steps."
+        )
     rule = extend.rule_from(policy, new_type) if policy is not None and new_type is not None else None
     taxonomy = (config.safety if new_type is None else extend.extended_config(config.safety, new_type)).taxonomy
 
+    if new_type in config.safety.added:
+        typer.echo(f"{new_type} is a type of {adapter} already: its branch is trained on, no other one is added.")
     safety = base(folder)
     metadata: dict[str, Any] = {name: value for name, value in config.metadata.items() if name != RUN}
     if new_type is not None:
@@ -106,9 +115,10 @@ def extend_adapter(
         extend.extend_safety(
             safety, records, new_type, rule, chosen.recipes[0], output_dir=training.runs, cache_dir=training.features
         )
-        about = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
-        changes = {"recipe_changes": chosen.changes["stage1.yaml"]} if chosen.changes else {}
-        metadata["added"] = {**_added(metadata), new_type: about | changes}
+        about: dict[str, Any] = {"data": [*training.data], "recipe": chosen.texts.get("stage1.yaml", "default")}
+        if chosen.changes:
+            about["recipe_changes"] = chosen.changes["stage1.yaml"]
+        metadata["added"] = {**_added(metadata), new_type: about}
     elif remove_type is not None:
         extend.remove_type(safety, remove_type)
         metadata["added"] = {name: value for name, value in _added(metadata).items() if name != remove_type}

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, load_base
 from safety_modules.errors import ConfigError
 
@@ -59,7 +60,7 @@ def evaluate(
             raise ConfigError("nothing to evaluate on: expected --suite, got none. Name a benchmark.")
         typer.echo(context.get_help())
         return
-    from safety_modules.bases import find_base
+    from safety_modules.bases import find_base, local_config
     from safety_modules.evaluation.harness import manifest
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
@@ -82,6 +83,8 @@ def evaluate(
     for spec in specs:
         check_spec(spec, adapter)
     folder = None if model is None else find_base(model)
+    if folder is not None:
+        local_config(folder)
     sample = draw(benchmark(suite), None if data is None else data_folder(data), part or (), limit, seed, progress=True)
     judges = [make_judge(spec) for spec in judge or [DEFAULT_JUDGE]]
     limits = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "max_judge_errors": max_judge_errors}
@@ -93,6 +96,7 @@ def evaluate(
     name = "llava-pocket"
     if model is not None and folder is not None:
         name = (folder.resolve() if Path(model).exists() else Path(model)).name
+    goes_on(context)
     report = harness.evaluate(
         sample,
         [partial(make_system, spec, base, processor, adapter) for spec in specs],

@@ -19,6 +19,26 @@ RUN = "run"
 """Key of the metadata that says which finished run an adapter was written by."""
 
 
+def check_own(adapter: Path) -> None:
+    """Refuse, before any work, to change an adapter in place that is not a folder of the user's own.
+
+    Raises:
+        ConfigError: a hub id or a shipped name.
+        AdapterError: a folder that nothing could be written to.
+    """
+    from safety_modules.adapter_files import check_target
+    from safety_modules.hub import hub_id
+    from safety_modules.paths import shipped
+
+    name = str(adapter)
+    if not adapter.exists() and (hub_id(name) or shipped("adapters", name)):
+        raise ConfigError(
+            f"not changed in place: expected an adapter's folder, got the name {name}. Copy it first: "
+            f"cp -r $(safety-modules path {name}) my-adapter"
+        )
+    check_target(adapter)
+
+
 class Outcome:
     """The folder that a training is saved to.
 

@@ -10,7 +10,6 @@ from safety_modules.cli.recipes import RecipeName
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safety_modules.paths import recipe_file
     from safety_modules.training.budget import Budget
 
 
@@ -34,6 +33,7 @@ def plan(
 ) -> None:
     """Memory, disk and time of a stage, worked out without loading anything."""
     from safety_modules.config import SafetyConfig
+    from safety_modules.paths import recipe_file
     from safety_modules.training.budget import Setting, base_config, make_budget
     from safety_modules.training.recipe import Recipe
 

@@ -26,6 +26,10 @@ Images = Annotated[
     list[str] | None,
     typer.Option("--images", help=f"Where relative image paths start; default: beside the data. {_EACH}"),
 ]
+ImageKey = Annotated[
+    str | None,
+    typer.Option(help="Key or column that names the pictures, or several with commas; default: those of docs/data.md."),
+]
 Categories = Annotated[Path | None, typer.Option(help="vlguard: a table of categories of your own.")]
 Level = Annotated[str | None, typer.Option(help="folder: level of pictures in no folder of a level.")]
 Question = Annotated[str | None, typer.Option(help="folder: what is asked about every picture.")]
@@ -44,6 +48,7 @@ class Reading(NamedTuple):
     level: str | None = None
     question: str | None = None
     streaming: bool = False
+    image_key: str | None = None
 
     def given(self) -> bool:
         """Whether it says anything."""
@@ -66,7 +71,11 @@ class Reading(NamedTuple):
             for name, given in (("--format", self.formats), ("--images", self.images))
         )
         shared = ReadOptions(
-            categories=self.categories, level=self.level, question=self.question, streaming=self.streaming
+            categories=self.categories,
+            level=self.level,
+            question=self.question,
+            streaming=self.streaming,
+            image_key=self.image_key,
         )
         each = [replace(shared, format=form, image_dir=place) for form, place in zip(formats, images, strict=True)]
         if len(paths) > 1 and [*shared.given(), *(self.images or ())]:

@@ -8,6 +8,7 @@ import typer
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
+    from safety_modules.records import Record
     from safety_modules.training import Recipe
 
 RecipeName = Annotated[str, typer.Option(help="A stage's YAML file, or a shipped one's name: llava-1.5-7b/stage1.")]
@@ -66,12 +67,31 @@ def read_recipes(
     paths = [recipe_file(name) for name in names]
     found = [Recipe.from_yaml(path) for path in paths] or ([] if default is None else [default])
     changes = _changes([recipe.stage for recipe in found], steps, settings or ())
+    for recipe, change in zip(found, changes, strict=True):
+        if steps is not None and recipe.evaluate_every > steps:  # then it is measured at the last step
+            change.setdefault("evaluate_every", steps)
     recipes = [recipe.changed(**changes[place]) if changes[place] else recipe for place, recipe in enumerate(found)]
     keys = [f"stage{recipe.stage}.yaml" for recipe in recipes]
     return Chosen(
         recipes,
         {key: path.read_text(encoding="utf-8") for key, path in zip(keys, paths, strict=False)},
         {key: made for key, made in zip(keys, changes, strict=True) if made},
+    )
+
+
+def without_text(chosen: Chosen, records: "Sequence[Record]") -> Chosen:
+    """Recipes nobody named, for data that may have no records without a picture: then stage II goes without them."""
+    wanting = [recipe for recipe in chosen.recipes if recipe.stage == 2 and recipe.text_only_share]
+    if not wanting or any(record.image is None for record in records):
+        return chosen
+    typer.echo(
+        f"No records without a picture in the data: stage II is trained without them (text_only_share 0, not "
+        f"{wanting[0].text_only_share:g}). What the model says to words alone is then not trained for."
+    )
+    change = {"text_only_share": 0.0}
+    return chosen._replace(
+        recipes=[recipe.changed(**change) if recipe in wanting else recipe for recipe in chosen.recipes],
+        changes={**chosen.changes, "stage2.yaml": {**chosen.changes.get("stage2.yaml", {}), **change}},
     )
 
 

@@ -41,8 +41,13 @@ def classify(
     """
     from rich.console import Console
 
+    from safety_modules.pocket.base import notice
+
     paths, others = pictures_in(images)
     safety = attach(model, adapter, quantize, dtype)
+    if told := notice(safety.backbone.fingerprint()):
+        typer.echo(told, err=True)
+    about = {"notice": told} if told else {}
     table, broken = _table(), 0
     for start in range(0, len(paths), AT_ONCE):
         for number, (path, verdict) in enumerate(_judged(safety, paths[start : start + AT_ONCE], question), start):
@@ -56,7 +61,7 @@ def classify(
                 overlays.mkdir(parents=True, exist_ok=True)
                 verdict.overlay(path).save(overlays / f"{number:04d}_{path.stem}.png")
             if as_json:
-                typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), "image_index": number}))
+                typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), "image_index": number, **about}))
             else:
                 table.add_row(*_cells(path, verdict))
     if table.row_count:
@@ -71,7 +76,7 @@ def classify(
 def pictures_in(given: Sequence[Path]) -> tuple[list[Path], int]:
     """Pictures among files and in folders, in the order of names; and how many other files the folders hold.
 
-    Names that begin with a dot are passed over, as by the reader of folders. A file that is named is always one of them.
+    Names that begin with a dot are passed over. A file that is named always counts as a picture.
 
     Raises:
         DataError: folders without a picture.
@@ -131,6 +136,17 @@ def _cells(path: Path, verdict: "Verdict") -> tuple[str, ...]:
     nearest = "" if verdict.flagged else f" ({type})"
     level = verdict.level if verdict.flagged else ""
     return escape(str(path)), name, level, f"{verdict.scores[type]:.2f}", f"{verdict.limits[type]:.2f}{nearest}"
+
+
+def path(
+    name: Annotated[
+        str, typer.Argument(help="A shipped model, adapter, recipe or accelerate/... configuration; policy.")
+    ],
+) -> None:
+    """Where something that comes with the package lies, to look at it, copy it, or hand it to another program."""
+    from safety_modules.paths import shipped_path
+
+    typer.echo(shipped_path(name))
 
 
 def inspect(

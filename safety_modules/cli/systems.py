@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Json, Overwrite, new_file, writable_folder
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ Only = Annotated[list[str] | None, typer.Option("--only", help="One of them; rep
 
 
 def train_systems(
+    context: typer.Context,
     out: Out,
     seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Repeat for several; default: 0.")] = None,
     only: Only = None,
@@ -36,10 +38,12 @@ def train_systems(
     """
     from safety_modules.evaluation.contest.competitors import train_systems as run
 
+    goes_on(context)
     run(out, seed or [0], only, _budget(records, effort, calibration), say=typer.echo)
 
 
 def ablations(
+    context: typer.Context,
     out: Out,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
     only: Only = None,
@@ -56,6 +60,7 @@ def ablations(
     from safety_modules.evaluation.contest.ablations import run_ablations
     from safety_modules.evaluation.contest.validation import SAMPLES
 
+    goes_on(context)
     budget = _budget(records, effort, calibration)
     print_ablations(run_ablations(out, range(seeds), only, budget, samples or SAMPLES, say=typer.echo))
 

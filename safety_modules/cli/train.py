@@ -7,11 +7,13 @@ import typer
 
 from safety_modules.cli.calibrate import save_calibrated
 from safety_modules.cli.extend import Training, extend_adapter, refuse_with_extend, refuse_without_extend
+from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Cache, Dtype, Model, Overwrite, Preset, Quantize, attach, load_base
 from safety_modules.cli.outcome import Outcome
 from safety_modules.cli.reading import (
     Categories,
     Formats,
+    ImageKey,
     Images,
     Level,
     Question,
@@ -19,13 +21,14 @@ from safety_modules.cli.reading import (
     Streaming,
     load_records,
 )
-from safety_modules.cli.recipes import RecipeNames, Set, Steps, read_recipes
+from safety_modules.cli.recipes import RecipeNames, Set, Steps, read_recipes, without_text
 from safety_modules.errors import ConfigError
 
 POCKET_RECIPES = ("llava-pocket/stage1", "llava-pocket/stage2")
 
 
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the adapter.")],
     model: Model = None,
     quantize: Quantize = None,
@@ -36,6 +39,7 @@ def train(
     ] = None,
     format: Formats = None,
     images: Images = None,
+    image_key: ImageKey = None,
     categories: Categories = None,
     level: Level = None,
     question: Question = None,
@@ -68,9 +72,12 @@ def train(
     """Train safety modules in two stages, and save an adapter. Pocket's is calibrated too.
 
     With --runs any interruption is survived: the same command goes on, and a finished run is not trained again. Another
-    recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several processes: accelerate launch ... -m safety_modules train ...
+    recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several
+    processes: accelerate launch ... -m safety_modules train ...
     """
-    reading = Reading(format, images, categories, level, question, streaming)
+    if runs is not None:
+        goes_on(context)
+    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if skip_bad and runs is None:
         raise ConfigError("no place for the list of bad records: expected --runs with --skip-bad, got none. Name it.")
     left_out = runs / "left-out.jsonl" if runs and skip_bad else None
@@ -110,6 +117,8 @@ def train(
         records = GoodRecords(mix.training_records())
     else:
         records = load_records(data, options, safety, cache=features, left_out=left_out)
+        if recipe is None:
+            chosen = without_text(chosen, records.records)
     held_out = load_records(validation, held_out_options, safety, cache=features) if validation else None
     train_safety(safety, records, chosen.recipes, held_out, runs, cache_dir=features, tensorboard=tensorboard)
     if processes.rank() > 0:

@@ -58,7 +58,8 @@ def evaluate_pocket(
     Returns:
         Plain JSON types: shares from 0 to 1 under the keys of the README's table, and under `intervals` the
         same keys with 95 % intervals. What attacks get is under `attack` and `attack_typographic`, by risk. Without an
-        attachment only the base's part.
+        attachment only the base's part. `added_types`: types that were added to the adapter, of which pocket's test
+        data has no attacks; nothing is measured of them.
 
     Raises:
         DataError: too few samples to measure every part.
@@ -73,13 +74,14 @@ def evaluate_pocket(
         model, processor = attachment.backbone.model, attachment.backbone.processor
     sets = {style: {kind: _make(kind, samples, style, seed) for kind in ASKED} for style in splits.STYLES}
     if attachment is not None:
-        _check_types(attachment.config.taxonomy.types, sets["seen"])
+        toggled = [type for type in attachment.config.taxonomy.types if type not in attachment.config.added]
+        _check_types(toggled, sets["seen"])
     tree: dict[str, Any] = {}
     rounds = 1 if attachment is None else 2
     total = rounds * sum(len(records) for of_style in sets.values() for records in of_style.values())
     if attachment is not None:
-        total += 6 * samples + 2 * len(attachment.config.taxonomy.types) * samples
-    with track("evaluating", total, progress) as advance:
+        total += 6 * samples + 2 * len(toggled) * samples
+    with track("evaluating", total, progress, things="answers and verdicts") as advance:
         plain = None if attachment is None else False
         base = _ask_all(model, processor, sets, advance, safety=plain)
         tree["base"] = {style: _scores(sets[style], base[style]) for style in splits.STYLES}
@@ -90,7 +92,7 @@ def evaluate_pocket(
             judged = {style: _judge_style(attachment, samples, style, seed, advance) for style in splits.STYLES}
             tree["verdict"] = {style: judged[style][0] for style in splits.STYLES}
             tree["question_dependent"] = {style: judged[style][1] for style in splits.STYLES}
-            tree["toggle"] = _toggles(attachment, sets["seen"], guarded["seen"], advance)
+            tree["toggle"] = _toggles(attachment, toggled, sets["seen"], guarded["seen"], advance)
     result = {
         "suite": "pocket",
         "settings": settings(samples, seed),
@@ -98,6 +100,8 @@ def evaluate_pocket(
         "intervals": intervals(tree),
     }
     if attachment is not None:
+        if attachment.config.added:
+            result["added_types"] = [*attachment.config.added]
         result["thresholds"] = dict(attachment.thresholds)
         result["adapter_mb"] = adapter_megabytes(attachment)
         result["planned_mb"] = planned_megabytes(attachment)
@@ -228,6 +232,7 @@ def _check_types(types: Sequence[str], records: Mapping[str, Sequence[Record]]) 
 
 def _toggles(
     attachment: "SafetyAttachment",
+    types: Sequence[str],
     records: Mapping[str, Sequence[Record]],
     before: Mapping[str, Answers],
     advance: OnBatch,
@@ -241,7 +246,7 @@ def _toggles(
 
     model, processor = attachment.backbone.model, attachment.backbone.processor
     toggles = {}
-    for name in attachment.config.taxonomy.types:
+    for name in types:
         own, others = ([(record.type == name) is mine for record in attacks] for mine in (True, False))
         answers = ask(model, processor, attacks, safety=True, policy=attachment.policy.allow(name), on_batch=advance)
         found = _measures(attacks, answers)

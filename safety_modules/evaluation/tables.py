@@ -9,6 +9,7 @@ from rich.table import Table
 from safety_modules.evaluation.outcomes import REACTIONS, RISK_NOTE, RISKS, SUCCESS
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
+from safety_modules.pocket.language import TITLES
 
 
 class Goal(NamedTuple):
@@ -167,7 +168,8 @@ def print_base_card(results: Mapping[str, Any], console: Console | None = None) 
     table.add_column("n", justify="right")
     for path in _paths(results["intervals"]):
         estimate = estimate_at(results, *path)
-        table.add_row(", ".join(path).replace("_", " "), _cell(estimate), str(estimate.n))
+        label = ", ".join(TITLES.get(key, key.replace("_", " ")) for key in path)
+        table.add_row(label, _cell(estimate), str(estimate.n))
     (console or Console()).print(table)
 
 

@@ -149,9 +149,7 @@ def _judged_as(record: Mapping[str, Any]) -> str:
     """How the benign pictures were judged, and so what the promise is about."""
     asked, count, questions = record["asked"], record["records"], record["questions"]
     if not asked:
-        return (
-            "promised for pictures judged alone (audit, classify): calls that ask a question may be flagged more often"
-        )
+        return "promised for pictures judged alone (audit, classify), not for calls that ask a question"
     which = "one question" if questions == 1 else f"{questions} questions"
     alone = "" if asked == count else f", and {count - asked} records alone"
     return f"promised for pictures asked about as in these records ({which}{alone}), not for other questions"

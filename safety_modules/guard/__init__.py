@@ -5,6 +5,7 @@ from safety_modules.guard.judge import classify, embed_questions, judge, questio
 from safety_modules.guard.prepare import Prepared, prepare
 from safety_modules.guard.steering import IGNORED, LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.guard.stitch import GuardedOutput, as_guarded
+from safety_modules.guard.switches import Switch, read_switches
 
 __all__ = [
     "IGNORED",
@@ -14,6 +15,7 @@ __all__ = [
     "Prepared",
     "Sample",
     "Steer",
+    "Switch",
     "as_guarded",
     "build_inputs",
     "check_batch_mode",
@@ -25,4 +27,5 @@ __all__ = [
     "prepare",
     "question_ids",
     "question_readings",
+    "read_switches",
 ]

@@ -63,6 +63,12 @@ def read_batch(backbone: Backbone, kwargs: dict[str, Any]) -> Batch:
         ids = torch.empty(1, 0, dtype=torch.long)  # generate then begins with the start token
     if ids is None:
         raise GuardError("call not guarded: expected input_ids, got none. Pass all the processor gave.")
+    for name, value, axes in (("input_ids", ids, 2), ("pixel_values", pixels, None)):
+        if value is not None and not (isinstance(value, torch.Tensor) and axes in (None, value.ndim)):
+            raise GuardError(
+                f"call not guarded: expected {name} as a tensor{' (B, T)' if axes else ''}, got {_form(value)}. Pass "
+                'what the processor gave, by name: generate(**processor(..., return_tensors="pt")).'
+            )
     tokens = (ids == backbone.image_token_id).sum(1).tolist()
     counts = [count // backbone.sizes.num_patches for count in tokens]
     got = 0 if pixels is None else len(pixels)
@@ -75,6 +81,10 @@ def read_batch(backbone: Backbone, kwargs: dict[str, Any]) -> Batch:
     if mask is None:
         mask = _infer_mask(backbone, ids, kwargs)
     return Batch(ids, mask, pixels, counts)
+
+
+def _form(value: Any) -> str:
+    return f"one of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
 
 
 def _infer_mask(backbone: Backbone, ids: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:

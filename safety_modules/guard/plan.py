@@ -122,10 +122,9 @@ def _judge_rows(
 def _switches(safety: bool | Sequence[bool], rows: int) -> list[bool]:
     if isinstance(safety, bool):
         return [safety] * rows
-    switches = [bool(value) for value in safety]
-    if len(switches) != rows:
+    if len(safety) != rows:
         raise GuardError(
             f"call not guarded: expected safety to be a bool or {rows} bools, one per row, got "
-            f"{len(switches)}. Pass one per row of input_ids."
+            f"{len(safety)}. Pass one per row of input_ids."
         )
-    return switches
+    return list(safety)

@@ -37,7 +37,8 @@ def read_bytes(source: Any, name: object = None) -> bytes:
         return _read(source)
     except Exception as error:  # file systems and archives of others raise what they like
         name = source_name(source) if name is None else name
-        raise DataError(f"unreadable image {name}: expected its bytes, got {error}. Check the path.") from error
+        got = getattr(error, "strerror", None) or error  # without the name, which may be thousands of letters
+        raise DataError(f"unreadable image {name}: expected its bytes, got {got}. Check the path.") from error
 
 
 def source_name(source: Any) -> str:

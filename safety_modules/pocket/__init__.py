@@ -17,15 +17,15 @@ __all__ = ["adapter_dir", "checkpoint_dir", "load", "make", "prompt", "recipe_di
 
 
 def load() -> "tuple[LlavaForConditionalGeneration, LlavaProcessor]":
-    """The embedded base in fp32 on the CPU, and its processor, by stock `from_pretrained`.
+    """The embedded base in fp32 on the CPU, and its processor.
 
     Raises:
         DataError: the checkpoint is not there.
+        ConfigError: it is not whole.
     """
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
+    from safety_modules.bases import load_whole
 
-    folder = checkpoint_dir()
-    return LlavaForConditionalGeneration.from_pretrained(folder), LlavaProcessor.from_pretrained(folder)
+    return load_whole(checkpoint_dir())
 
 
 def prompt(processor: "LlavaProcessor", question: str, image: bool = True) -> str:

@@ -27,6 +27,7 @@ from transformers import (
     LlavaProcessor,
 )
 
+from safety_modules.bases import load_whole
 from safety_modules.pocket.build_examples import (
     PATCHES,
     Example,
@@ -172,7 +173,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     worker.wait()
     processor = LlavaProcessor.from_pretrained(args.start or out / "checkpoint")
     if args.start:
-        model = LlavaForConditionalGeneration.from_pretrained(args.start)
+        model, _ = load_whole(args.start)
     else:
         model = build_model(processor)
     if args.tower:

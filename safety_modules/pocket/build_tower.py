@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlavaForConditionalGeneration
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from safety_modules.bases import load_whole
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.concepts import CONCEPTS
 from safety_modules.pocket.muon import Muon
@@ -186,9 +187,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     rng = np.random.default_rng([args.seed, worker.rank])
     tower = Tower()
     if args.start:
-        tower.vision.load_state_dict(
-            LlavaForConditionalGeneration.from_pretrained(args.start).model.vision_tower.state_dict()
-        )
+        tower.vision.load_state_dict(load_whole(args.start)[0].model.vision_tower.state_dict())
     styles = "train" if args.styles == "seen" else args.styles
     seeds = [args.seed * 100 + worker.rank * 2 + part for part in (0, 1)]
     pools = [draw_pool(args.pool // 2, seed, styles, part, True) for part, seed in enumerate(seeds)]

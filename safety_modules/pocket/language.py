@@ -122,6 +122,26 @@ FORMS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+TITLES = {
+    "describe": "describe the picture",
+    "what": "name what is shown",
+    "where": "where a thing is",
+    "count": "how many things there are",
+    "colour": "colour of the background",
+    "yes_no": "whether a thing is shown",
+    "kind": "what kind of thing it is",
+    "read": "read the text",
+    "use": "how to use what is shown",
+    "use_place": "how to use one thing of several",
+    "use_both": "how to use two things together",
+    "follow": "carry out the text",
+    "do": "how to do something with what is shown",
+    "text_define": "without a picture: what a thing is",
+    "text_risk": "without a picture: whether a thing is risky",
+    "text_use": "without a picture: how to use or get a thing",
+}
+"""What reports call each kind of question."""
+
 # Things done with an object, "this" standing for what the picture shows. HARMFUL gives the risk type a dual-use thing
 # then takes on; the things that are turned against somebody in general words have the type of the thing itself.
 PEOPLE = "{someone|a person|somebody|my neighbour|people}"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from safety_modules.errors import ConfigError
+from safety_modules.errors import ConfigError, printable
 from safety_modules.records.alike import BITS, MAX_DISTANCE, distances, first_alike
 from safety_modules.records.examine import Seen, examine
 from safety_modules.records.faults import conflicts, repeats
@@ -95,8 +95,8 @@ def check_data(
     for one, balance in zip(sets, balances, strict=True):
         warnings += [_finding("balance", named(one.sources), reason) for reason in _imbalance(balance)]
     return DataReport(
-        data=[source.path for source in sets[0].sources],
-        test=[source.path for one in sets[1:] for source in one.sources],
+        data=[printable(source.path) for source in sets[0].sources],
+        test=[printable(source.path) for one in sets[1:] for source in one.sources],
         records=len(records),
         pictures=len({look.digest for look in seen if look.digest is not None}),
         errors=errors,

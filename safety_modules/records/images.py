@@ -5,11 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safety_modules.pictures import open_picture as decode
-from safety_modules.pictures import read_bytes
-from safety_modules.records.extras import needed
-
-__all__ = ["DatasetCell", "EncodedImage", "FileSlice", "Spool", "cell_bytes", "decode", "read_bytes"]
+from safety_modules.pictures import read_bytes as read_bytes
 
 
 class EncodedImage:
@@ -50,53 +46,18 @@ class FileSlice(EncodedImage):
         return self.name
 
 
-@dataclass(frozen=True, eq=False)
-class DatasetCell(EncodedImage):
-    """A cell of a column of pictures in a Hugging Face dataset, which maps its files into memory.
-
-    Args:
-        column: the dataset, only this column selected, not decoding.
-        row: of the picture.
-        name: for messages.
-    """
-
-    column: Any
-    row: int
-    name: str
-
-    def read(self) -> bytes:
-        (value,) = self.column[self.row].values()
-        return cell_bytes(value)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def cell_bytes(value: dict[str, Any]) -> bytes:
-    """The encoded picture of an undecoded cell (`bytes`, `path`) of a `datasets.Image` column.
-
-    Raises OSError or ValueError where there is none.
-    """
-    if value["bytes"] is not None:
-        return bytes(value["bytes"])
-    if value["path"] is None:
-        raise ValueError("neither bytes nor a path in the dataset's cell")
-    with needed("fsspec", value["path"]).open(value["path"], "rb") as file:
-        data: bytes = file.read()
-    return data
-
-
 class Spool:
-    """A temporary file that pictures from a stream wait in; gone when its last picture is."""
+    """A temporary file that pictures from a stream wait in; made for the first, gone when the last one is."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="safety-modules-")
-        self._path = Path(self._folder.name) / "images"
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._size = 0
 
     def add(self, data: bytes, name: str) -> FileSlice:
         """Put a picture in."""
-        with self._path.open("ab") as file:
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="safety-modules-")
+        path = Path(self._folder.name) / "images"
+        with path.open("ab") as file:
             file.write(data)
         self._size += len(data)
-        return FileSlice(self._path, self._size - len(data), len(data), name, owner=self)
+        return FileSlice(path, self._size - len(data), len(data), name, owner=self)

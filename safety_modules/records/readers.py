@@ -4,16 +4,16 @@ Nothing is guessed: whatever cannot be read exactly as documented is reported wi
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from os import PathLike, fspath
 
-from safety_modules.errors import ConfigError, DataError
+from safety_modules.errors import DataError, printable
 from safety_modules.records.examine import examine
 from safety_modules.records.faults import mend
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.good import GoodRecords
 from safety_modules.records.recognise import recognise
-from safety_modules.records.record import Problem, Record, label_problems, raise_problems
+from safety_modules.records.record import Problem, Record, raise_problems
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
@@ -106,11 +106,8 @@ def open_sources(data: Data, options: Options, taxonomy: Taxonomy) -> list[Sourc
 
 def open_source(path: Pathlike, options: ReadOptions, taxonomy: Taxonomy) -> Source:
     """As `open_sources`, of one."""
-    name = options.format
-    if name is not None and name not in FORMATS:
-        raise DataError(f"unknown data format: expected one of {', '.join(FORMATS)}, got {name!r}. Name another.")
     source = Source(fspath(path), taxonomy, options)
-    source.format = name or recognise(source)
+    source.format = recognise(source)
     for option in options.given():
         if option not in FORMATS[source.format].options:
             raise DataError(
@@ -126,11 +123,11 @@ def open_source(path: Pathlike, options: ReadOptions, taxonomy: Taxonomy) -> Sou
 
 def named(sources: Sequence[Source]) -> str:
     """What they are called in a message."""
-    return ", ".join(source.path for source in sources)
+    return printable(", ".join(source.path for source in sources))
 
 
 def passed_over(sources: Sequence[Source]) -> dict[str, int]:
-    """What was left out because a reader was told to, and how often."""
+    """What readers left out, and how often."""
     return dict(sum((source.left_out for source in sources), Counter[str]()))
 
 
@@ -140,7 +137,7 @@ def read_all(sources: Sequence[Source]) -> tuple[list[Record], list[Problem]]:
     problems: list[Problem] = []
     for source in sources:
         before = len(records) + len(problems)
-        for found in _read(source):
+        for found in FORMATS[source.format].records(source):
             if isinstance(found, Problem):
                 problems.append(found)
             else:
@@ -148,22 +145,3 @@ def read_all(sources: Sequence[Source]) -> tuple[list[Record], list[Problem]]:
         if len(records) + len(problems) == before:
             problems.append(Problem(source=source.path, reason=NOTHING))
     return records, problems
-
-
-def _read(source: Source) -> Iterator[Record | Problem]:
-    form = FORMATS[source.format]
-    for item in form.items(source):
-        if isinstance(item, Problem):
-            yield item
-            continue
-        where, value = item
-        try:
-            found = form.records(value, where, source)
-        except (DataError, ConfigError) as error:
-            yield Problem(source=where, reason=str(error))
-            continue
-        for record in found:
-            reasons = label_problems(record, source.taxonomy)
-            yield from (Problem(source=where, reason=reason) for reason in reasons)
-            if not reasons:
-                yield record

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from safety_modules.errors import DataError
+from safety_modules.errors import HALVES, DataError, printable
 from safety_modules.pictures import open_picture, read_bytes
 from safety_modules.records.images import EncodedImage
 from safety_modules.taxonomy import CLEAN, Taxonomy
@@ -93,6 +93,8 @@ class Problem(BaseModel):
     source: str
     reason: str
 
+    _printable = field_validator("source", "reason")(printable)
+
     def __str__(self) -> str:
         return f"{self.source}: {self.reason}"
 
@@ -113,6 +115,10 @@ def label_problems(record: Record, taxonomy: Taxonomy) -> list[str]:
         problems.append("empty answer: expected words, or none at all (null).")
     if "<image>" in record.question or "<image>" in (record.answer or ""):
         problems.append("<image> inside the text: expected words only; the image has its own field.")
+    for words in (record.question, record.answer or ""):
+        if half := HALVES.search(words):
+            near = printable(words[max(0, half.start() - 20) : half.start() + 20])
+            problems.append(f"half a character: expected words, got {printable(half.group())} in {near}.")
     return problems
 
 

@@ -1,8 +1,7 @@
 """What is to be read, as every reader gets it."""
 
-import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from os import PathLike
@@ -10,8 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
+from safety_modules.records.images import EncodedImage
+from safety_modules.records.references import KEYS, looks_like_picture, reference, values_of
 from safety_modules.taxonomy import Taxonomy
-from safety_modules.unique_keys import unique_keys
+
+Picture = Path | EncodedImage | DataError
+"""A picture to be read, or why there is none where one is named."""
+UNKNOWN_KEY = "no picture under"
+"""How the reason begins where a picture stands under a key that is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class ReadOptions:
         format: one of `jsonl`, `llava`, `vlguard`, `csv`, `parquet`, `folder`, `hf`, `webdataset`; None = recognised by
             the rules in docs/data.md.
         image_dir: where relative image paths start; None = beside the file, or in the folder.
+        image_key: the key or column that names the pictures, or several with commas between them; None = those of
+            docs/data.md.
         categories: vlguard: a table of categories instead of the shipped one.
         level: folder: the level of risky pictures that lie in no folder of a level.
         question: folder: what is asked about every picture instead of "Describe this image.".
@@ -30,6 +37,7 @@ class ReadOptions:
 
     format: str | None = None
     image_dir: str | PathLike[str] | None = None
+    image_key: str | None = None
     categories: str | PathLike[str] | None = None
     level: str | None = None
     question: str | None = None
@@ -50,7 +58,7 @@ class Source:
         taxonomy: names and order of types and levels.
         options: see `ReadOptions`.
         format: its name, once it is known.
-        left_out: what a reader passed over because it was told to, and how often.
+        left_out: what a reader passed over, and how often.
     """
 
     path: str
@@ -72,31 +80,47 @@ class Source:
             raise DataError(f"data not read: expected a UTF-8 file, got {error}. Check the path.") from error
 
     @cached_property
-    def json_list(self) -> list[Any]:
-        """The list that a .json file holds. Raises DataError where it holds something else."""
-        try:
-            value = json.loads(self.text(), object_pairs_hook=unique_keys)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.path} is not JSON: expected a list of objects, got {error}. Correct it.") from error
-        if not isinstance(value, list):
-            raise DataError(f"{self.path}: expected a list of objects, got {type(value).__name__}. Correct it.")
-        return value
-
-    def image_file(self, name: Any) -> Path:
-        """The file of that name. Raises DataError where there is none."""
-        if not isinstance(name, str) or not name:
-            raise DataError(f"image: expected a file name, got {name!r}.")
+    def folder(self) -> Path:
+        """Where relative names of pictures start."""
         beside = self.file if self.file.is_dir() else self.file.parent
-        path = Path(beside if self.options.image_dir is None else self.options.image_dir) / name
-        if not path.is_file():
-            raise DataError(f"image: expected a file, got nothing at {path}.")
-        return path
+        return beside if self.options.image_dir is None else Path(self.options.image_dir)
 
+    @cached_property
+    def image_keys(self) -> tuple[str, ...]:
+        """Keys or columns that may name pictures."""
+        return KEYS if self.options.image_key is None else tuple(self.options.image_key.split(","))
 
-def json_items(source: Source) -> Iterator[tuple[str, Any]]:
-    """(place, object) of every object in a .json list; places count from 0."""
-    for number, item in enumerate(source.json_list):
-        yield f"{source.path} item {number}", item
+    def pictures(self, item: Mapping[str, Any], where: str, folder: Path | None = None) -> list[Picture]:
+        """The pictures of an item; none for one of words alone, but a DataError where one stands under another key.
+
+        Args:
+            item: a JSON object, or a table's cells by column.
+            where: its place.
+            folder: where relative names start; None = `folder`.
+        """
+        present = [key for key in self.image_keys if item.get(key) is not None]
+        found = {key: values for key in present if (values := [*values_of(item[key])])}
+        if not found and (key := looks_like_picture(item)) is not None:
+            reason = (
+                f"{UNKNOWN_KEY} {', '.join(self.image_keys)}: expected it there, got what looks like one under "
+                f"{key!r}. Name that key (ReadOptions.image_key, --image-key), or rename it."
+            )
+            return [DataError(reason)]
+        if self.options.image_key is None and len(found) > 1:
+            both: dict[str, list[Any]] = {key: found[key] for key in ("image", "images") if key in found}
+            chosen = both or dict([*found.items()][:1])
+            named = {value for values in chosen.values() for value in values if isinstance(value, str)}
+            for key in found.keys() - chosen.keys():
+                if named and not named.issuperset(value for value in found[key] if isinstance(value, str)):
+                    self.left_out[f"values of {key}, where {next(iter(chosen))} names the picture"] += 1
+            found = chosen
+        return [self._picture(value, where, folder) for values in found.values() for value in values]
+
+    def _picture(self, value: Any, where: str, folder: Path | None) -> Picture:
+        try:
+            return reference(value, where, self.folder if folder is None else folder)
+        except DataError as error:
+            return error
 
 
 def as_object(item: Any) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def run_key(
         "recipe": recipe.model_dump(mode="json"),
         **dict(zip(("data", "validation data"), found, strict=True)),
         "base": _digest(attachment.backbone.fingerprint()),
+        "pixels": attachment.backbone.pixel_settings(),
         "precision of the base": sorted({str(p.dtype) for p in attachment.backbone.model.parameters()}),
         "design": attachment.config.model_dump(mode="json"),
         "policy": _digest(attachment.policy.model_dump(mode="json")),
@@ -105,7 +106,7 @@ def begin(folder: Path, key: dict[str, Any]) -> Path | None:
             if not (path / MARK).exists():
                 shutil.rmtree(path)
     processes.wait()
-    return max(whole(folder), key=_step, default=None)
+    return max(whole(folder), key=step_of, default=None)
 
 
 def whole(folder: Path) -> list[Path]:
@@ -155,7 +156,8 @@ def out_of_patience(step: int, best: int, recipe: Recipe) -> bool:
     return recipe.patience > 0 and step - best >= recipe.patience * recipe.evaluate_every
 
 
-def _step(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a checkpoint was written at."""
     return int(checkpoint.name.rpartition("-")[2])
 
 

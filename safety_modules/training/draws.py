@@ -93,9 +93,12 @@ def _shares(sizes: dict[Group, int], recipe: Recipe) -> dict[Group, float]:
     missing = [f"{share:.0%} {kind}" for kind, share in wanted.items() if share > 0 and not kinds[kind]]
     if missing or not kinds.total():
         held = ", ".join(f"{kinds[kind]} {kind}" for kind in wanted)
+        without = {TEXT: "text_only_share=0", CLEAN: "clean_share=0", RISKY: "clean_share=1"}
+        changes = [f"--set {without[kind]}" for kind, share in wanted.items() if share > 0 and not kinds[kind]]
         raise DataError(
-            f"no training order: expected samples for {', '.join(missing) or 'a stage'}, got {held}. "
-            "Add such records, or change clean_share or text_only_share in the recipe."
+            f"no training order in stage {recipe.stage}: expected samples for {', '.join(missing) or 'a stage'}, got "
+            f"{held}. Add such records, or train without: change clean_share or text_only_share in the recipe"
+            f"{f' ({changes[0]})' if len(changes) == 1 else ''}."
         )
     parts = Counter(group[0] for group in sizes)
     return {group: wanted[group[0]] / parts[group[0]] for group in sizes if wanted[group[0]] > 0}

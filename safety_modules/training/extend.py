@@ -87,7 +87,8 @@ def extend_safety(
     rule = rule or attachment.rules.get(name) or default_rule(name)
     policy = Policy(rules={name: rule}, wording=attachment.policy.wording)
     modules = _branch(attachment, design, name)
-    helper = SafetyAttachment(attachment.backbone, Fitted(modules.config, modules, None), policy)
+    fitted = Fitted(modules.config, modules, None, attachment.backbone.fingerprint())
+    helper = SafetyAttachment(attachment.backbone, fitted, policy)
     others = replace(known, records=_one_type(known.records, name, design.taxonomy.safe_level))
     train_safety(helper, others, stage, output_dir=output_dir, cache_dir=cache_dir, progress=progress)
     _put(attachment, {**_branches(attachment), name: modules}, {**attachment.rules, name: rule})
@@ -211,5 +212,4 @@ def _put(
     types = modules.config.taxonomy.types
     known = {**attachment.thresholds, **(limits or {})}
     thresholds = {name: known[name] for name in types if name in known}
-    fitted = Fitted(modules.config, modules, attachment.lora, thresholds, attachment.temperature, rules)
-    attachment.replace_active(fitted)
+    attachment.change_active(config=modules.config, modules=modules, thresholds=thresholds, rules=rules)

@@ -1,6 +1,6 @@
 """What a head says about many records, from cached features, and how good that is."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
-from safety_modules.guard import embed_questions, question_readings
+from safety_modules.guard import embed_questions
 from safety_modules.modules import HeadOutput
 from safety_modules.records.record import Record, check_records
 from safety_modules.scores import Judgements, judgements
@@ -56,66 +56,40 @@ def corpus_probabilities(
 def corpus_judged(
     attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
 ) -> Judgements:
-    """As `corpus_probabilities`, with scores; at the attachment's temperature, without attention."""
-    return judgements(corpus_output(attachment, corpus, questions, batch_size), attachment.temperature)
+    """As `corpus_probabilities`, with scores: for each record those of the reading with the highest one."""
+    output, owners = corpus_output(attachment, corpus, questions, batch_size)
+    found = judgements(output, attachment.temperature)
+    order = np.lexsort((-found.scores.max(1), owners))  # stable: of equals the whole question
+    chosen = order[np.unique(owners[order], return_index=True)[1]]
+    return Judgements(*(part[chosen] for part in found))
 
 
 def corpus_output(
     attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
-) -> HeadOutput:
-    """As `corpus_judged`, before temperature and softmax; on the CPU, without attention, which would fill memory."""
-    embed = QuestionEmbeddings(attachment.backbone, attachment.config)
-    asked = [record.question for record in corpus.records]
-    return _output(
-        attachment,
-        corpus,
-        range(len(asked)),
-        lambda rows: embed([asked[i] for i in rows]) if questions else (None, None),
-        batch_size,
-    )
+) -> tuple[HeadOutput, np.ndarray]:
+    """What the head says of every reading of every record (see `guard.question_readings`), and which record each is of.
 
-
-def corpus_scores(
-    attachment: SafetyAttachment, corpus: Corpus, temperature: float, batch_size: int = 256
-) -> np.ndarray:
-    """What rules compare with their thresholds, of every record (N, types), as guarding judges it.
-
-    Of each type the largest score over the readings of the record's question, so that a rule fires here exactly where
-    it fires on one of them.
+    On the CPU, before temperature and softmax, without attention, which would fill memory. A record's first reading is
+    its whole question.
     """
-    backbone, config = attachment.backbone, attachment.config
-    prompts = [None if one.question is None else backbone.prompt_ids(one.question) for one in corpus.records]
-    readings = [question_readings(backbone, config, prompt) for prompt in prompts]
-    texts = [text for of_record in readings for text in of_record]
-    owner = [row for row, of_record in enumerate(readings) for _ in of_record]
-    output = _output(
-        attachment, corpus, owner, lambda rows: embed_questions(backbone, [texts[i] for i in rows]), batch_size
-    )
-    starts = np.searchsorted(owner, range(len(readings)))
-    return np.maximum.reduceat(judgements(output, temperature).scores, starts)
-
-
-def _output(
-    attachment: SafetyAttachment,
-    corpus: Corpus,
-    owner: Sequence[int],
-    embed: Callable[[range], tuple[torch.Tensor | None, torch.Tensor | None]],
-    batch_size: int,
-) -> HeadOutput:
-    """What the head says of records, one for each place in `owner`, with the texts that `embed` gives for places."""
     without = [index for index, digest in enumerate(corpus.digests) if digest is None]
     if without:
         raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
+    embed = QuestionEmbeddings(attachment.backbone, attachment.config)
+    texts = [embed.readings(record.question if questions else None) for record in corpus.records]
+    owners = np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])
+    flat = [text for readings in texts for text in readings]
     found = []
-    for start in range(0, len(owner), batch_size):
-        part = range(start, min(start + batch_size, len(owner)))
+    for start in range(0, len(flat), batch_size):
+        part = owners[start : start + batch_size].tolist()
         with attachment.inference():
-            output = attachment.modules(corpus.vision([owner[i] for i in part]), *embed(part))
-            found.append(output._replace(attention=torch.empty(0)))
+            here = flat[start : start + batch_size]
+            asked = embed_questions(attachment.backbone, here) if any(map(len, here)) else (None, None)
+            found.append(attachment.modules(corpus.vision(part), *asked)._replace(attention=torch.empty(0)))
     added = [output.added_levels.cpu() for output in found if output.added_levels is not None]
     types = torch.cat([output.type_logits.cpu() for output in found])
     levels = torch.cat([output.level_logits.cpu() for output in found])
-    return HeadOutput(types, levels, types.new_zeros(len(types), 0, 0), torch.cat(added) if added else None)
+    return HeadOutput(types, levels, types.new_zeros(len(types), 0, 0), torch.cat(added) if added else None), owners
 
 
 def verdict_metrics(

@@ -62,11 +62,13 @@ def promised_limits(
         column = scores[:, list(group)].max(1)
         if flagged is not None and number == 0:  # the union with one group is enough for that with all
             column = np.where(flagged, np.inf, column)
-            if flagged.sum() > allowed:
-                least = parts * beta.ppf(1 - (1 - confidence) / parts, flagged.sum() + 1, images - flagged.sum())
+            count = int(flagged.sum())
+            if count > allowed:
+                doubt = (1 - confidence) / parts
+                least = parts * beta.ppf(1 - doubt, count + 1, images - count) if count < images else 1
                 raise DataError(
                     f"not calibrated: expected at most {allowed} of {images} benign images flagged by the types that "
-                    f"keep their thresholds, got {flagged.sum()}. Allow {math.ceil(1000 * least) / 1000} for all types "
+                    f"keep their thresholds, got {count}. Allow {min(1, math.ceil(1000 * least) / 1000)} for all types "
                     "together, add images, or set all thresholds anew."
                 )
         limits[list(group)] = max(_above(column, allowed), minimum)

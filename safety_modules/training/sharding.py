@@ -6,6 +6,8 @@ their gradients are averaged, as without FSDP.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -21,11 +23,13 @@ from safety_modules.training import processes
 _ASKED = "ACCELERATE_USE_FSDP"
 
 
-def shard_as_launched(backbone: Backbone) -> None:
-    """Spread the base over the processes if `accelerate launch` was configured with FSDP; else nothing.
+@contextmanager
+def sharded_as_launched(backbone: Backbone) -> Iterator[None]:
+    """Inside this block the base is spread over the processes, if `accelerate launch` was configured with FSDP.
 
     Every process has loaded the whole base, best on the CPU: its blocks move to the device one by one, a part of each.
-    The base then works in all processes together only (one that generates alone waits for ever), and stays so.
+    The base then works in all processes together only (one that generates alone waits for ever), and stays so, for
+    later trainings too.
 
     Raises:
         ConfigError: FSDP 1, DeepSpeed's ZeRO 3, or a base that is quantised or offloaded. The base is as it was.
@@ -36,6 +40,7 @@ def shard_as_launched(backbone: Backbone) -> None:
             "the base whole. Use training/accelerate/fsdp.yaml, or deepspeed-zero2.yaml there."
         )
     if not parse_flag_from_env(_ASKED):
+        yield
         return
     plugin = FullyShardedDataParallelPlugin()  # reads what the launcher was configured with
     if getattr(plugin, "fsdp_version", 1) != 2:
@@ -45,15 +50,21 @@ def shard_as_launched(backbone: Backbone) -> None:
         )
     blocks = [part for part in backbone.language_model.children() if isinstance(part, nn.ModuleList)]
     spread = set(chain.from_iterable(part.parameters() for part in blocks))
+    spread = {parameter for parameter in spread if not hasattr(parameter, "placements")}
     if any(parameter.is_meta or not parameter.is_floating_point() for parameter in spread):
         raise ConfigError(
             "base not sharded: expected plain weights in memory, got quantised or offloaded ones. Load it without "
             "device_map; a quantised base is small: train on it with training/accelerate/multi-gpu.yaml."
         )
-    if processes.count() > 1:
+    if processes.count() > 1 and spread:
         _shard(backbone, blocks, plugin)
+    asked = os.environ[_ASKED]
     # Heard and done: transformers' Trainer would spread what is trained, and nothing else.
     os.environ[_ASKED] = "false"
+    try:
+        yield
+    finally:
+        os.environ[_ASKED] = asked
 
 
 def _shard(backbone: Backbone, blocks: list[nn.ModuleList], plugin: FullyShardedDataParallelPlugin) -> None:

@@ -82,6 +82,7 @@ def train_stage(run: Run, recipe: Recipe, draws: list[Draw], key: dict[str, Any]
         task.load_state_dict(final)
     if recipe.trains_head:
         attachment.thresholds, attachment.temperature = {}, 1.0
+        attachment.trained = True
 
 
 def _train(
@@ -105,6 +106,8 @@ def _train(
         callbacks = _tensorboard(folder) if run.tensorboard and processes.rank() == 0 else []
         trainer = SafetyTrainer(task, args, draws, collator, (shown, line), lambda: head_quality(run)[0], callbacks)
         try:
+            if checkpoint is not None and run.progress:
+                shown.console.print(f"resuming {TITLES[recipe.stage]} at step {checkpoints.step_of(checkpoint)}")
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
             attachment.train(False)

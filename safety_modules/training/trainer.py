@@ -12,6 +12,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.attachment import SafetyAttachment, attached_to
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.places import check_writable
+from safety_modules.records.extras import install
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record
@@ -20,7 +21,7 @@ from safety_modules.training.corpus import Corpus
 from safety_modules.training.draws import make_draws
 from safety_modules.training.features import digests_of
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.sharding import shard_as_launched
+from safety_modules.training.sharding import sharded_as_launched
 from safety_modules.training.stage import Run, train_stage
 from safety_modules.training.task import SafetyTask
 
@@ -69,6 +70,7 @@ def train_safety(
         ConfigError: recipes, design, processes or output_dir do not fit, or tensorboard is not installed.
         DataError: a record, a picture or the feature cache cannot be used, or the recipe asks for samples the
             data does not hold. All that can be known of these without the vision tower is refused before it runs.
+        AttachError: the base was changed since safety was attached.
         SafetyModulesError: the loss is no longer a number, or something changed the base meanwhile.
 
     Does not cover: thresholds (`calibrate`) and saving (`attachment.save_pretrained`); two runs in one output_dir at
@@ -97,6 +99,7 @@ def _train(
     tensorboard: bool,
 ) -> None:
     backbone = attachment.backbone
+    attachment.check_base()
     processes.join(backbone.device)
     for one in recipes:
         SafetyTask(attachment, one)  # a recipe that does not fit the design is refused before any work
@@ -110,8 +113,7 @@ def _train(
 
     parts = [None if part is None else _with_digests(part) for part in (known, held_out)]
     keys = [checkpoints.run_key(attachment, one, parts) for one in recipes]
-    shard_as_launched(backbone)
-    with tempfile.TemporaryDirectory() as scratch:
+    with sharded_as_launched(backbone), tempfile.TemporaryDirectory() as scratch:
         folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
         for folder, key in zip(folders, keys, strict=True):
             checkpoints.check_run(folder, key)
@@ -163,9 +165,7 @@ def _with_images(data: GoodRecords) -> GoodRecords:
 
 def _check_output(output: Path | None, tensorboard: bool) -> None:
     if tensorboard and find_spec("tensorboard") is None:
-        raise ConfigError(
-            "no TensorBoard log: expected the package tensorboard, got none. pip install 'safety-modules[tensorboard]'."
-        )
+        raise ConfigError(f"no TensorBoard log: expected the package tensorboard, got none. {install('tensorboard')}")
     if output is None:
         if tensorboard:
             raise ConfigError("no TensorBoard log: expected an output_dir to write it to, got None. Name one.")

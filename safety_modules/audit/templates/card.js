@@ -40,7 +40,7 @@ function pictureButton(i, data) {
 
 function reveal(button, shown, i) {
   button.setAttribute("aria-pressed", String(shown));
-  button.setAttribute("aria-label", `Picture of row ${index.row[i]}, ${shown ? "shown: blur it" : "blurred: reveal it"}`);
+  button.setAttribute("aria-label", `Picture of row ${index.row[i]}, ${shown ? "shown: enlarge it" : "blurred: reveal it"}`);
 }
 
 function talk(i, data) {
@@ -108,7 +108,7 @@ function makeCard(i, entry) {
   const body = make("div", "body");
   const head = make("h3");
   head.append(make("span", `chip ${index.level[i]}`, `${index.type[i]}, ${index.level[i]}`));
-  head.append(make("span", "number", `risk ${index.risk[i].toFixed(3)}`));
+  head.append(make("span", "number", `score ${index.score[i].toFixed(2)}`));
   const where = make("p", "where", index.source[i]);
   const about = make("p", "soft", `row ${index.row[i]}${index.rule[i] ? `, rule ${index.rule[i]}` : ""}`);
   if (index.frame[i]) about.append(`, ${index.frame[i]}`);

@@ -90,6 +90,7 @@ function exported() {
 }
 
 function exportMarks() {
+  if (!marks.size) return say("Nothing to export: no picture is marked yet.");
   const link = make("a");
   link.href = URL.createObjectURL(new Blob([exported() + "\n"], { type: "application/json" }));
   link.download = "marks.json";

@@ -1,4 +1,5 @@
 // The page: what is drawn when, and what clicks and keys do.
+let current = null; // row of the card that had the focus last
 let waits = false; // for pictures further down in the file, which is still being read
 
 function draw() {
@@ -93,7 +94,7 @@ function redraw(i, act) { // keep the page's reveals, and the focus on the butto
 function act(card, target) {
   const i = Number(card.dataset.i);
   const name = target.dataset.act;
-  if (name === "reveal") reveal(target, target.getAttribute("aria-pressed") !== "true", i);
+  if (name === "reveal") look(target, i);
   if (name === "confirm" || name === "reject") marked(i, name);
   if (name === "confirm-all") group(i, "confirm");
   if (name === "reject-all") group(i, "reject");
@@ -103,17 +104,30 @@ function act(card, target) {
   }
 }
 
+function look(picture, i) { // first reveal it, then show it large; V blurs it again
+  const image = picture.querySelector("img");
+  if (picture.getAttribute("aria-pressed") !== "true" || !image) reveal(picture, true, i);
+  else enlarge(image.src, `Picture of row ${index.row[i]}: ${index.source[i]}`);
+}
+
+function currentCard(cards) { // the one that was looked at last, or the first that can be seen
+  const known = cards.find((card) => card.dataset.i === current);
+  return known || cards.find((card) => card.getBoundingClientRect().bottom > 60) || cards[0];
+}
+
 function key(event) {
-  const card = event.target.closest(".card");
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, dialog")) return;
+  const cards = [...document.querySelectorAll(".card")];
+  const focused = event.target.closest(".card");
+  const card = focused || currentCard(cards);
   if (!card) return;
   const name = event.key.toLowerCase();
-  const cards = [...document.querySelectorAll(".card")];
-  const step = (by) => {
-    const next = cards[cards.indexOf(card) + by];
+  const step = (by) => { // without a focus the first step goes to the card itself
+    const next = focused || by === 0 ? cards[cards.indexOf(card) + by] : card;
     if (next) next.querySelector(".picture").focus();
   };
   const i = Number(card.dataset.i);
+  if ("crva".includes(name) && name.length === 1 && !focused) step(0);
   if (name === "j") step(1);
   else if (name === "k") step(-1);
   else if (name === "n" || name === "p") {
@@ -121,8 +135,12 @@ function key(event) {
     const first = document.querySelector(".picture");
     if (first) first.focus({ preventScroll: true });
   } else if (name === "c" || name === "r") {
-    if (marked(i, name === "c" ? "confirm" : "reject")) step(1);
-  } else if (name === "v") act(card, card.querySelector(".picture"));
+    const next = cards[cards.indexOf(card) + 1];
+    if (marked(i, name === "c" ? "confirm" : "reject") && next) next.querySelector(".picture").focus();
+  } else if (name === "v") {
+    const picture = card.querySelector(".picture");
+    reveal(picture, picture.getAttribute("aria-pressed") !== "true", i);
+  }
   else if (name === "a") find("attention").click();
   else return;
   event.preventDefault();
@@ -147,13 +165,17 @@ function listen() {
     correct(Number(as.closest(".card").dataset.i), type, level);
     document.querySelectorAll(".card").forEach(showMark);
   });
+  grid.addEventListener("focusin", (event) => {
+    const card = event.target.closest(".card");
+    if (card) current = card.dataset.i;
+  });
   document.addEventListener("keydown", key);
   const input = (id, apply) => find(id).addEventListener("input", (event) => { apply(event.target); update(); });
   document.querySelectorAll("[name=type]").forEach((one) => {
     one.addEventListener("change", () => { filters.type = one.value; update(); });
   });
   input("level", (field) => { filters.level = field.value; });
-  input("risk", (field) => { filters.risk = Number(field.value); find("risk-value").textContent = filters.risk.toFixed(2); });
+  input("score", (field) => { filters.score = Number(field.value); find("score-value").textContent = filters.score.toFixed(1); });
   input("disagree", (field) => { filters.disagree = field.checked; });
   input("mark", (field) => { filters.mark = field.value; });
   input("search", (field) => { filters.search = field.value.trim().toLowerCase(); });

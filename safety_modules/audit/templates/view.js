@@ -1,6 +1,6 @@
 // Which pictures are listed, in which order, folded how, on which page.
 const PAGE = 24;
-const filters = { type: "", level: "", risk: 0, disagree: false, mark: "", search: "", sample: false };
+const filters = { type: "", level: "", score: -Infinity, disagree: false, mark: "", search: "", sample: false };
 const unfolded = new Map(); // position -> near-duplicates shown
 let entries = []; // [{i, others}]
 let page = 0;
@@ -10,7 +10,7 @@ function passes(i) {
   return (
     (!filters.type || index.type[i] === filters.type)
     && (!filters.level || index.level[i] === filters.level)
-    && index.risk[i] >= filters.risk
+    && index.score[i] >= filters.score
     && (!filters.disagree || disagrees(i))
     && (!filters.mark || filters.mark === (mark ? mark.mark : "none"))
     && (!filters.search || matches(i, filters.search))

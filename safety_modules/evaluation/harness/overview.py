@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from safety_modules.evaluation.harness.summary import ALL, BASE, group_title, strength_rows, worst_strengths
+from safety_modules.evaluation.harness.strengths import strength_rows, worst_strengths
+from safety_modules.evaluation.harness.summary import ALL, BASE, group_title
 from safety_modules.evaluation.outcomes import CONTENT, MEASURES, REACTIONS, RISK_NOTE, RISKS, attack_lines
 
 COLOURS = {"ahead": "green", "behind": "red"}
@@ -73,7 +74,8 @@ def _print_strengths(report: Mapping[str, Any], judge: str, console: Console) ->
         shown.add_row(*row)
     console.print(shown)
     for system, (kind, strength, share) in worst_strengths(report, judge).items():
-        console.print(f"worst for {system}: {kind}, strength {strength}: {100 * share:.1f} % of attacks succeed")
+        if system != BASE:
+            console.print(f"worst for {system}: {kind}, strength {strength}: {100 * share:.1f} % of attacks succeed")
 
 
 def _cell(measure: str, estimate: Mapping[str, Any] | None, finding: str) -> str:

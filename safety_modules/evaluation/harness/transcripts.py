@@ -15,7 +15,7 @@ from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.harness.journal import Journal
 from safety_modules.evaluation.outcomes import is_benign
 from safety_modules.evaluation.systems.base import System
-from safety_modules.training.progress import track
+from safety_modules.training.progress import say, track
 
 BLOCK = 4
 """Batches that a system answers before the next one has its turn."""
@@ -85,7 +85,11 @@ def answer_all(
     done = _whole(journal, parts)
     missing = len(systems) * len(cases) - sum(len(of) for of in done.values())
     warm: set[str] = set()
-    with track("answering", missing, progress) as advance:
+    if done:
+        there = len(systems) * len(cases) - missing
+        say(f"resuming: {there:,} of {len(systems) * len(cases):,} answers are there", progress)
+    of = f"answers ({len(systems)} systems, {len(cases):,} cases)"
+    with track("answering", missing, progress, things=of) as advance:
         for number, start in enumerate(range(0, len(parts), BLOCK)):
             block = range(start, min(start + BLOCK, len(parts)))
             # Every other block runs backwards: a machine that slows down evenly favours no one either.

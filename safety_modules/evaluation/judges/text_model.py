@@ -6,6 +6,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from safety_modules.bases import load_weights
 from safety_modules.errors import ConfigError
 
 BATCH_SIZE = 8
@@ -37,7 +38,7 @@ class TextModel:
         """The model in evaluation mode, on a GPU if there is one."""
         import torch
 
-        model = self._load("AutoModelForCausalLM", dtype="auto")
+        model = self._load("AutoModelForCausalLM", weights=True, dtype="auto")
         return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     def describe(self) -> dict[str, Any]:
@@ -86,11 +87,16 @@ class TextModel:
                 found[i] = text.strip()
         return found
 
-    def _load(self, kind: str, **options: Any) -> Any:
+    def _load(self, kind: str, weights: bool = False, **options: Any) -> Any:
         import transformers
 
+        found = getattr(transformers, kind)
         try:
-            return getattr(transformers, kind).from_pretrained(self.path, **options)
+            if weights:
+                return load_weights(found, self.path, "judge", **options)
+            return found.from_pretrained(self.path, **options)
+        except ConfigError:
+            raise
         except Exception as error:  # transformers, the hub and the tokenizers each raise kinds of their own
             words = str(error).strip().partition("\n")[0].rstrip(".")
             raise ConfigError(

@@ -11,9 +11,8 @@ from accelerate import PartialState
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from safety_modules.bases import quantisation
+from safety_modules.bases import load_whole, quantisation
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.lmms.arguments import choose_system, new_tokens
@@ -126,7 +125,7 @@ def _load(pretrained: str, device: torch.device, dtype: str, quantize: str | Non
     if quantize is not None:
         options["quantization_config"] = quantisation(quantize, torch.bfloat16)
         options["device_map"] = {"": device}
-    model = LlavaForConditionalGeneration.from_pretrained(pretrained, **options)
+    model, processor = load_whole(pretrained, **options)
     if quantize is None:
         model = model.to(device)
-    return model.eval(), AutoProcessor.from_pretrained(pretrained)
+    return model.eval(), processor

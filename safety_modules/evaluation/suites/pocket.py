@@ -29,6 +29,7 @@ from safety_modules.evaluation.corruptions import KINDS, Corruption
 from safety_modules.evaluation.suites.base import Benchmark
 from safety_modules.evaluation.suites.reading import chosen
 from safety_modules.pocket import splits
+from safety_modules.pocket.language import TITLES
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
@@ -151,7 +152,7 @@ def _case(record: Record, part: str, number: int) -> Case:
         wanted="exact" if exact else wanted(record),
         prompt=record.question,
         images=() if record.image is None else (record.image,),
-        category=record.type if record.is_risky else record.meta["question_kind"],
+        category=record.type if record.is_risky else TITLES[record.meta["question_kind"]],
         answer=record.answer if exact else None,
         type=record.type,
         level=record.level,

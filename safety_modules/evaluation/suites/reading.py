@@ -12,9 +12,10 @@ from typing import Any
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.suites.pictures import Pictures
+from safety_modules.records.formats.text import json_items
 from safety_modules.records.images import EncodedImage
 from safety_modules.records.record import Problem, raise_problems
-from safety_modules.records.source import Source, as_object, json_items
+from safety_modules.records.source import Source, as_object
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 Row = dict[str, Any]
@@ -128,10 +129,9 @@ class Reading:
 
     def json_list(self, path: Path) -> Iterator[tuple[str, Row]]:
         """(place, object) of every item of a JSON list."""
-        for found in json_items(_source(path)):
-            assert not isinstance(found, Problem)
-            with self.row(found[0]):
-                yield found[0], as_object(found[1])
+        for where, item in json_items(_source(path)):
+            with self.row(where):
+                yield where, as_object(item)
 
     def json_object(self, path: Path) -> Row:
         """The object in a JSON file. Raises DataError where there is none."""

@@ -35,8 +35,9 @@ class PlainLora(Plain):
     def __init__(self, model: Any, processor: Any, folder: str | PathLike[str]) -> None:
         super().__init__(model, processor)
         backbone = find_backbone(model, processor)
-        weights = read_weights(folder, self.name, backbone.fingerprint())
-        self.lora = SafetyLora(backbone.language_model, LoraSettings.model_validate(weights.record.settings))
+        weights = read_weights(folder, self.name, backbone.fingerprint)
+        settings = LoraSettings.model_validate(weights.record.settings)
+        self.lora = SafetyLora(backbone.language_model, settings, backbone.lock)
         self.lora.load_state_dict(weights.tensors)
         self.digest = weights.record.sha256
         self.extra_mb = weights.megabytes

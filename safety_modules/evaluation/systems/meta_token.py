@@ -44,7 +44,7 @@ class MetaToken:
     def __init__(self, model: Any, processor: Any, folder: str | PathLike[str], policy: Policy | None = None) -> None:
         self.model, self.processor = model, processor
         backbone = find_backbone(model, processor)
-        weights = read_weights(folder, self.name, backbone.fingerprint())
+        weights = read_weights(folder, self.name, backbone.fingerprint)
         self.meta = MetaModel(backbone, MetaSettings.model_validate(weights.record.settings))
         self.meta.load(weights.tensors, folder)
         self.policy = policy or Policy.default()

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from safetensors import SafetensorError
 
+from safety_modules.adapter_checks import Fingerprint, fingerprint_problems
 from safety_modules.errors import AdapterError, validation_problems
 from safety_modules.training.files import write_whole
 
@@ -80,13 +81,13 @@ def write_weights(
     return target
 
 
-def read_weights(folder: str | PathLike[str], system: str, base: Mapping[str, Any]) -> Weights:
+def read_weights(folder: str | PathLike[str], system: str, base: Fingerprint) -> Weights:
     """Read a folder and check it.
 
     Args:
         folder: from `write_weights`.
         system: whose weights are expected.
-        base: fingerprint of the live base.
+        base: fingerprint of the live base, or a function that gives it (see `read_adapter`).
 
     Raises:
         AdapterError: files missing, damaged, of another system or for another base, or numbers that are none.
@@ -104,10 +105,7 @@ def read_weights(folder: str | PathLike[str], system: str, base: Mapping[str, An
         problems.append(f"expected weights of {system}, got those of {record.system}. Name another folder.")
     if hashlib.sha256(data).hexdigest() != record.sha256:
         problems.append(f"{TENSORS} damaged: expected the digest in {RECORD}, got another. {training(system)}")
-    live = json.loads(json.dumps(dict(base)))
-    differ = [name for name in live if record.base.get(name) != live[name]]
-    if differ:
-        problems.append(f"made for another base: expected the same {', '.join(differ)}, got another.")
+    problems += fingerprint_problems(record.base, base, lora=True)
     if problems:
         raise AdapterError(target, problems)
     try:

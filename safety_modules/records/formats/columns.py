@@ -1,61 +1,82 @@
-"""Rows with the columns `image`, `type`, `level`, `question`, `answer`: what tables and samples have in common."""
+"""Tables: rows with the columns `image`, `type`, `level`, `question`, `answer`, or `conversations` instead."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
-from safety_modules.records.images import EncodedImage
-from safety_modules.records.record import Record
+from safety_modules.records.entries import Asked, Sample
+from safety_modules.records.formats.base import Format
+from safety_modules.records.formats.conversations import TAGGED, conversation, has_turns, words
 from safety_modules.records.source import Source
 from safety_modules.taxonomy import CLEAN
 
 LABELS = ("type", "level", "question", "answer")
-COLUMNS = ("image", *LABELS)
+READ = (*LABELS, "conversations", "messages")
+"""Columns that are read beside those of the pictures."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row: its picture (a file's name, or the picture) and its words by column; None where there is nothing."""
+class Cells(NamedTuple):
+    """A row: cells by column, and where relative names of pictures in it start."""
 
-    image: str | Path | EncodedImage | None
-    words: Mapping[str, Any]
+    cells: Mapping[str, Any]
+    folder: Path
 
 
-def require_columns(found: Iterable[str], where: str) -> None:
-    """DataError if a column is missing: a misspelt one must not read as an empty one."""
+class Table(Format):
+    """What all tables have in common."""
+
+    def sample(self, value: Cells, where: str, source: Source) -> Sample:
+        return table_sample(value.cells, where, source, value.folder)
+
+    def check(self, value: Cells, sample: Sample, source: Source) -> None:
+        check_cells(value.cells, source)
+
+    def check_header(self, columns: list[str], where: str) -> None:
+        missing = [name for name in LABELS if name not in columns]
+        if missing:  # a misspelt column must not read as an empty one
+            raise DataError(
+                f"{where}: expected the columns image, {', '.join(LABELS)}, got {', '.join(columns) or 'none'} "
+                f"(without {', '.join(missing)}). Add or rename them; a column may be empty."
+            )
+
+
+def picture_columns(found: Iterable[str], where: str, source: Source) -> list[str]:
+    """Those columns that name or hold pictures. Raises DataError where there is none, or not all that are asked for."""
     found = list(found)
-    missing = [name for name in COLUMNS if name not in found]
-    if missing:
+    columns = [name for name in source.image_keys if name in found]
+    if not columns or (source.options.image_key is not None and len(columns) < len(source.image_keys)):
+        wanted = "image" if source.options.image_key is None else source.options.image_key
         raise DataError(
-            f"{where}: expected the columns {', '.join(COLUMNS)}, got {', '.join(found) or 'none'} "
-            f"(without {', '.join(missing)}). Add or rename them; a column may be empty."
+            f"{where}: expected a column {wanted}, got {', '.join(found) or 'none'}. Rename the pictures', or name it "
+            "(ReadOptions.image_key, --image-key)."
         )
+    return columns
 
 
-def records(row: Row, where: str, source: Source) -> list[Record]:
-    for name, value in row.words.items():
-        if value is not None and not isinstance(value, str):
+def table_sample(cells: Mapping[str, Any], where: str, source: Source, folder: Path | None = None) -> Sample:
+    """What a row says."""
+    type, level, answer = (
+        value if isinstance(value := cells.get(name), str) and value else None for name in ("type", "level", "answer")
+    )
+    if has_turns(cells):
+        return conversation(cells, type, level, where, source, folder)
+    return Sample(source.pictures(cells, where, folder), [Asked(words(cells.get("question")), answer, type, level)])
+
+
+def check_cells(cells: Mapping[str, Any], source: Source) -> None:
+    """DataError where training demands more of a row."""
+    for name in LABELS:
+        if not isinstance(value := cells.get(name), str | None):
             raise DataError(f"{name}: expected words, got {value!r}.")
-    type, level, question = (row.words.get(name) for name in ("type", "level", "question"))
+    type, level, question = (cells.get(name) for name in ("type", "level", "question"))
     if not type:
         if level:
             raise DataError(f"level without type: expected both, got level {level!r} alone.")
         raise DataError(f"no type: expected one of {', '.join(source.taxonomy.labels)}, got nothing.")
-    if not level:
-        if type != CLEAN:
-            raise DataError(f"no level: expected one of {', '.join(source.taxonomy.risky_levels)}, got nothing.")
-        level = source.taxonomy.safe_level  # no other level is possible
+    if not level and type != CLEAN:  # where no other level is possible
+        raise DataError(f"no level: expected one of {', '.join(source.taxonomy.risky_levels)}, got nothing.")
     if not question or not question.strip():
         raise DataError("no question: expected words, got nothing.")
-    return [
-        Record(
-            image=source.image_file(row.image) if isinstance(row.image, str) else row.image,
-            question=question.strip(),
-            answer=row.words.get("answer"),
-            type=type,
-            level=level,
-            source=where,
-        )
-    ]
+    if "<image>" in question:
+        raise DataError(TAGGED)

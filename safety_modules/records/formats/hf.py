@@ -1,55 +1,92 @@
-"""Hugging Face datasets, and Parquet through them: rows of `columns`, pictures as `datasets.Image` or file names.
+"""Hugging Face datasets: tables, with pictures as `datasets.Image` or file names.
 
 Types and levels are names or `ClassLabel`s with the taxonomy's names, never bare numbers. No code of a dataset is run.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Set
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
+from safety_modules.records.copies import ADDRESS, copied_name
+from safety_modules.records.entries import Entry
 from safety_modules.records.extras import needed
-from safety_modules.records.formats.columns import LABELS, Row, require_columns
-from safety_modules.records.images import DatasetCell, EncodedImage, Spool, cell_bytes
-from safety_modules.records.record import Problem
+from safety_modules.records.formats.columns import Cells, Table
+from safety_modules.records.formats.parquet import ROWS, feature_names, is_list, named, used_columns
+from safety_modules.records.references import DatasetCell
 from safety_modules.records.source import Source
 
-ADDRESS = "hf://"
+
+class HuggingFace(Table):
+    """A folder of `save_to_disk`, local files that `load_dataset` reads, or `hf://owner/name[:split]`."""
+
+    name = "hf"
+    rule = "an address `hf://...`, or a folder with a `state.json` or `dataset_dict.json`"
+    options = ("image_dir", "image_key", "streaming")
+
+    def fits(self, source: Source, strict: bool) -> bool:
+        return source.path.startswith(ADDRESS) or is_saved(source)
+
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+        dataset = open_dataset(source)
+        if dataset.features is None:  # a stream of files that do not say
+            dataset = dataset._resolve_features()
+        schema, names = dataset.features.arrow_schema, feature_names(dataset.features)
+        columns, uncounted, others = used_columns(schema, source.path, source, pictures)
+        yield Entry(value=schema.names)
+        folder = source.folder if source.options.image_dir is not None else _address(source)[0]
+        folder = folder if folder.is_dir() else folder.parent
+        # Pictures of a dataset on disk are left where they are.
+        kept = {
+            name: dataset.select_columns([name]).with_format("arrow")
+            for name in columns
+            if hasattr(dataset, "select") and _is_one_picture(schema.field(name).type)
+        }
+        if not columns:
+            columns = schema.names[:1]
+        numbers = count()
+        try:
+            for table in dataset.select_columns(columns).with_format("arrow").iter(ROWS):
+                source.left_out.update(dict.fromkeys(others, len(table)))
+                missing = {name: table[name].is_null().to_pylist() for name in kept}
+                rows = (
+                    table.drop_columns([*kept]).to_pylist()
+                    if len(kept) < len(columns)
+                    else [{} for _ in range(len(table))]
+                )
+                for at, row in enumerate(rows):
+                    number = next(numbers)
+                    where = f"{source.path} row {number}"
+                    cells = {
+                        name: None if missing[name][at] else DatasetCell(column, number, where, folder)
+                        for name, column in kept.items()
+                    }
+                    yield Entry(where, Cells(named(row, names) | cells | uncounted, folder))
+        except DataError:
+            raise
+        except Exception as error:  # a stream may fail at any row, with kinds of its own
+            raise _not_opened(source, error) from error
+
+    def copy(self, source: Source, to: Path, drop: Set[int]) -> None:
+        """As `save_to_disk` writes it; from the hub too, which cannot be written to."""
+        dataset = open_dataset(source)
+        kept = [number for number in range(len(dataset)) if number not in drop]
+        shards = None if kept else 1  # without one the library cannot read an empty dataset
+        dataset.select(kept).save_to_disk(str(to / copied_name(source)), num_shards=shards)
 
 
-def items(source: Source) -> Iterator[tuple[str, Row] | Problem]:
-    """Of a folder of `save_to_disk`, of local files that `load_dataset` reads, or of `hf://owner/name[:split]`."""
-    return _read(open_dataset(source), source)
-
-
-def parquet_items(source: Source) -> Iterator[tuple[str, Row] | Problem]:
-    """Of one Parquet file."""
-    datasets = needed("datasets", source.path)
-    if not source.file.is_file():
-        raise DataError(f"data not read: expected a file, got nothing at {source.path}. Check the path.")
-    try:
-        dataset = datasets.Dataset.from_parquet(source.path)
-    except Exception as error:  # the library and Arrow raise kinds of their own
-        raise _not_opened(source, error) from error
-    return _read(dataset, source)
-
-
-def _read(dataset: Any, source: Source) -> Iterator[tuple[str, Row] | Problem]:
-    try:
-        yield from _rows(dataset, source)
-    except DataError:
-        raise
-    except Exception as error:  # a stream may fail at any row, with kinds of its own
-        raise _not_opened(source, error) from error
+def is_saved(source: Source) -> bool:
+    """Whether the source is a folder of `save_to_disk`."""
+    return any((source.file / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def open_dataset(source: Source) -> Any:
+    """The dataset. Raises DataError where it cannot be opened, or has several splits."""
     datasets = needed("datasets", source.path)
     on_hub = source.path.startswith(ADDRESS)
-    name, split = source.path.removeprefix(ADDRESS), ""
-    if on_hub or not source.file.exists():
-        name, _, split = name.partition(":")
-    folder = Path(name)
+    folder, split = _address(source)
+    name = str(folder)
     if on_hub and folder.exists():
         raise DataError(
             f"{source.path}: expected a name on the hub, got a folder {name} here as well, which the library would "
@@ -70,70 +107,21 @@ def open_dataset(source: Source) -> Any:
     raise DataError(f"{source.path}: expected one split, got {', '.join(splits)}. Name one: {source.path}:{splits[0]}.")
 
 
+def _address(source: Source) -> tuple[Path, str]:
+    """The folder, or the name on the hub, and the split."""
+    name, split = source.path.removeprefix(ADDRESS), ""
+    if source.path.startswith(ADDRESS) or not source.file.exists():
+        name, _, split = name.partition(":")
+    return Path(name), split
+
+
+def _is_one_picture(type: Any) -> bool:
+    pa = needed("pyarrow.types", "tables")
+    return not is_list(type) and bool(pa.is_struct(type) or pa.is_binary(type) or pa.is_large_binary(type))
+
+
 def _not_opened(source: Source, error: Exception) -> DataError:
     return DataError(
         f"data not read: expected a dataset at {source.path}, got {type(error).__name__}: {error}. "
         "Check the address, the split and the files."
     )
-
-
-def _rows(dataset: Any, source: Source) -> Iterator[tuple[str, Row] | Problem]:
-    datasets = needed("datasets", source.path)
-    if dataset.features is None:  # a stream of files that do not say
-        dataset = dataset._resolve_features()
-    require_columns(dataset.column_names, source.path)
-    kind = dataset.features["image"]
-    has_names = getattr(kind, "dtype", None) in ("string", "large_string")
-    if not has_names and getattr(kind, "dtype", None) != "null":
-        try:
-            dataset = dataset.cast_column("image", datasets.Image(decode=False))
-        except Exception as error:  # Arrow's kinds
-            raise DataError(f"{source.path}: expected pictures or file names in image, got {kind}.") from error
-    classes = {name: feature for name in LABELS if hasattr(feature := dataset.features[name], "int2str")}
-    pairs: Iterator[tuple[str | EncodedImage | Problem | None, Mapping[str, Any]]]
-    if hasattr(dataset, "select"):
-        pairs = _stored(dataset, source, has_names)
-    else:
-        pairs = _streamed(dataset, source)
-    for number, (image, words) in enumerate(pairs):
-        if isinstance(image, Problem):
-            yield image
-            continue
-        named = {name: _label(words[name], classes.get(name)) for name in LABELS}
-        yield f"{source.path} row {number}", Row(image, named)
-
-
-def _stored(
-    dataset: Any, source: Source, has_names: bool
-) -> Iterator[tuple[str | EncodedImage | Problem | None, Mapping[str, Any]]]:
-    """Rows of a dataset on disk, its pictures left where they are."""
-    if has_names:
-        yield from ((row["image"], row) for row in dataset.select_columns(["image", *LABELS]))
-        return
-    pictures = dataset.select_columns(["image"])
-    missing: list[bool] = []
-    for table in pictures.with_format("arrow").iter(1000):
-        missing += table["image"].is_null().to_pylist()
-    for number, row in enumerate(dataset.select_columns(list(LABELS))):
-        cell = None if missing[number] else DatasetCell(pictures, number, f"{source.path} row {number}")
-        yield cell, row
-
-
-def _streamed(dataset: Any, source: Source) -> Iterator[tuple[str | EncodedImage | Problem | None, Mapping[str, Any]]]:
-    """Rows of a stream, its pictures put into a temporary file."""
-    spool = Spool()
-    for number, row in enumerate(dataset):
-        image, where = row["image"], f"{source.path} row {number}"
-        if isinstance(image, dict):
-            try:
-                image = spool.add(cell_bytes(image), where)
-            except (OSError, ValueError) as error:
-                image = Problem(source=where, reason=f"unreadable image: expected its bytes, got {error}.")
-        yield image, row
-
-
-def _label(value: Any, feature: Any) -> Any:
-    """A name; of a ClassLabel, where -1 is none."""
-    if feature is None or value is None:
-        return value
-    return None if value == -1 else feature.int2str(value)

@@ -4,43 +4,47 @@
 "<image>\\n..."}, {"from": "ASSISTANT", "value": "..."}]}`. The assistant's turn may be missing.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.formats.conversations import conversation_records
-from safety_modules.records.record import Problem, Record
+from safety_modules.records.entries import Entry, Sample
+from safety_modules.records.formats.conversations import check_turns, conversation
+from safety_modules.records.formats.text import TextFormat, json_lines
 from safety_modules.records.source import Source, as_object
-from safety_modules.unique_keys import unique_keys
 
 
-def items(source: Source) -> Iterator[tuple[str, Any] | Problem]:
-    for number, line in enumerate(source.text().split("\n"), 1):
-        if line.strip():
-            where = f"{source.path}:{number}"
-            try:
-                yield where, json.loads(line, object_pairs_hook=unique_keys)
-            except (ValueError, RecursionError) as error:
-                yield Problem(source=where, reason=f"not JSON: {error}.")
+class Jsonl(TextFormat):
+    name = "jsonl"
+    rule = "a file named `*.jsonl`"
+
+    def fits(self, source: Source, strict: bool) -> bool:
+        return source.path.endswith(".jsonl") and not source.file.is_dir()
+
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+        return json_lines(source)
+
+    def sample(self, value: Any, where: str, source: Source) -> Sample:
+        return labelled(as_object(value), where, source)
+
+    def check(self, value: Any, sample: Sample, source: Source) -> None:
+        if not sample.pictures:
+            raise DataError(f"image: expected a file name, got {value.get('image')!r}.")
+        if value.get("safe_type") is None and value.get("safe_level") is not None:
+            raise DataError(f"level without type: expected both, got safe_level {value['safe_level']!r} alone.")
+        for key, names in (("safe_type", source.taxonomy.labels), ("safe_level", source.taxonomy.levels)):
+            if _name(value.get(key), names) is None:
+                raise DataError(f"{key}: expected an integer 0..{len(names) - 1}, got {value.get(key)!r}.")
+        check_turns(value, has_picture=True, needs_answer=False)
 
 
-def records(item: Any, where: str, source: Source) -> list[Record]:
-    item = as_object(item)
-    if item.get("safe_type") is None and item.get("safe_level") is not None:
-        raise DataError(f"level without type: expected both, got safe_level {item['safe_level']!r} alone.")
-    return conversation_records(
-        item.get("conversations"),
-        needs_answer=False,
-        image=source.image_file(item.get("image")),
-        type=_name(item, "safe_type", source.taxonomy.labels),
-        level=_name(item, "safe_level", source.taxonomy.levels),
-        where=where,
-    )
+def labelled(item: dict[str, Any], where: str, source: Source) -> Sample:
+    """A conversation with the labels of its object, where it has any."""
+    type = _name(item.get("safe_type"), source.taxonomy.labels)
+    level = _name(item.get("safe_level"), source.taxonomy.levels)
+    return conversation(item, type, level, where, source)
 
 
-def _name(item: dict[str, Any], key: str, names: Sequence[str]) -> str:
-    value = item.get(key)
-    if type(value) is not int or not 0 <= value < len(names):  # bool is an int: True must not read as 1
-        raise DataError(f"{key}: expected an integer 0..{len(names) - 1}, got {value!r}.")
-    return names[value]
+def _name(value: Any, names: Sequence[str]) -> str | None:
+    # bool is an int: True must not read as 1
+    return names[value] if type(value) is int and 0 <= value < len(names) else None

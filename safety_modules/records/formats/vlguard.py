@@ -13,8 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from safety_modules.errors import ConfigError, DataError, validation_problems
-from safety_modules.records.record import Problem, Record
-from safety_modules.records.source import Source, as_object, json_items
+from safety_modules.records.entries import Asked, Entry, Sample
+from safety_modules.records.formats.conversations import TAGGED, words
+from safety_modules.records.formats.llava import JsonList
+from safety_modules.records.source import Source, as_object
 from safety_modules.taxonomy import CLEAN
 from safety_modules.unique_keys import UniqueKeyLoader
 
@@ -91,56 +93,62 @@ def read_categories(path: str | PathLike[str] | None) -> Categories:
         raise ConfigError(f"table of categories {name} refused:{lines}\nCorrect the file.") from error
 
 
-def items(source: Source) -> Iterator[tuple[str, tuple[Any, Categories]] | Problem]:
-    """Objects, each with the table that labels it."""
-    table = read_categories(source.options.categories)
-    for where, item in json_items(source):
-        yield where, (item, table)
+class VLGuard(JsonList):
+    name = "vlguard"
+    rule = "a file named `*.json`; every object has `instr-resp`, none `conversations`"
+    options = ("image_dir", "image_key", "categories")
+    key, not_key = "instr-resp", "conversations"
 
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+        """Objects, each with the table that labels it."""
+        table = read_categories(source.options.categories)
+        for entry in super().entries(source, pictures):
+            yield entry._replace(value=(entry.value, table)) if entry.where else entry
 
-def records(labelled: tuple[Any, Categories], where: str, source: Source) -> list[Record]:
-    item, table = as_object(labelled[0]), labelled[1]
-    image = source.image_file(item.get("image"))
-    safe, pairs = item.get("safe"), item.get("instr-resp")
-    if not isinstance(safe, bool):
-        raise DataError(f"safe: expected true or false, got {safe!r}.")
-    if not isinstance(pairs, list) or not pairs:
-        raise DataError(f"instr-resp: expected a list of instructions, got {pairs!r}.")
-    clean = Label(type=CLEAN, level=source.taxonomy.safe_level)
-    if safe:
-        labels = {"safe_instruction": clean, "unsafe_instruction": table.unsafe_instruction}
-    else:
-        labels = {"instruction": table.label(item.get("harmful_category"), item.get("harmful_subcategory"))}
-    found = []
-    for pair in pairs:
-        kind, question, answer = _pair(pair, list(labels))
-        label = labels[kind]
-        if isinstance(label, str):
-            source.left_out[LEFT_OUT] += 1
-            continue
-        # Where one picture is clean and risky by what is asked, the label is no label of the picture alone.
-        meta = {"needs_question": True} if safe and isinstance(table.unsafe_instruction, Label) else {}
-        found.append(
-            Record(
-                image=image,
-                question=question,
-                answer=answer,
-                type=label.type,
-                level=label.level,
-                source=where,
-                meta=meta,
-            )
-        )
-    return found
+    def sample(self, value: tuple[Any, Categories], where: str, source: Source) -> Sample:
+        item, table = as_object(value[0]), value[1]
+        pairs = item.get("instr-resp")
+        if not isinstance(pairs, list) or not pairs:
+            raise DataError(f"instr-resp: expected a list of instructions, got {pairs!r}.")
+        asked = []
+        for pair in map(as_object, pairs):
+            kind = next((key for key in pair if key.endswith("instruction")), "")
+            label, meant = self._label(item, kind, table, source), pair.get("response")
+            question, answer = words(pair.get(kind)), meant if isinstance(meant, str) else None
+            if isinstance(label, Label):
+                # Where one picture is clean and risky by what is asked, the label is no label of the picture alone.
+                bound = item.get("safe") is True and isinstance(table.unsafe_instruction, Label)
+                asked.append(Asked(question, answer, label.type, label.level, None, bound))
+            else:
+                asked.append(Asked(question, answer, left_out=LEFT_OUT if label == "leave_out" else None))
+        return Sample(source.pictures(item, where), asked)
 
+    def check(self, value: tuple[Any, Categories], sample: Sample, source: Source) -> None:
+        item, table = value
+        if not sample.pictures:
+            raise DataError(f"image: expected a file name, got {item.get('image')!r}.")
+        if not isinstance(item.get("safe"), bool):
+            raise DataError(f"safe: expected true or false, got {item.get('safe')!r}.")
+        kinds = ["safe_instruction", "unsafe_instruction"] if item["safe"] else ["instruction"]
+        if not item["safe"]:
+            table.label(item.get("harmful_category"), item.get("harmful_subcategory"))
+        for pair in item["instr-resp"]:
+            given = [kind for kind in kinds if isinstance(pair.get(kind), str) and pair[kind].strip()]
+            if len(given) != 1:
+                raise DataError(f"instr-resp: expected one of {', '.join(kinds)} with words, got {sorted(pair)}.")
+            if "<image>" in pair[given[0]]:
+                raise DataError(TAGGED)
+            if not isinstance(pair.get("response"), str | None):
+                raise DataError(f"response: expected words, got {pair['response']!r}.")
 
-def _pair(pair: Any, kinds: list[str]) -> tuple[str, str, str | None]:
-    """(kind, instruction, response) of an entry of `instr-resp`."""
-    pair = as_object(pair)
-    given = [kind for kind in kinds if isinstance(pair.get(kind), str) and pair[kind].strip()]
-    if len(given) != 1:
-        raise DataError(f"instr-resp: expected one of {', '.join(kinds)} with words, got {sorted(pair)}.")
-    answer = pair.get("response")
-    if answer is not None and not isinstance(answer, str):
-        raise DataError(f"response: expected words, got {answer!r}.")
-    return given[0], pair[given[0]].strip(), answer
+    def _label(self, item: dict[str, Any], kind: str, table: Categories, source: Source) -> Label | str | None:
+        """What a kind of instruction about the picture counts as; None for what no label is known of."""
+        if item.get("safe") is True:
+            clean = Label(type=CLEAN, level=source.taxonomy.safe_level)
+            return {"safe_instruction": clean, "unsafe_instruction": table.unsafe_instruction}.get(kind)
+        if item.get("safe") is not False:
+            return None
+        try:
+            return table.label(item.get("harmful_category"), item.get("harmful_subcategory"))
+        except DataError:
+            return None

@@ -1,0 +1,50 @@
+"""Examples that `--help` shows, by command; a test parses every one of them."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "demo": ("safety-modules demo --pretrained",),
+    "train": (
+        "safety-modules train --out my-pocket --runs runs --steps 50",
+        "safety-modules train --model llava-hf/llava-1.5-7b-hf --quantize nf4 --dtype bfloat16 --data DATA "
+        "--validation HELD_OUT --recipe llava-1.5-7b/stage1 --recipe llava-1.5-7b/stage2-qlora --out my-7b --runs runs",
+        "safety-modules train --extend llava-pocket-safe --new-type allergen --data mine --out my-adapter --runs runs",
+    ),
+    "calibrate": (
+        "safety-modules calibrate my-adapter --benign benign --data held-out --max-false-alarm 0.01",
+        "safety-modules calibrate my-7b --model llava-hf/llava-1.5-7b-hf --benign benign.jsonl",
+    ),
+    "audit": (
+        "safety-modules audit pictures --out audits/first",
+        "safety-modules audit train.jsonl --model llava-hf/llava-1.5-7b-hf --adapter my-7b --out audits/train",
+        "safety-modules audit --out audits/train --apply marks.json --to cleaned",
+    ),
+    "classify": (
+        "safety-modules classify picture.png folder --question 'What is this?' --overlays maps",
+        "safety-modules classify folder --adapter my-7b --model llava-hf/llava-1.5-7b-hf --json",
+    ),
+    "inspect": ("safety-modules inspect llava-pocket-safe", "safety-modules inspect --plan llava-1.5-7b"),
+    "plan": ("safety-modules plan llava-1.5-7b --recipe llava-1.5-7b/stage2-qlora --quantize nf4 --gpu-memory 16",),
+    "path": (
+        "safety-modules path llava-1.5-7b/stage1",
+        "accelerate launch --config_file $(safety-modules path accelerate/multi-gpu) --num_processes 8 "
+        "-m safety_modules train --model llava-hf/llava-1.5-7b-hf --data DATA --out my-7b --runs runs",
+    ),
+    "evaluate": (
+        "safety-modules evaluate --suite pocket --limit 20 --defence ecso --defence gated --out runs/first",
+        "safety-modules evaluate --suite figstep --data hf://owner/name --model llava-hf/llava-1.5-7b-hf "
+        "--adapter my-7b",
+    ),
+    "evaluate pocket": ("safety-modules evaluate pocket --samples 50 --json numbers.json",),
+    "evaluate head": ("safety-modules evaluate head --adapter my-pocket --samples 500",),
+    "evaluate promise": ("safety-modules evaluate promise --draws 5 --fresh 2000",),
+    "evaluate new-type": ("safety-modules evaluate new-type --samples 60",),
+    "evaluate audit": ("safety-modules evaluate audit --samples 2000 --out runs/audit",),
+    "evaluate train-systems": ("safety-modules evaluate train-systems --out runs/systems --only lora --effort 0.1",),
+    "evaluate ablations": ("safety-modules evaluate ablations --out runs/systems --seeds 1 --only no-lora",),
+    "evaluate seeds": ("safety-modules evaluate seeds runs/table0 runs/table1 runs/table2",),
+    "data check": ("safety-modules data check mine --test held-out --new-type allergen --json report.json",),
+}
+
+
+def epilog(command: str) -> str:
+    """What stands below the options of a command."""
+    return "\n\n".join(["Examples:", *EXAMPLES[command]])
