@@ -14,6 +14,7 @@ import torch
 
 from safety_modules import Policy, attach_safety, pocket
 from safety_modules.attachment import SafetyAttachment
+from safety_modules.backbones import parts
 from safety_modules.backbones.chat import ASSISTANT, USER
 from safety_modules.evaluation.matchers import is_caution, is_refusal
 from safety_modules.guard.judge import judge
@@ -121,7 +122,7 @@ def flagged(attachment: SafetyAttachment, limit: int, only: str) -> None:
     }
     print(f"{'':44s}" + "".join(f"{name:>24s}" for name in sets))
     print(f"{'':44s}" + "".join(f"{name:>8s}" for _ in sets for name in readings))
-    parts = backbone.readings
+    several = backbone.readings
     for label, form in forms(np.random.default_rng(0)).items():
         if only and only not in label:
             continue
@@ -129,13 +130,13 @@ def flagged(attachment: SafetyAttachment, limit: int, only: str) -> None:
         for name, records in sets.items():
             prompts = [backbone.processor.tokenizer(form(record))["input_ids"] for record in records]
             for how in readings:
-                backbone.readings = parts if how == "all" else lambda ids: [backbone.whole_text(ids)]
+                backbone.readings = several if how == "all" else lambda ids: [backbone.whole_text(ids)]
                 asked = [last_turn(attachment, prompt) if how == "last" else prompt for prompt in prompts]
                 with attachment.inference():
                     verdicts = judge(attachment, features[name], asked, policy)
                 cells.append(100 * float(np.mean([verdict.flagged for verdict in verdicts])))
         print(f"{label:44s}" + "".join(f"{cell:8.1f}" for cell in cells), flush=True)
-    backbone.readings = parts
+    backbone.readings = several
 
 
 WAYS = ("kept", "left out", "new turn")
@@ -198,7 +199,11 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=int, default=200, help="records of each set")
     parser.add_argument("--begun", action="store_true", help="answers that were begun in the prompt")
     parser.add_argument("--only", default="", help="forms whose name holds this text")
+    parser.add_argument(
+        "--window", type=int, default=parts.WINDOW, help="tokens of a window; a step is a quarter of it"
+    )
     given = parser.parse_args()
+    parts.WINDOW, parts.STEP = given.window, given.window // 4
     base, of_base = pocket.load()
     safety = attach_safety(base, of_base, adapter=pocket.adapter_dir())
     if given.begun:
