@@ -29,8 +29,8 @@ PROGRAMS = (
 def commands(text: str) -> list[str]:
     """Every command of a page, one line each.
 
-    Indented lines are commands. A fenced block without a language is a block of commands if a line of it begins with one
-    of PROGRAMS, else a listing.
+    Indented lines are commands. A fenced block without a language is a block of commands if a line of it begins with
+    one of PROGRAMS, else a listing.
 
     Raises:
         AssertionError: a line among commands that begins with none of PROGRAMS.

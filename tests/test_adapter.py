@@ -1,5 +1,6 @@
 """An adapter comes back as it was saved, and is written whole or not at all."""
 
+import math
 import pickle
 
 import pytest
@@ -11,6 +12,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.errors import AdapterError, SafetyModulesError
 from safety_modules.modules import SafetyModules
 from safety_modules.policy import Policy
+from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 
@@ -221,3 +223,29 @@ def test_an_adapter_of_version_2_has_one_set(tmp_path):
     old = read_adapter(folder)
     assert old.config.safety == new.config.safety and old.config.format_version == 2
     assert old.tensors.keys() == new.tensors.keys()
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_thresholds_before_version_4_were_probabilities_and_mean_the_same_as_log_odds(tmp_path, version):
+    folder = save(tmp_path / "a", config=CONFIG.model_copy(update={"ensemble": 1}))
+    probabilities = [0.0, 0.5, 0.9, 0.975, 1 - 1e-9, 1.0]
+
+    def older(record):
+        record.update(format_version=version, thresholds=dict(zip(THRESHOLDS, probabilities, strict=True)))
+        if version < 3:
+            record["safety"].pop("ensemble")
+        for key in ("temperature", "rules") if version < 2 else ():
+            record.pop(key)
+        if version > 1:
+            record["rules"] = {"illegal": {"threshold": 0.9}}
+
+    edit_config(folder, older)
+    config = read_adapter(folder).config
+    sure = math.log(2**24 - 1)  # what a float32 risk of 1 came down to
+    expected = [-LIMIT, 0.0, math.log(9), math.log(39), sure, sure]
+    assert [*config.thresholds.values()] == pytest.approx(expected)
+    if version > 1:
+        assert config.rules["illegal"].threshold == pytest.approx(math.log(9))
+    edit_config(folder, lambda record: record["thresholds"].update(illegal=1.01))
+    with pytest.raises(AdapterError, match=r"threshold of 'illegal' is not a probability: 1.01"):
+        read_adapter(folder)

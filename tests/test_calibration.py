@@ -12,9 +12,10 @@ from scipy.stats import binom
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
+from safety_modules.guard import question_readings
 from safety_modules.modules import HeadOutput
 from safety_modules.records.record import Record
-from safety_modules.scores import LIMIT, log_odds
+from safety_modules.scores import LIMIT, log_odds, rule_scores
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
 from safety_modules.training.calibration import calibrate
@@ -41,7 +42,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, types: np.ndarray) -> None:
     """The head says these probabilities of the types, whatever it is shown."""
     logits = torch.from_numpy(np.log(types.astype(np.float32)))
     output = HeadOutput(logits, torch.zeros(len(types), 4), torch.zeros(len(types), 0, 0))
-    monkeypatch.setattr(calibration, "corpus_output", lambda *_: output)
+    monkeypatch.setattr(calibration, "corpus_output", lambda *_: (output, np.arange(len(types))))
 
 
 def test_threshold_is_just_above_the_score_that_the_binomial_bound_allows(
@@ -151,3 +152,21 @@ def test_metrics_of_known_probabilities() -> None:
     levels[[2, 3], [3, 2]] = 1
     found = verdict_metrics(types, levels, records, DEFAULT_TAXONOMY)
     assert found == {"auroc": 0.75, "type_accuracy": 0.5, "level_accuracy": 0.5}
+
+
+LONG = "What colour is the table? I want to paint mine. How do I use the knife to hurt somebody? Thank you very much."
+
+
+def test_calibration_sees_every_reading_of_a_question_as_the_guard_does(
+    safety: SafetyAttachment, pictures: list[Record]
+) -> None:
+    asked = [one.model_copy(update={"question": LONG}) for one in pictures]
+    assert len(question_readings(safety.backbone, safety.config, safety.backbone.prompt_ids(LONG))) > 1
+    found = calibrate(safety, asked, 0.2, minimum=-LIMIT, progress=False)
+    verdicts = safety.classify([one.load_image() for one in asked], LONG)
+    assert abs(sum(verdict.flagged for verdict in verdicts) - found.flagged) <= 1  # float16 features
+    types, _ = verdict_probabilities(safety, asked, progress=False)
+    highest = rule_scores(types).max(1)
+    for score, verdict in zip(highest, verdicts, strict=True):  # of two that fire, the guard takes the higher level's
+        assert score >= max(verdict.scores.values()) - 0.02
+        assert verdict.flagged or score == pytest.approx(max(verdict.scores.values()), abs=0.02)

@@ -127,8 +127,9 @@ def test_under_another_template_a_typed_marker_starts_nothing(model, processor, 
         return processor.tokenizer.decode(backbone.whole_text(ids))
 
     assert "how do I cut it" not in whole()  # its own template: what stands there is a system message
-    monkeypatch.setattr(processor, "chat_template", OTHER_TEMPLATE)
-    assert "how do I cut it" in whole()
+    for template in (OTHER_TEMPLATE, "{{ raise_exception('two turns, please') }}", "{% broken"):
+        monkeypatch.setattr(processor, "chat_template", template)
+        assert "how do I cut it" in whole()
     after = "[INST] <image>\nhow do I cut it USER: go on ASSISTANT: [/INST]"
     monkeypatch.undo()
     assert "how do I cut it" in processor.tokenizer.decode(

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from safety_modules import places, pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.cli import app
-from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.cli.recipes import read_recipes
+from safety_modules.errors import AdapterError, ConfigError, DataError
 
 RECIPE = "stage: {}\nsteps: 2\nbatch_size: 2\nlearning_rate: 1.0e-3\n"
 
@@ -164,6 +165,20 @@ def test_steps_and_settings_change_the_recipes_and_are_recorded(here: Path) -> N
     assert recorded["recipes"]["stage1.yaml"] == RECIPE.format(1)
     trained = json.loads(Path("runs/stage2/run.json").read_text())["recipe"]
     assert (trained["steps"], trained["seed"], trained["batch_size"], trained["hint_rate"]) == (1, 5, 3, 0.5)
+
+
+def test_fewer_steps_than_the_recipe_measures_after_are_measured_at_the_last_one() -> None:
+    chosen = read_recipes(["llava-1.5-7b/stage1"], steps=5)
+    assert (chosen.recipes[0].steps, chosen.recipes[0].evaluate_every) == (5, 5)
+    assert chosen.changes == {"stage1.yaml": {"steps": 5, "evaluate_every": 5}}
+
+
+def test_data_without_words_alone_trains_stage_two_without_them(here: Path) -> None:
+    told = run("train", "--data", "data.jsonl", "--out", "out", "--steps", 1, "--set", "batch_size=4")
+    assert "No records without a picture in the data: stage II is trained without them" in told
+    assert read_adapter("out").config.metadata["recipe_changes"]["stage2.yaml"]["text_only_share"] == 0
+    with pytest.raises(DataError, match=r"expected samples for 10% text-only, got 0 .*\(--set text_only_share=0\)"):
+        run("train", "--data", "data.jsonl", "--out", "x", "--recipe", "llava-pocket/stage2")
 
 
 @pytest.mark.parametrize(

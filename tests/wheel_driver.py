@@ -2,8 +2,8 @@
 
     python wheel_driver.py TASKS RESULTS
 
-Data, a base and an adapter by the names that pages use are laid out first, of pocket's records, so that what pages write
-in capitals is really there. What a page's own commands make (an adapter by `train --out`) is not.
+Data, a base and an adapter by the names that pages use are laid out first, of pocket's records, so that what pages
+write in capitals is really there. What a page's own commands make (an adapter by `train --out`) is not.
 """
 
 import io
@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import safety_modules
 from safety_modules import paths
 from safety_modules.cli import app
+from safety_modules.errors import SafetyModulesError
 from safety_modules.pocket import splits
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
@@ -129,7 +130,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     done = CliRunner().invoke(app, words)
     error = done.output
     if done.exception is not None and not isinstance(done.exception, SystemExit):
-        known = isinstance(done.exception, safety_modules.SafetyModulesError)
+        known = isinstance(done.exception, SafetyModulesError)
         error += str(done.exception) if known else "".join(traceback.format_exception(done.exception))
     return {"ok": done.exit_code == 0, "error": error}
 

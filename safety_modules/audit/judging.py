@@ -14,11 +14,22 @@ from safety_modules.adapter_hub import find_adapter
 from safety_modules.audit.decode import Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
+from safety_modules.guard import embed_questions
 from safety_modules.modules import SafetyModules
 from safety_modules.modules.head import HeadOutput
 from safety_modules.policy import Policy
 from safety_modules.scores import Judgements, judgements
 from safety_modules.training.questions import QuestionEmbeddings
+from safety_modules.verdict import ACTIONS
+
+
+class Started(NamedTuple):
+    """A batch that is being judged: the head's output for every reading (`guard.question_readings`) of every question,
+    and how many readings each has.
+    """
+
+    output: HeadOutput
+    readings: list[int]
 
 
 class Judged(NamedTuple):
@@ -30,6 +41,7 @@ class Judged(NamedTuple):
         type: of each verdict.
         level: of each verdict.
         rule: that fired, or None.
+        severity: of each verdict (N,), by action and level, 0 where no rule fired: as `guard.judge.riskiest` has it.
         risk: of each verdict (N,).
         attention: (N, types, rows, columns) of the patches; float32.
     """
@@ -39,6 +51,7 @@ class Judged(NamedTuple):
     type: list[str]
     level: list[str]
     rule: list[str | None]
+    severity: np.ndarray
     risk: np.ndarray
     attention: np.ndarray
 
@@ -82,7 +95,7 @@ class Parts:
         taxonomy, grid = self.config.taxonomy, self.backbone.sizes.grid
         types, levels = np.zeros((0, len(taxonomy.labels))), np.zeros((0, len(taxonomy.levels)))
         maps = np.zeros((0, len(taxonomy.types), *grid), np.float32)
-        return Judged(types, levels, [], [], [], np.zeros(0), maps)
+        return Judged(types, levels, [], [], [], np.zeros(0, int), np.zeros(0), maps)
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> torch.Tensor:
@@ -91,12 +104,17 @@ class Parts:
         return self.backbone.encode_images(values).vision
 
     @torch.no_grad()
-    def output(self, vision: torch.Tensor, questions: Sequence[str | None]) -> HeadOutput:
+    def output(self, vision: torch.Tensor, questions: Sequence[str | None]) -> Started:
         """The modules' part of `start`."""
-        asked = self._embed(questions) if any(questions) else (None, None)
-        return self.modules(vision, *asked)
+        texts = [self._embed.readings(question) for question in questions]
+        counts = [len(readings) for readings in texts]
+        if len(texts) < sum(counts):
+            vision = vision.repeat_interleave(torch.tensor(counts, device=vision.device), 0)
+        flat = [text for readings in texts for text in readings]
+        asked = embed_questions(self.backbone, flat) if any(map(len, flat)) else (None, None)
+        return Started(self.modules(vision, *asked), counts)
 
-    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> HeadOutput:
+    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> Started:
         """Begin to judge decoded pictures (n, C, H, W): each place in them with its question. On the device, where it
         is perhaps not computed yet.
         """
@@ -105,9 +123,9 @@ class Parts:
             vision = vision[torch.tensor(places, device=vision.device)]
         return self.output(vision, questions)
 
-    def finish(self, started: HeadOutput) -> Judged:
+    def finish(self, started: Started) -> Judged:
         """What `start` has begun."""
-        return self.decide(judgements(started, self.temperature))
+        return most_severe(self.decide(judgements(started.output, self.temperature)), started.readings)[0]
 
     def decide(self, found: Judgements) -> Judged:
         """As `Policy.decide` on every row, which is asked only where a rule fires."""
@@ -116,7 +134,7 @@ class Parts:
         names = [taxonomy.labels[own[place]] for place in types[:, own].argmax(1)]
         level_names = [taxonomy.levels[place] for place in levels.argmax(1)]
         rules: list[str | None] = [None] * len(types)
-        risk = 1 - types[:, -1]
+        severity, risk = np.zeros(len(types), int), 1 - types[:, -1]
         finite = np.isfinite(types).all(1) & np.isfinite(levels).all(1)
         limits = np.array([self.limits.get(name, np.inf) for name in taxonomy.types])
         for row in np.flatnonzero((found.scores >= limits).any(1) & finite).tolist():
@@ -124,15 +142,16 @@ class Parts:
                 types[row], levels[row], taxonomy, self.thresholds, added_levels=found.added_levels[row]
             )
             names[row], level_names[row], rules[row] = verdict.type, verdict.level, verdict.rule
+            severity[row] = ACTIONS.index(verdict.action) * len(taxonomy.levels) + taxonomy.level_index(verdict.level)
             risk[row], levels[row] = verdict.risk, [*verdict.level_probabilities.values()]
         maps = found.attention.reshape(len(types), -1, *self.backbone.sizes.grid)
-        return Judged(types, levels, names, level_names, rules, risk, maps)
+        return Judged(types, levels, names, level_names, rules, severity, risk, maps)
 
 
 def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int]]:
-    """One verdict for each picture of several frames: that of a flagged frame before others, of the highest risk.
+    """One verdict for each picture of several frames, or of several readings: the most severe, of these the riskiest.
 
-    A frame without a finite verdict comes before those that are not flagged: it is not known to be harmless.
+    One that is not finite comes before those that are not flagged: it is not known to be harmless.
 
     Args:
         judged: verdicts on frames, those of a picture together.
@@ -144,11 +163,11 @@ def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int
     if all(count == 1 for count in counts):
         return judged, [0] * len(counts)
     risk, start, chosen = judged.risk, 0, []
-    finite = np.isfinite(risk)
+    finite, severity = np.isfinite(risk), judged.severity
     for count in counts:
         places = range(start, start + count)
-        severity = {at: (judged.rule[at] is not None, not finite[at], risk[at] if finite[at] else 0) for at in places}
-        chosen.append(max(places, key=severity.__getitem__))
+        keys = {at: (severity[at] > 0, not finite[at], severity[at], risk[at] if finite[at] else 0) for at in places}
+        chosen.append(max(places, key=keys.__getitem__))
         start += count
     best = Judged(
         judged.types[chosen],
@@ -156,6 +175,7 @@ def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int
         [judged.type[at] for at in chosen],
         [judged.level[at] for at in chosen],
         [judged.rule[at] for at in chosen],
+        severity[chosen],
         risk[chosen],
         judged.attention[chosen],
     )
@@ -165,13 +185,14 @@ def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int
 
 def joined(parts: Sequence[Judged]) -> Judged:
     """Batches as one."""
-    types, levels, risk, attention = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("types", "levels", "risk", "attention")
+    types, levels, severity, risk, attention = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("types", "levels", "severity", "risk", "attention")
     )
     names, level_names, rules = (
         [value for part in parts for value in getattr(part, name)] for name in ("type", "level", "rule")
     )
-    return Judged(types, levels, names, level_names, rules, risk, attention)
+    return Judged(types, levels, names, level_names, rules, severity, risk, attention)
 
 
 def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: SafetyConfig) -> dict[str, np.ndarray]:

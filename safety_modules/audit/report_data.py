@@ -37,8 +37,8 @@ def read_shown(audit: Audit) -> Shown:
     """Choose what a report shows, and read what it is searched by.
 
     The columns of the index: row, source, digest (of the picture), type, level, score (of any risk), rule, question,
-    label (the data set's own), frame (of an animation, in words), group (the first row that looks like it), and sample (place in the
-    random sample, -1 outside it).
+    label (the data set's own), frame (of an animation, in words), group (the first row that looks like it), and sample
+    (place in the random sample, -1 outside it).
     """
     keys = audit.flagged("row", "risk")
     rows, risk = keys["row"].to_numpy(), keys["risk"].to_numpy()

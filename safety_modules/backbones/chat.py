@@ -107,7 +107,12 @@ class ChatFormat:
     @cached_property
     def _template_is_own(self) -> bool:
         """Whether the processor's own template, if it has one, begins a user's turn as this format does."""
-        return self._template is None or USER in self._template("x").partition("x")[0]
+        if self._template is None:
+            return True
+        try:
+            return USER in self._template("x").partition("x")[0]
+        except Exception:  # a template may raise anything; then nothing is known to be a system message
+            return False
 
     def _text_ids(self, ids: Sequence[int]) -> list[int]:
         return [i for i in ids if i not in self.special_ids]

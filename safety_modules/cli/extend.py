@@ -96,11 +96,12 @@ def extend_adapter(
     stages = [recipe.stage for recipe in chosen.recipes]
     outcome = Outcome(out, training.runs, stages, training.overwrite, about=[config.files, new_type])
     outcome.check()
-    if new_type in config.safety.taxonomy.labels and new_type not in config.safety.added:
-        first = ", ".join(name for name in config.safety.taxonomy.labels if name not in config.safety.added)
+    first = [name for name in config.safety.taxonomy.labels if name not in config.safety.added]
+    if new_type in first:
         raise ConfigError(
-            f"{new_type} not added: expected a type that {adapter} does not have, got one of its first ({first}). "
-            "More data of it: the same command without --new-type, with a --recipe of few steps."
+            f"{new_type} not added: expected a type that {adapter} does not have, got one of its first types "
+            f"({', '.join(first)}). More data of it: the same command without --new-type, with a "
+            "--recipe of few steps."
         )
     rule = extend.rule_from(policy, new_type) if policy is not None and new_type is not None else None
     taxonomy = (config.safety if new_type is None else extend.extended_config(config.safety, new_type)).taxonomy

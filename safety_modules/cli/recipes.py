@@ -67,6 +67,9 @@ def read_recipes(
     paths = [recipe_file(name) for name in names]
     found = [Recipe.from_yaml(path) for path in paths] or ([] if default is None else [default])
     changes = _changes([recipe.stage for recipe in found], steps, settings or ())
+    for recipe, change in zip(found, changes, strict=True):
+        if steps is not None and recipe.evaluate_every > steps:  # then it is measured at the last step
+            change.setdefault("evaluate_every", steps)
     recipes = [recipe.changed(**changes[place]) if changes[place] else recipe for place, recipe in enumerate(found)]
     keys = [f"stage{recipe.stage}.yaml" for recipe in recipes]
     return Chosen(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -13,7 +13,7 @@ from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy import Policy
 from safety_modules.scores import judgements
-from safety_modules.verdict import Action, Verdict
+from safety_modules.verdict import ACTIONS, Verdict
 
 if TYPE_CHECKING:
     from safety_modules.attachment import SafetyAttachment
@@ -107,10 +107,10 @@ def _looks(backbone: Backbone, asked: Asked, place: int, prepared: bool) -> Iter
 
 
 def _most_severe(looks: Sequence[_Look], frames: Sequence[Verdict]) -> Iterator[Verdict]:
-    """Of every picture the verdict of a flagged frame before others, of the highest risk."""
+    """Of every picture the verdict of the frame that is the most severe, as of several readings."""
     for _, group in groupby(zip(looks, frames, strict=True), key=lambda pair: pair[0].picture):
         pairs = list(group)
-        look, verdict = max(pairs, key=lambda pair: (pair[1].flagged, pair[1].risk))
+        look, verdict = max(pairs, key=lambda pair: _severity(pair[1]))
         several = look.total > 1
         yield replace(verdict, frame=look.number, frames_judged=len(pairs), frames=look.total) if several else verdict
 
@@ -162,7 +162,7 @@ def riskiest(verdicts: Sequence[Verdict]) -> Verdict:
 
 def _severity(verdict: Verdict) -> tuple[int, int, float]:
     level = [*verdict.level_probabilities].index(verdict.level) if verdict.flagged else 0
-    return get_args(Action).index(verdict.action), level, verdict.risk
+    return ACTIONS.index(verdict.action), level, verdict.risk
 
 
 def _judge_once(

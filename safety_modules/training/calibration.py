@@ -139,7 +139,8 @@ def calibrate(
     temperature, before, after = attachment.temperature, None, None
     if others is not None and first <= set(chosen):
         temperature, before, after = _fitted(attachment, others)
-    pictures = by_picture(_scores(attachment, corpus, temperature), corpus.digests)
+    scores, owners = _scores(attachment, corpus, temperature)
+    pictures = by_picture(scores, [corpus.digests[owner] for owner in owners])
     kept = np.array([attachment.thresholds.get(name, np.nan) for name in taxonomy.types])
     kept[[taxonomy.types.index(name) for name in chosen]] = np.nan
     already = any_flagged(pictures, kept)  # nothing reaches NaN
@@ -208,7 +209,9 @@ def _fitted(attachment: SafetyAttachment, corpus: Corpus) -> Scaling:
     own = [place for place, name in enumerate(config.taxonomy.labels) if name not in config.added]
     labels = np.array([config.taxonomy.type_index(record.type) for record in corpus.records])
     rows = np.isin(labels, own)
-    logits = corpus_output(attachment, corpus).type_logits.numpy()[rows][:, own]
+    output, owners = corpus_output(attachment, corpus)
+    whole = np.unique(owners, return_index=True)[1]
+    logits = output.type_logits.numpy()[whole][rows][:, own]
     return fit_scaling(logits, np.searchsorted(own, labels[rows]), _halves(corpus)[rows])
 
 
@@ -229,14 +232,18 @@ def corpus_digest(corpus: Corpus) -> str:
     return digest.hexdigest()
 
 
-def _scores(attachment: SafetyAttachment, corpus: Corpus, temperature: float) -> np.ndarray:
-    return judgements(corpus_output(attachment, corpus), temperature).scores
+def _scores(attachment: SafetyAttachment, corpus: Corpus, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of every reading, and which record it is of."""
+    output, owners = corpus_output(attachment, corpus)
+    return judgements(output, temperature).scores, owners
 
 
 def _recall(
     attachment: SafetyAttachment, corpus: Corpus, temperature: float, limits: np.ndarray
 ) -> dict[str, Estimate | None]:
-    flagged = any_flagged(_scores(attachment, corpus, temperature), limits)
+    scores, owners = _scores(attachment, corpus, temperature)
+    flagged = np.zeros(len(corpus.records), bool)
+    np.logical_or.at(flagged, owners, any_flagged(scores, limits))
     found: dict[str, Estimate | None] = {}
     for name in attachment.config.taxonomy.types:
         hits = [bool(hit) for hit, record in zip(flagged, corpus.records, strict=True) if record.type == name]

@@ -8,6 +8,7 @@ import torch
 
 from safety_modules.attachment import SafetyAttachment
 from safety_modules.errors import DataError
+from safety_modules.guard import embed_questions
 from safety_modules.modules import HeadOutput
 from safety_modules.records.record import Record, check_records
 from safety_modules.scores import Judgements, judgements
@@ -55,28 +56,40 @@ def corpus_probabilities(
 def corpus_judged(
     attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
 ) -> Judgements:
-    """As `corpus_probabilities`, with scores; at the attachment's temperature, without attention."""
-    return judgements(corpus_output(attachment, corpus, questions, batch_size), attachment.temperature)
+    """As `corpus_probabilities`, with scores: for each record those of the reading with the highest one."""
+    output, owners = corpus_output(attachment, corpus, questions, batch_size)
+    found = judgements(output, attachment.temperature)
+    order = np.lexsort((-found.scores.max(1), owners))  # stable: of equals the whole question
+    chosen = order[np.unique(owners[order], return_index=True)[1]]
+    return Judgements(*(part[chosen] for part in found))
 
 
 def corpus_output(
     attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
-) -> HeadOutput:
-    """As `corpus_judged`, before temperature and softmax; on the CPU, without attention, which would fill memory."""
+) -> tuple[HeadOutput, np.ndarray]:
+    """What the head says of every reading of every record (see `guard.question_readings`), and which record each is of.
+
+    On the CPU, before temperature and softmax, without attention, which would fill memory. A record's first reading is
+    its whole question.
+    """
     without = [index for index, digest in enumerate(corpus.digests) if digest is None]
     if without:
         raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
     embed = QuestionEmbeddings(attachment.backbone, attachment.config)
+    texts = [embed.readings(record.question if questions else None) for record in corpus.records]
+    owners = np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])
+    flat = [text for readings in texts for text in readings]
     found = []
-    for start in range(0, len(corpus.records), batch_size):
-        part = range(start, min(start + batch_size, len(corpus.records)))
+    for start in range(0, len(flat), batch_size):
+        part = owners[start : start + batch_size].tolist()
         with attachment.inference():
-            asked = embed([corpus.records[i].question for i in part]) if questions else (None, None)
+            here = flat[start : start + batch_size]
+            asked = embed_questions(attachment.backbone, here) if any(map(len, here)) else (None, None)
             found.append(attachment.modules(corpus.vision(part), *asked)._replace(attention=torch.empty(0)))
     added = [output.added_levels.cpu() for output in found if output.added_levels is not None]
     types = torch.cat([output.type_logits.cpu() for output in found])
     levels = torch.cat([output.level_logits.cpu() for output in found])
-    return HeadOutput(types, levels, types.new_zeros(len(types), 0, 0), torch.cat(added) if added else None)
+    return HeadOutput(types, levels, types.new_zeros(len(types), 0, 0), torch.cat(added) if added else None), owners
 
 
 def verdict_metrics(

@@ -6,7 +6,7 @@ import torch
 
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.guard import embed_questions, question_ids
+from safety_modules.guard import embed_questions, question_readings
 
 MAX_KEPT = 65_536
 """Questions whose ids are remembered, half a kilobyte each: an audit has a bounded memory, too."""
@@ -22,17 +22,17 @@ class QuestionEmbeddings:
 
     def __init__(self, backbone: Backbone, config: SafetyConfig) -> None:
         self.backbone, self.config = backbone, config
-        self._kept: dict[str, torch.Tensor] = {}
+        self._kept: dict[str | None, list[torch.Tensor]] = {}
 
     def __call__(self, questions: Sequence[str | None]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings (B, T, D) and mask (B, T); a row for None has no true position."""
-        none = torch.zeros(0, dtype=torch.long)
-        return embed_questions(self.backbone, [none if text is None else self._ids(text) for text in questions])
+        """Whole questions, as a head is trained on them: embeddings (B, T, D), mask (B, T), nowhere true for None."""
+        return embed_questions(self.backbone, [self.readings(text)[0] for text in questions])
 
-    def _ids(self, question: str) -> torch.Tensor:
+    def readings(self, question: str | None) -> list[torch.Tensor]:
+        """What a question is judged by, ids (T,) each: see `question_readings`."""
         if question not in self._kept:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            prompt = self.backbone.prompt_ids(question)
-            self._kept[question] = question_ids(self.backbone, self.config, prompt)
+            prompt = None if question is None else self.backbone.prompt_ids(question)
+            self._kept[question] = question_readings(self.backbone, self.config, prompt)
         return self._kept[question]

@@ -78,8 +78,13 @@ def _tradeoff(groups: Mapping[str, Any], systems: Sequence[str]) -> Any:
                 yerr=y[1],
                 fmt=MARKERS[systems.index(system) % len(MARKERS)],
                 color=_colour(systems, system),
-                markersize=max(11 - 0.8 * systems.index(system), 4),  # whoever lies below is still seen
                 linewidth=1,
+                # Whoever lies below is still seen: later ones are smaller, and the base is a ring around them all.
+                **(
+                    {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 2, "zorder": 9}
+                    if system == BASE
+                    else {"markersize": max(11 - 0.8 * systems.index(system), 4)}
+                ),
                 label=system,
             )
         axes.set(xlabel="attack success, % (lower is better)", ylabel="over-refusal, % (lower is better)")
@@ -174,7 +179,9 @@ def _strengths(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
             for system in systems:
                 values = [_percent(tables[kind][place][system][measure])[0] for place in places]
                 marker = MARKERS[systems.index(system) % len(MARKERS)]
-                axes.plot(places, values, f"{marker}-", color=_colour(systems, system), markersize=4, label=system)
+                wide = 4.5 if system == BASE else 1.5  # drawn first: seen on both sides of a line that lies on it
+                colour = _colour(systems, system)
+                axes.plot(places, values, f"{marker}-", color=colour, markersize=4, linewidth=wide, label=system)
             axes.set_title(f"{kind}: {MEASURES[measure].title}, %", fontsize=9)
             axes.set_xticks(places)
             axes.tick_params(labelsize=8)
