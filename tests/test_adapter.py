@@ -247,5 +247,5 @@ def test_thresholds_before_version_4_were_probabilities_and_mean_the_same_as_log
     if version > 1:
         assert config.rules["illegal"].threshold == pytest.approx(math.log(9))
     edit_config(folder, lambda record: record["thresholds"].update(illegal=1.01))
-    with pytest.raises(AdapterError, match="threshold of 'illegal' is not a probability: 1.01"):
+    with pytest.raises(AdapterError, match=r"threshold of 'illegal' is not a probability: 1.01"):
         read_adapter(folder)

@@ -2,16 +2,13 @@
 
 import json
 import re
-import shlex
 from importlib import resources
 from pathlib import Path
 
 import pytest
-import typer
 from audit_samples import verdict, write_audit
 
 from safety_modules.audit.review_marks import Mark, Marks
-from safety_modules.cli import app
 
 pytest.importorskip("pyarrow")
 PAGE = (Path(__file__).parent.parent / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -21,14 +18,6 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 def test_the_page_shows_commands_and_python() -> None:
     assert len(COMMANDS) == 8 and len(SNIPPETS) == 1
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_of_the_page_is_one(line: str) -> None:
-    command, words = typer.main.get_command(app), shlex.split(line)
-    while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    command.make_context("audit", words)
 
 
 def test_the_example_of_marks_is_read() -> None:

@@ -12,7 +12,7 @@ import pytest
 from audit_samples import write_marks
 from data_samples import write_tar
 from hostile import NAMES, Picture, audited, found_out, kinds, label, names, picture, red_judge, suffixes, words
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from safety_modules.audit.review_apply import apply_marks
@@ -29,7 +29,9 @@ pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("braceexpand")
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "10"))
 """Of each format; more of them are worth their time after a change of a reader."""
-many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+"""Without shrinking, which would take minutes: what failed is small enough."""
+many = settings(max_examples=EXAMPLES, deadline=None, phases=PHASES, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True, scope="module")

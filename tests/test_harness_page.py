@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from browser import SIZES, launched, opened
 from harness_fakes import FakeJudge, FakeSystem, make_benchmark, make_cases
 from PIL import Image
 from rich.console import Console
@@ -142,3 +143,19 @@ def test_a_judge_that_is_away_altogether_still_leaves_a_report(tmp_path: Path) -
     assert "words (100.0 %)" in page
     assert "attack success rate" not in page.partition("<h2>Cost</h2>")[0]
     assert (tmp_path / "transcripts.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_the_page_fits_the_window_and_a_click_or_the_space_bar_enlarges_a_picture(
+    page: str, tmp_path: Path, size: str
+) -> None:
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    with launched() as browser, opened(browser, tmp_path / "report.html", size) as shown:
+        assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        image = shown.locator(".zoom img").first
+        small = image.bounding_box()["width"]
+        shown.locator(".zoom").first.click()
+        assert image.bounding_box()["width"] == shown.evaluate("window.innerWidth") > small
+        shown.keyboard.press("Space")
+        assert image.bounding_box()["width"] == small
