@@ -81,7 +81,7 @@ class _Judge:
         kind = ["illegal" if one else "clean" for one in red]
         rule = ["illegal >= 0.500" if one else None for one in red]
         heat = np.ones((count, 6, 1, 1), np.float32)
-        return Judged(types, levels, kind, ["high"] * count, rule, red.astype(np.float32), heat)
+        return Judged(types, levels, kind, ["high"] * count, rule, red.astype(int), red.astype(float), heat)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.registry import ADAPTED
 from safety_modules.evaluation.systems.weights import write_weights
 from safety_modules.lora import SafetyLora
+from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 LORA = LoraSettings(r=2)
@@ -65,7 +66,7 @@ def save_meta_folder(model: Any, processor: Any, folder: Path, limit: float) -> 
 def make_folders(model: Any, processor: Any, root: Path) -> dict[str, Path]:
     """Weights of everything that is trained: a set that flags every picture, and one that flags none."""
     found = {}
-    for name, limit in (("risky", 0.0), ("clean", 1.0)):
+    for name, limit in (("risky", -LIMIT), ("clean", LIMIT)):
         found[f"ours-{name}"] = save_adapter_folder(model, processor, root / f"ours-{name}", OURS, limit)
         found[f"paper-{name}"] = save_adapter_folder(model, processor, root / f"paper-{name}", PUBLISHED, limit)
         found[f"meta-token-{name}"] = save_meta_folder(model, processor, root / f"meta-{name}", limit)

@@ -145,7 +145,7 @@ def test_the_command_prints_a_plan_and_says_whether_it_fits(tmp_path):
 
 
 def test_a_base_nobody_knows_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"expected one of llava-1.5-7b, llava-1.5-13b or a folder"):
+    with pytest.raises(ConfigError, match=r"expected one of llava-1.5-7b, llava-1.5-13b, a folder"):
         base_config("llava-1.5-70b")
     LlamaConfig().save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"expected a LLaVA-1\.5, got llama"):

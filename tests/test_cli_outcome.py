@@ -95,7 +95,7 @@ def test_it_is_replaced_when_asked(old: Path) -> None:
 def test_the_command_of_a_finished_run_leaves_its_calibrated_adapter_as_it_is(old: Path, command: Any) -> None:
     told = (*command, "--out", "out", "--runs", "runs")
     run(*told)
-    run("calibrate", "out", "--benign", "benign", "--max-false-alarm", 0.9)
+    run("calibrate", "out", "--benign", "benign", "--max-false-alarm", 0.9, "--confidence", 0.5)
     assert read_adapter("out").config.thresholds
     before = state(Path("out"))
     for more in ((), ("--overwrite",)):

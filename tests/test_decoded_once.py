@@ -56,7 +56,7 @@ ONCE = {f"{seed}.png": 1 for seed in range(4)}
 def test_training_decodes_every_picture_once_and_with_a_cache_never_again(data: Path, decoded: Counter[str]) -> None:
     train(data, "--cache", data.parent / "features")
     assert decoded == ONCE
-    train(data, "--cache", data.parent / "features")
+    train(data, "--cache", data.parent / "features", "--overwrite")
     assert decoded == ONCE
 
 

@@ -70,7 +70,6 @@ COMMANDS = [
     "evaluate pocket --adapter X",
     "evaluate head --adapter X",
     "evaluate promise --adapter X",
-    "evaluate new-type --adapter X",
     "evaluate audit --samples 1000 --adapter X",
     "evaluate --suite pocket --limit 1 --adapter X",
     "evaluate --suite pocket --limit 1 --defence gated=X",

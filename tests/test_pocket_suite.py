@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from safety_modules.attach import attach_safety
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
@@ -22,7 +21,7 @@ from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket, is_wanted, measured, risk_type
 from safety_modules.evaluation.tables import estimate_at, print_base_card, print_results
 from safety_modules.pocket import splits
-from safety_modules.policy import Policy
+from safety_modules.policy import Policy, Rule
 from safety_modules.records.record import Record
 from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
@@ -184,7 +183,8 @@ def test_too_few_samples_for_a_toggle_are_an_error(tiny_base: Any, processor: An
 
 
 def test_an_added_type_is_said_not_to_be_measured(tiny_base: Any, processor: Any) -> None:
-    safety = attach_safety(tiny_base, processor, config=SafetyConfig().with_added(("allergen",)))
+    policy = Policy.default().completed({"allergen": Rule()})
+    safety = attach_as_trained(tiny_base, processor, config=SafetyConfig().with_added(("allergen",)), policy=policy)
     try:
         results = evaluate_pocket(safety, samples=16, progress=False)
     finally:

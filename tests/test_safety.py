@@ -103,12 +103,12 @@ def test_an_ensemble_says_the_mean_of_what_its_sets_say():
     modules, vision, question = make_modules(ensemble=3).eval(), torch.randn(2, 12, 16), torch.randn(2, 5, 32)
     said, each = modules(vision, question), modules.each(vision, question)
     assert len(each) == 3 and not torch.allclose(each[0].type_logits, each[1].type_logits)
-    for together, *parts in zip(said, *each, strict=True):
+    for together, *parts in zip(said[:3], *(one[:3] for one in each), strict=True):
         assert torch.allclose(together, sum(parts) / 3, atol=1e-6)
 
 
 def test_an_ensemble_of_one_is_a_single_set_bit_for_bit():
     alone, vision = make_modules(ensemble=1).eval(), torch.randn(2, 12, 16)
-    for said, own in zip(alone(vision), alone.each(vision)[0], strict=True):
+    for said, own in zip(alone(vision)[:3], alone.each(vision)[0][:3], strict=True):
         assert torch.equal(said, own)
     assert not any(name.startswith("peers.") for name in alone.state_dict())

@@ -200,7 +200,7 @@ def test_tensorboard_that_is_asked_for_and_missing_is_an_error(
     attach: Callable[[], SafetyAttachment], records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer_module, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'safety-modules\[tensorboard\]'"):
+    with pytest.raises(ConfigError, match=r'expected the package tensorboard, got none\. Run pip install "tensorboard'):
         train_safety(attach(), records, recipe(1), output_dir=tmp_path, tensorboard=True, progress=False)
 
 

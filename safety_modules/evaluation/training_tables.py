@@ -50,7 +50,7 @@ def print_new_type(results: Mapping[str, Any], console: Console | None = None) -
     chosen = results["settings"]
     seconds = sum(results["seconds"].values())
     title = (
-        f"new type {results['type']} ({', '.join(results['concepts'])}), added as docs/fine-tuning.md says in "
+        f"new type {results['type']} ({', '.join(results['concepts'])}), added by the documented commands in "
         f"{seconds:.0f} s; {chosen['samples']} test pictures of each kind"
     )
     table = Table(title=title, title_justify="left", header_style="bold")
