@@ -80,8 +80,8 @@ class _Judge:
         types[np.arange(count), np.where(red, 1, 6)] = levels[:, 3] = 1
         kind = ["illegal" if one else "clean" for one in red]
         rule = ["illegal >= 0.500" if one else None for one in red]
-        heat = np.ones((count, 6, 1, 1), np.float32)
-        return Judged(types, levels, kind, ["high"] * count, rule, red.astype(int), red.astype(float), heat)
+        risk, heat = red.astype(np.float32), np.ones((count, 6, 1, 1), np.float32)
+        return Judged(types, levels, kind, ["high"] * count, rule, severity=risk, risk=risk, attention=heat)
 
 
 @contextmanager

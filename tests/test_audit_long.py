@@ -49,7 +49,7 @@ class Stub(Decoder):
         types[:, -1] = levels[:, 0] = 1
         names, rules = ["clean"] * started, [None] * started
         risk, heat = np.zeros(started, np.float32), np.zeros((started, 6, 1, 1), np.float32)
-        return Judged(types, levels, names, ["safe"] * started, rules, np.zeros(started, int), risk, heat)
+        return Judged(types, levels, names, ["safe"] * started, rules, severity=risk, risk=risk, attention=heat)
 
 
 def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:

@@ -28,7 +28,9 @@ Images = Annotated[
 ]
 ImageKey = Annotated[
     str | None,
-    typer.Option(help="Key or column that names the pictures, or several with commas; default: those of docs/data.md."),
+    typer.Option(
+        help="Key or column that names the pictures, or several with commas; default: image, images, image_path, img and the like."
+    ),
 ]
 Categories = Annotated[Path | None, typer.Option(help="vlguard: a table of categories of your own.")]
 Level = Annotated[str | None, typer.Option(help="folder: level of pictures in no folder of a level.")]
