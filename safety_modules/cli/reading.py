@@ -29,7 +29,7 @@ Images = Annotated[
 ImageKey = Annotated[
     str | None,
     typer.Option(
-        help="Key or column that names the pictures, or several with commas; default: image, images, image_path, img and the like."
+        help="Key or column that names the pictures, or several with commas; default: image, img, image_path ..."
     ),
 ]
 Categories = Annotated[Path | None, typer.Option(help="vlguard: a table of categories of your own.")]
