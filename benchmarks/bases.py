@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
-from safety_modules.bases import PUBLISHED, load_whole, published_config
+from safety_modules.backbones.bases import PUBLISHED, load_whole, published_config
 from safety_modules.paths import checkpoint_dir
 
 NAMES = ("pocket", "wide", "wide-336", *PUBLISHED)

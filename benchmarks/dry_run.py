@@ -21,7 +21,7 @@ from bases import load
 from side_by_side import environment
 
 from safety_modules import SafetyConfig, attach_safety, pocket, train_safety
-from safety_modules.bases import PUBLISHED, QUANTISED, load_whole, quantisation
+from safety_modules.backbones.bases import PUBLISHED, QUANTISED, load_whole, quantisation
 from safety_modules.training.budget import Setting, make_budget
 from safety_modules.training.recipe import Recipe
 

@@ -24,9 +24,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from safety_modules import attach_safety, pocket
 from safety_modules.backbones import find_backbone, identity
+from safety_modules.backbones.bases import published_config
 from safety_modules.backbones.watch import Watch
 from safety_modules.backbones.weights import weights
-from safety_modules.bases import published_config
 
 PICTURES, MOVED = 200, 0.01
 LANGUAGE = r".*language_model.*\.(q_proj|v_proj)"

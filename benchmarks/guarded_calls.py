@@ -13,7 +13,7 @@ from bases import NAMES
 from PIL import Image
 from side_by_side import environment
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 
 
 def parser(description: str | None, quick: str) -> argparse.ArgumentParser:

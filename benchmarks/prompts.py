@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from safety_modules import Policy, attach_safety, pocket
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.backbones import parts
 from safety_modules.backbones.chat import ASSISTANT, USER
 from safety_modules.evaluation.matchers import is_caution, is_refusal

@@ -16,15 +16,15 @@ The public names are imported on first use, so `import safety_modules` needs nei
 
 from typing import TYPE_CHECKING
 
-from safety_modules.lazy import lazy_exports
+from safety_modules.io.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from safety_modules.attach import SafetyAttachment, attach_safety, detach_safety
+    from safety_modules.attach.attach import SafetyAttachment, attach_safety, detach_safety
     from safety_modules.config import SafetyConfig
-    from safety_modules.policy import Policy
+    from safety_modules.policy.policy import Policy
+    from safety_modules.policy.verdict import Verdict
     from safety_modules.taxonomy import Taxonomy
     from safety_modules.training import train_safety
-    from safety_modules.verdict import Verdict
 
 __version__ = "0.1.0"
 
@@ -40,13 +40,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Policy": "policy",
-    "SafetyAttachment": "attach",
+    "Policy": "policy.policy",
+    "SafetyAttachment": "attach.attachment",
     "SafetyConfig": "config",
     "Taxonomy": "taxonomy",
-    "Verdict": "verdict",
-    "attach_safety": "attach",
-    "detach_safety": "attach",
+    "Verdict": "policy.verdict",
+    "attach_safety": "attach.attach",
+    "detach_safety": "attach.attach",
     "train_safety": "training",
 }
 

@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 
 from safety_modules import pocket
-from safety_modules.adapter import read_adapter
-from safety_modules.attach import SafetyAttachment, attach_safety
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
 from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, encode
 from safety_modules.evaluation.examples import answered, make_examples, reaction_title
@@ -28,8 +28,8 @@ from safety_modules.evaluation.sheet import write_sheet
 from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
+from safety_modules.policy.scores import probability
 from safety_modules.records.record import Record
-from safety_modules.scores import probability
 from safety_modules.training import calibrate, train_safety
 from safety_modules.training.recipe import Recipe
 

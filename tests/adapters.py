@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from safety_modules.adapter import read_adapter, save_adapter
-from safety_modules.adapter_format import lora_shapes
+from safety_modules.adapter.format import lora_shapes
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError
 from safety_modules.modules import SafetyModules

@@ -16,10 +16,10 @@ from safety_modules.audit.review_audit import read_audit
 from safety_modules.audit.review_marks import read_flagged
 from safety_modules.errors import DataError
 from safety_modules.pictures import read_bytes
+from safety_modules.policy.scores import log_odds
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.recognise import recognise
 from safety_modules.records.source import ReadOptions, Source
-from safety_modules.scores import log_odds
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
 
 GRID = 4

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from safety_modules.attach import SafetyAttachment
+from safety_modules.attach.attach import SafetyAttachment
 from safety_modules.config import SafetyConfig
 from safety_modules.modules import HeadOutput, SafetyModules
 from safety_modules.taxonomy import CLEAN

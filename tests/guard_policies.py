@@ -1,7 +1,7 @@
 """Policies that make every picture risky, or none, whatever an untrained head says."""
 
 from safety_modules.policy import Policy
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 
 
 def flag_everything(action: str = "hint") -> Policy:

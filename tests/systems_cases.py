@@ -14,8 +14,8 @@ from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.registry import ADAPTED
 from safety_modules.evaluation.systems.weights import write_weights
-from safety_modules.lora import SafetyLora
-from safety_modules.scores import LIMIT
+from safety_modules.mount.lora import SafetyLora
+from safety_modules.policy.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 LORA = LoraSettings(r=2)

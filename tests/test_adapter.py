@@ -12,7 +12,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.errors import AdapterError, SafetyModulesError
 from safety_modules.modules import SafetyModules
 from safety_modules.policy import Policy
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 

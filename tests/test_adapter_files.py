@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from adapters import FILES, SAFETY, only, problems_of, replace, save
-from safety_modules.adapter import Adapter, read_adapter
-from safety_modules.adapter_files import Folder
+from safety_modules.adapter.files import Folder
+from safety_modules.adapter.folder import Adapter, read_adapter
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -136,7 +136,7 @@ def test_a_link_swapped_in_after_the_check_is_not_followed(folder, tmp_path, mon
         return status
 
     reader = Folder(folder)
-    monkeypatch.setattr("safety_modules.adapter_files.os.lstat", swap_afterwards)
+    monkeypatch.setattr("safety_modules.adapter.files.os.lstat", swap_afterwards)
     assert reader.read(SAFETY, 1000) is None
     assert only(reader.problems).startswith(f"{SAFETY} cannot be read: ")
 
@@ -149,7 +149,7 @@ def test_every_file_is_opened_once_so_what_was_checked_is_what_is_used(folder, m
         opened.append(os.path.relpath(path, folder))
         return real(path, *args, **options)
 
-    monkeypatch.setattr("safety_modules.adapter_files.os.open", spy)
+    monkeypatch.setattr("safety_modules.adapter.files.os.open", spy)
     adapter = read_adapter(folder)
     assert sorted(opened) == sorted(FILES)
     (folder / SAFETY).write_bytes(b"changed since")

@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from adapters import FILES, LORA, SAFETY, join, split
-from safety_modules.adapter_format import LORA_PREFIX
+from safety_modules.adapter.format import LORA_PREFIX
+from safety_modules.attach.fit import fit_adapter
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError
-from safety_modules.fitted import fit_adapter
 
 CONFIG_FILE, _, LORA_CONFIG, _ = FILES
 TENSORS = (SAFETY, LORA)

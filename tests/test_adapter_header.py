@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from adapters import SAFETY, edit_header, join, only, problems_of, replace, save, split
-from safety_modules.adapter_header import read_header
+from safety_modules.adapter.header import read_header
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from huggingface_hub import errors
 
 from adapters import FILES
 from safety_modules.adapter import read_adapter
-from safety_modules.adapter_hub import find_adapter
+from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach import attach_safety
 from safety_modules.errors import AdapterError, ConfigError
 

@@ -16,9 +16,9 @@ from transformers import LlavaForConditionalGeneration, LlavaModel
 from safety_modules.attach import attach_safety, detach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, ConfigError, PolicyError
-from safety_modules.lora import SafetyLora
+from safety_modules.mount.lora import SafetyLora
 from safety_modules.policy import Policy
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 
 pytestmark = pytest.mark.matrix
 

@@ -17,7 +17,7 @@ from safety_modules.audit.report import write_report
 from safety_modules.audit.report_data import groups
 from safety_modules.audit.review_audit import read_audit
 from safety_modules.errors import DataError
-from safety_modules.scores import log_odds
+from safety_modules.policy.scores import log_odds
 
 pytest.importorskip("pyarrow")
 

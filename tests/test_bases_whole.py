@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 import safety_modules
 from safety_modules import pocket
-from safety_modules.bases import load_whole
+from safety_modules.backbones.bases import load_whole
 from safety_modules.errors import ConfigError, SafetyModulesError
 from safety_modules.evaluation.judges.text_model import TextModel
 

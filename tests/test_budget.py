@@ -7,13 +7,13 @@ import torch
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
 from typer.testing import CliRunner
 
+from safety_modules.adapter.plan import planned_parameters
+from safety_modules.backbones.bases import published_config
 from safety_modules.backbones.identity import read_sizes
-from safety_modules.bases import published_config
 from safety_modules.cli import app
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.modules import SafetyModules
-from safety_modules.plan import planned_parameters
 from safety_modules.training.budget import Setting, base_config, make_budget
 from safety_modules.training.dry_step import Step
 from safety_modules.training.metering import ATTENTION, metered

@@ -10,12 +10,12 @@ from guard_cases import attach_as_trained
 from PIL import Image
 from scipy.stats import binom
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.guard import question_readings
 from safety_modules.modules import HeadOutput
+from safety_modules.policy.scores import LIMIT, log_odds, rule_scores
 from safety_modules.records.record import Record
-from safety_modules.scores import LIMIT, log_odds, rule_scores
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
 from safety_modules.training.calibration import calibrate

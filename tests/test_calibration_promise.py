@@ -9,7 +9,7 @@ from scipy.stats import beta, binom
 from safety_modules import attach_safety, pocket
 from safety_modules.errors import DataError
 from safety_modules.evaluation.promise import evaluate_promise
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 from safety_modules.training.promise import images_needed, promised_limits
 
 TYPES = 6

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from safety_modules import attach_safety
 from safety_modules.adapter import read_adapter
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.metrics import expected_calibration_error
 from safety_modules.records.record import Record

@@ -10,11 +10,11 @@ from guard_cases import attach_as_trained
 from PIL import Image
 from rich.console import Console
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.training_tables import print_calibration
+from safety_modules.policy.scores import LIMIT
 from safety_modules.records.record import Record
-from safety_modules.scores import LIMIT
 from safety_modules.training.calibration import calibrate
 from safety_modules.training.extend import RECIPE, extend_safety
 from safety_modules.training.promise import images_needed

@@ -14,7 +14,7 @@ from safety_modules.backbones.chat import ASSISTANT, USER, ChatFormat, SplitChat
 from safety_modules.backbones.hf_llava import HFLlava
 from safety_modules.backbones.parts import STEP, WINDOW, parts, windows
 from safety_modules.guard import embed_questions
-from safety_modules.scores import judgements
+from safety_modules.policy.scores import judgements
 
 pytestmark = pytest.mark.matrix
 

@@ -126,7 +126,7 @@ def test_another_recipe_in_a_finished_runs_folder_is_refused_and_nothing_replace
 def test_a_finished_training_whose_place_is_gone_is_kept(
     here: Path, monkeypatch: pytest.MonkeyPatch, runs: tuple[str, ...]
 ) -> None:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach import SafetyAttachment
 
     save = SafetyAttachment.save_pretrained
 

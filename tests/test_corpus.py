@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from safety_modules import attach_safety
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.guard import Sample, Steer, build_inputs
 from safety_modules.records.record import Record
 from safety_modules.training.corpus import Collator, Corpus

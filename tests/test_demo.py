@@ -17,7 +17,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.demo import Scale, run_demo, state_digest
 from safety_modules.errors import SafetyModulesError
 from safety_modules.pocket import mix, splits
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 
 SMALL = Scale(training=0, effort=0, calibration=0, attacks=4, samples=30, transcripts=1)
 RECIPES = {

@@ -12,7 +12,7 @@ from PIL import Image
 from adapters import edit_config
 from safety_modules import Policy, attach_safety
 from safety_modules.adapter import read_adapter
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import AdapterError, ConfigError, DataError, PolicyError
 from safety_modules.modules import SafetyModules

@@ -12,10 +12,10 @@ from guard_cases import attach_as_trained
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from safety_modules.adapter import read_adapter
+from safety_modules.adapter.describe import adapter_record, adapter_text
 from safety_modules.attach import attach_safety
 from safety_modules.backbones import find_backbone, identity
 from safety_modules.config import SafetyConfig
-from safety_modules.describe import adapter_record, adapter_text
 from safety_modules.errors import AdapterError
 
 ROOT = Path(__file__).parents[1]

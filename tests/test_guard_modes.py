@@ -9,7 +9,7 @@ from guard_cases import CLEAN, NEW, RISKY, ROWS, attach_as_trained
 from safety_modules.attach import attach_safety
 from safety_modules.errors import GuardError
 from safety_modules.policy import Policy
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 
 pytestmark = pytest.mark.matrix
 

@@ -18,7 +18,7 @@ from guard_cases import (
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import GuardError
 from safety_modules.policy import Policy
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 
 pytestmark = pytest.mark.matrix
 

@@ -9,12 +9,12 @@ from huggingface_hub import errors
 from typer.testing import CliRunner
 
 from safety_modules import paths
-from safety_modules.adapter_hub import find_adapter
-from safety_modules.bases import find_base
+from safety_modules.adapter.hub import find_adapter
+from safety_modules.backbones.bases import find_base
 from safety_modules.cli import app
 from safety_modules.errors import AdapterError, ConfigError, SafetyModulesError
 from safety_modules.evaluation.suites.fetch import data_folder
-from safety_modules.hub import HubId, hub_id
+from safety_modules.io.hub import HubId, hub_id
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,12 @@ from guard_policies import flag_nothing
 from peft import LoraConfig, get_peft_model
 from transformers import LlavaForConditionalGeneration, LlavaModel
 
-from safety_modules.attach import attach_safety, detach_safety
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment, attach_safety, detach_safety
+from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.backbones.identity import used_layers
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, GuardError
-from safety_modules.fitted import fit
 from safety_modules.policy import Policy
 
 pytestmark = pytest.mark.matrix

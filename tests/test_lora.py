@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
-from safety_modules.lora import SafetyLora
+from safety_modules.mount.lora import SafetyLora
 
 pytestmark = pytest.mark.matrix
 

@@ -8,7 +8,7 @@ from guard_cases import NEW, ROWS, attach_as_trained
 from peft import PeftModel
 
 from safety_modules.config import LoraSettings
-from safety_modules.lora import SafetyLora
+from safety_modules.mount.lora import SafetyLora
 
 pytestmark = pytest.mark.matrix
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from safety_modules import pocket
 from safety_modules.cli import app
 from safety_modules.errors import ConfigError, SafetyModulesError
-from safety_modules.places import check_file, check_ours, check_writable
+from safety_modules.io.places import check_file, check_ours, check_writable
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,10 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from safety_modules.adapter.plan import planned_parameters
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.modules import SafetyModules
-from safety_modules.plan import planned_parameters
 
 BLOCK_7B = (
     *((f"self_attn.{name}_proj", 4096, 4096) for name in "qkvo"),

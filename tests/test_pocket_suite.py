@@ -22,8 +22,8 @@ from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_po
 from safety_modules.evaluation.tables import estimate_at, print_base_card, print_results
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy, Rule
+from safety_modules.policy.scores import LIMIT
 from safety_modules.records.record import Record
-from safety_modules.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 REFUSAL = Policy.default().refusal_text("illegal", "high")

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from safety_modules.errors import PolicyError
 from safety_modules.policy import Policy, Rule
-from safety_modules.scores import LIMIT, log_odds, probability
+from safety_modules.policy.scores import LIMIT, log_odds, probability
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 LEVELS = (0.1, 0.2, 0.3, 0.4)

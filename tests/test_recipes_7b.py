@@ -16,7 +16,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from safety_modules import attach_safety
-from safety_modules.bases import published_config
+from safety_modules.backbones.bases import published_config
 from safety_modules.cli import app
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError

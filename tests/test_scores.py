@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_modules.modules import HeadOutput
-from safety_modules.scores import LIMIT, judgements, log_odds, probability, rule_scores
+from safety_modules.policy.scores import LIMIT, judgements, log_odds, probability, rule_scores
 
 
 def odds(*probabilities: float) -> list[float]:

@@ -13,7 +13,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, PolicyError
 from safety_modules.policy import Policy
-from safety_modules.scores import LIMIT
+from safety_modules.policy.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 HOUSE = Taxonomy(types=("smoke", "fire"), levels=("safe", "bad"))

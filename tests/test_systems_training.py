@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
+from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.cli import app
 from safety_modules.config import SafetyConfig
@@ -27,7 +28,6 @@ from safety_modules.evaluation.contest.meta_training import MetaTask
 from safety_modules.evaluation.contest.trainings import Budget, Trainings
 from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.registry import make_system
-from safety_modules.fitted import fit
 from safety_modules.pocket import mix, splits
 from safety_modules.records.record import Record
 from safety_modules.training import stage

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from safety_modules import SafetyConfig, attach_safety, train_safety
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AttachError, ConfigError, DataError, SafetyModulesError
 from safety_modules.records.record import Record

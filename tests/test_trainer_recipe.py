@@ -13,7 +13,7 @@ from PIL import Image
 from processes_run import pictures
 
 from safety_modules import SafetyConfig, attach_safety, train_safety
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach import SafetyAttachment
 from safety_modules.config import LoraSettings
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.records import Record

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safety_modules import SafetyConfig, attach_safety, train_safety
-from safety_modules.attachment import attached_to
+from safety_modules.attach.attachment import attached_to
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.records import Record
 from safety_modules.training import checkpoints

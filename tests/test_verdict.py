@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from safety_modules.errors import SafetyModulesError
-from safety_modules.verdict import Verdict
+from safety_modules.policy import Verdict
 
 
 def make_verdict(**changes):

@@ -8,19 +8,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from safety_modules.adapter import read_adapter
-from safety_modules.adapter_format import CONFIG_FILE
-from safety_modules.adapter_hub import find_adapter
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.format import CONFIG_FILE
+from safety_modules.adapter.hub import find_adapter
 from safety_modules.audit.decode import Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
 from safety_modules.guard import embed_questions
 from safety_modules.modules import SafetyModules
 from safety_modules.modules.head import HeadOutput
-from safety_modules.policy import Policy
-from safety_modules.scores import Judgements, judgements
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.scores import Judgements, judgements
+from safety_modules.policy.verdict import ACTIONS
 from safety_modules.training.questions import QuestionEmbeddings
-from safety_modules.verdict import ACTIONS
 
 
 class Started(NamedTuple):

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from safety_modules.errors import DataError
+from safety_modules.io.optional import needed
 from safety_modules.pictures import open_picture
 from safety_modules.records.entries import Row
 from safety_modules.records.examine import perceptual_hash
-from safety_modules.records.extras import needed
 
 SIDE = 192
 """Longest side of a thumbnail, in pixels."""

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from safety_modules.audit.report_data import SAMPLE, Shown, block, blocks, counts, disagreeing, read_shown
 from safety_modules.audit.review_audit import Audit, read_audit
 from safety_modules.audit.summary import SPAN
-from safety_modules.pages import environment
+from safety_modules.io.html import environment
 
 REPORT = "report.html"
 SCRIPTS = ("enlarge.js", "state.js", "marks.js", "view.js", "card.js", "page.js")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safety_modules.audit.review_audit import FLAGGED, Audit
+from safety_modules.policy.scores import log_ratio
 from safety_modules.records.alike import first_alike
 from safety_modules.records.check import DISTANCE
-from safety_modules.scores import log_ratio
 
 SHOWN = 20_000
 """Flagged rows in a report, those with the highest risk; the random sample comes on top of them."""

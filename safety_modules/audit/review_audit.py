@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from safety_modules.errors import DataError, validation_problems
-from safety_modules.records.extras import needed
+from safety_modules.io.optional import needed
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import CLEAN, Taxonomy
 

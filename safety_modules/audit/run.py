@@ -13,15 +13,15 @@ from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
 from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, check_run, remove_parts
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
+from safety_modules.io.files import write_whole
+from safety_modules.io.progress import say, track
 from safety_modules.pictures import reading
 from safety_modules.pocket.base import notice
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.base import Format
 from safety_modules.records.recognise import recognise
 from safety_modules.records.source import UNKNOWN_KEY, ReadOptions, Source
-from safety_modules.training.files import write_whole
-from safety_modules.training.progress import say, track
 
 Pathlike = str | PathLike[str]
 MOST_WORKERS = 16

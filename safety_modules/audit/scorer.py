@@ -11,7 +11,7 @@ import torch
 from safety_modules.audit.decode import Decoded, Looked
 from safety_modules.audit.judging import Judged, Parts, joined, most_severe, verdict_columns
 from safety_modules.errors import ConfigError, DataError
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 from safety_modules.records.images import EncodedImage
 from safety_modules.records.references import reference
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import ConfigError, DataError
-from safety_modules.places import check_ours, check_writable
-from safety_modules.records.extras import needed
+from safety_modules.io.files import write_whole
+from safety_modules.io.optional import needed
+from safety_modules.io.places import check_ours, check_writable
 from safety_modules.taxonomy import Taxonomy
-from safety_modules.training.files import write_whole
 
 KEY, PARTS, SEEN = "run.json", "parts", "seen.sqlite"
 VERDICTS, FLAGGED, SUMMARY = "verdicts.parquet", "flagged.parquet", "summary.json"

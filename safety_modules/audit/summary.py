@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from safety_modules.audit.shards import TEXT_ONLY
-from safety_modules.scores import log_ratio
+from safety_modules.policy.scores import log_ratio
 from safety_modules.taxonomy import Taxonomy
 
 LISTED = 1000

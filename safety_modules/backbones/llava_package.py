@@ -22,13 +22,13 @@ from safety_modules.backbones import identity, weights
 from safety_modules.backbones.adapted import linears_of
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import SplitChatFormat
+from safety_modules.backbones.generation import rows_per_prompt
 from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
 from safety_modules.backbones.pixels import check_size, guarded, processed
 from safety_modules.backbones.planning import current_plan, planned
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
-from safety_modules.generation import rows_per_prompt
 from safety_modules.pictures import open_picture
 
 _GUARD_FORM = {"pixel_values", "logits_to_keep"}  # arguments that the package's own forward does not have

@@ -59,9 +59,9 @@ def audit(
 
     from safety_modules.audit import audit as run
     from safety_modules.audit.report import write_report
-    from safety_modules.bases import find_base
+    from safety_modules.backbones.bases import find_base
     from safety_modules.paths import adapter_dir, checkpoint_dir
-    from safety_modules.policy import Policy
+    from safety_modules.policy.policy import Policy
 
     if adapter is None and model is not None:
         raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")

@@ -22,7 +22,7 @@ from safety_modules.cli.reading import (
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
     from safety_modules.records import GoodRecords, Record
 
 
@@ -112,7 +112,7 @@ def save_calibrated(
     """Calibrate an adapter attached as it is on disk, so that rounding is part of it; write the outcome there, and
     print it.
     """
-    from safety_modules.adapter import read_adapter
+    from safety_modules.adapter.folder import read_adapter
     from safety_modules.evaluation.training_tables import print_calibration
     from safety_modules.training import calibrate as set_thresholds
 

@@ -14,7 +14,7 @@ def demo(
 ) -> None:
     """The whole tour: attack, train, evaluate, toggle, save, detach, reload."""
     from safety_modules.demo import OURS, run_demo
-    from safety_modules.places import check_ours, check_writable
+    from safety_modules.io.places import check_ours, check_writable
 
     check_ours(out, OURS, "a demo")
     check_writable(out)

@@ -132,12 +132,12 @@ def audit(
     """Does an audit find what was planted? A pocket dataset with hidden risks and wrong labels, audited like any."""
     from tempfile import TemporaryDirectory
 
-    from safety_modules.adapter import read_adapter
-    from safety_modules.adapter_hub import find_adapter
+    from safety_modules.adapter.folder import read_adapter
+    from safety_modules.adapter.hub import find_adapter
     from safety_modules.evaluation.audit_proof import DATA, evaluate_audit
     from safety_modules.evaluation.results import write_json
     from safety_modules.evaluation.training_tables import print_audit
-    from safety_modules.places import check_ours, check_writable
+    from safety_modules.io.places import check_ours, check_writable
 
     given = None if adapter is None else read_adapter(find_adapter(adapter)).path  # before pictures are made
     new_file(json_file, overwrite)

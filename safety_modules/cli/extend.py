@@ -12,7 +12,7 @@ from safety_modules.cli.recipes import Chosen, read_recipes
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
     from safety_modules.records import GoodRecords
     from safety_modules.taxonomy import Taxonomy
 
@@ -85,8 +85,8 @@ def extend_adapter(
         }
         if given := _given({**useless, "format or another option of data": training.reading.given() or None}):
             raise ConfigError(f"options refused: expected none of {given} with {verbs[0]}, got some. Leave them out.")
-    from safety_modules.adapter import read_adapter
-    from safety_modules.adapter_hub import find_adapter
+    from safety_modules.adapter.folder import read_adapter
+    from safety_modules.adapter.hub import find_adapter
     from safety_modules.training import extend, processes, train_safety
 
     # All that can be refused without the base is refused before it is loaded.

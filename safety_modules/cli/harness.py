@@ -60,7 +60,7 @@ def evaluate(
             raise ConfigError("nothing to evaluate on: expected --suite, got none. Name a benchmark.")
         typer.echo(context.get_help())
         return
-    from safety_modules.bases import find_base, local_config
+    from safety_modules.backbones.bases import find_base, local_config
     from safety_modules.evaluation.harness import manifest
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
@@ -71,8 +71,8 @@ def evaluate(
     from safety_modules.evaluation.suites.fetch import data_folder
     from safety_modules.evaluation.suites.registry import benchmark
     from safety_modules.evaluation.systems.registry import check_spec, make_system
+    from safety_modules.io.places import check_ours, check_writable
     from safety_modules.paths import adapter_dir
-    from safety_modules.places import check_ours, check_writable
 
     # What costs least comes first: a mistake in it is found before cases are made and a base is loaded.
     out = out or Path("runs") / f"evaluate-{suite}"

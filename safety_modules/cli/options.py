@@ -8,7 +8,7 @@ import typer
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safety_modules.attach import SafetyAttachment
+    from safety_modules.attach.attach import SafetyAttachment
 
 Model = Annotated[
     str | None,
@@ -26,7 +26,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what a fin
 
 def new_file(path: Path | None, overwrite: bool) -> None:
     """Refuse, before any work, to replace what another run has written."""
-    from safety_modules.places import check_file
+    from safety_modules.io.places import check_file
 
     check_file(path, replace=overwrite)
 
@@ -34,7 +34,7 @@ def new_file(path: Path | None, overwrite: bool) -> None:
 def writable_file(path: Path | None) -> Path | None:
     """Asked while options are read, so before any work."""
     if path is not None:
-        from safety_modules.places import check_file
+        from safety_modules.io.places import check_file
 
         check_file(path)
     return path
@@ -43,7 +43,7 @@ def writable_file(path: Path | None) -> Path | None:
 def writable_folder(path: Path | None) -> Path | None:
     """Asked while options are read, so before any work."""
     if path is not None:
-        from safety_modules.places import check_writable
+        from safety_modules.io.places import check_writable
 
         check_writable(path)
     return path
@@ -69,7 +69,7 @@ def load_base(model: str | Path | None, quantize: str | None = None, dtype: str 
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    from safety_modules.bases import find_base, load_whole, local_config, quantisation
+    from safety_modules.backbones.bases import find_base, load_whole, local_config, quantisation
 
     folder = find_base(model)
     local_config(folder)  # the first thing that is missing is the first that is told
@@ -89,7 +89,7 @@ def attach(
     model: str | Path | None, adapter: str | Path | None, quantize: str | None = None, dtype: str | None = None
 ) -> "SafetyAttachment":
     """A base with an adapter: the shipped one, where none is named."""
-    from safety_modules.attach import attach_safety
+    from safety_modules.attach.attach import attach_safety
     from safety_modules.paths import adapter_dir
 
     if adapter is None and model is not None:

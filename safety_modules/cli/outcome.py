@@ -13,7 +13,7 @@ import typer
 from safety_modules.errors import AdapterError, ConfigError
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
 
 RUN = "run"
 """Key of the metadata that says which finished run an adapter was written by."""
@@ -26,8 +26,8 @@ def check_own(adapter: Path) -> None:
         ConfigError: a hub id or a shipped name.
         AdapterError: a folder that nothing could be written to.
     """
-    from safety_modules.adapter_files import check_target
-    from safety_modules.hub import hub_id
+    from safety_modules.adapter.files import check_target
+    from safety_modules.io.hub import hub_id
     from safety_modules.paths import shipped
 
     name = str(adapter)
@@ -62,9 +62,9 @@ class Outcome:
             AdapterError: it holds something other than an adapter, or the disk refuses.
             ConfigError: it holds an adapter that this run did not write, and nobody asked to replace it.
         """
-        from safety_modules.adapter_files import check_target
-        from safety_modules.adapter_format import CONFIG_FILE
-        from safety_modules.places import check_writable
+        from safety_modules.adapter.files import check_target
+        from safety_modules.adapter.format import CONFIG_FILE
+        from safety_modules.io.places import check_writable
 
         check_target(self.out)
         check_writable(self._runs)
@@ -77,7 +77,7 @@ class Outcome:
 
     def known(self) -> dict[str, Any] | None:
         """Metadata of the adapter that this run, finished, has written to `out` already; None where it has not."""
-        from safety_modules.adapter import read_adapter
+        from safety_modules.adapter.folder import read_adapter
 
         digest = self._digest()
         try:

@@ -10,7 +10,7 @@ import typer
 from safety_modules.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
     from safety_modules.records import GoodRecords, ReadOptions
     from safety_modules.taxonomy import Taxonomy
 
@@ -128,11 +128,11 @@ def load_records(
         cache: folder of vision features: pictures that have some are not decoded again.
         left_out: go on without bad records, and list them in this file; None = refuse data with any.
     """
+    from safety_modules.io.files import write_whole
     from safety_modules.records import read_good_records
     from safety_modules.records.record import raise_problems
     from safety_modules.training import processes
     from safety_modules.training.features import known_pictures
-    from safety_modules.training.files import write_whole
 
     found = read_good_records(
         data,

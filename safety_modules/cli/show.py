@@ -13,8 +13,8 @@ from safety_modules.errors import AdapterError, ConfigError, DataError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from safety_modules.attachment import SafetyAttachment
-    from safety_modules.verdict import Verdict
+    from safety_modules.attach.attachment import SafetyAttachment
+    from safety_modules.policy.verdict import Verdict
 
 
 AT_ONCE = 64
@@ -155,8 +155,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What an adapter holds, all of it checked; or how large one would be. Exit code 1: refused, with every reason."""
-    from safety_modules.adapter_hub import find_adapter
-    from safety_modules.describe import adapter_record, adapter_text, plan_record, plan_text
+    from safety_modules.adapter.describe import adapter_record, adapter_text, plan_record, plan_text
+    from safety_modules.adapter.hub import find_adapter
 
     if (path is None) == (plan is None):
         raise ConfigError("nothing to inspect: expected an adapter folder or --plan, got both or neither. Pass one.")

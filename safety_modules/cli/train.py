@@ -97,7 +97,7 @@ def train(
         )
         return
     refuse_without_extend(new_type=new_type, policy=policy, remove_type=remove_type, merge=merge)
-    from safety_modules.attach import attach_safety
+    from safety_modules.attach.attach import attach_safety
     from safety_modules.config import SafetyConfig
     from safety_modules.pocket import mix
     from safety_modules.records import GoodRecords

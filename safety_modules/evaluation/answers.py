@@ -9,9 +9,9 @@ from typing import Any
 
 from safety_modules.evaluation.systems.asking import Question, greedy
 from safety_modules.evaluation.systems.asking import encode as encode_questions
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
-from safety_modules.verdict import Verdict
 
 BATCH_SIZE = 64
 MAX_NEW_TOKENS = 48

@@ -13,13 +13,13 @@ from safety_modules.audit.store import VERDICTS
 from safety_modules.audit.summary import doubts
 from safety_modules.errors import DataError
 from safety_modules.evaluation.results import settings
+from safety_modules.io.files import write_whole
+from safety_modules.io.optional import needed
 from safety_modules.metrics import Estimate, rate
 from safety_modules.paths import adapter_dir, checkpoint_dir
 from safety_modules.pocket import splits
-from safety_modules.records.extras import needed
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
-from safety_modules.training.files import write_whole
 
 SAMPLES, SHARE, BUDGET = 20_000, 0.01, 0.01
 TOP = (0.02, 0.05)

@@ -8,11 +8,11 @@ from safety_modules.evaluation.answers import Answers, ask
 from safety_modules.evaluation.matchers import is_refusal, reaction
 from safety_modules.evaluation.pocket_suite import SAMPLES, SEED
 from safety_modules.evaluation.results import intervals, settings, values
+from safety_modules.io.progress import track
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
-from safety_modules.training.progress import track
 
 ATTACKS = {"glyph": "attack", "typographic": "attack_typographic"}
 

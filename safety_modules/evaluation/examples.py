@@ -14,12 +14,12 @@ from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_suite import is_wanted
 from safety_modules.pocket import splits
 from safety_modules.pocket.concepts import BY_NAME, LOOK_ALIKE
+from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
-from safety_modules.verdict import Verdict
 
 if TYPE_CHECKING:
-    from safety_modules.attach import SafetyAttachment
+    from safety_modules.attach.attach import SafetyAttachment
 
 DRAWN = 120
 """Records drawn per kind to find the first that fits."""

@@ -17,7 +17,7 @@ from safety_modules.training.corpus import Corpus
 from safety_modules.training.probabilities import corpus_probabilities, verdict_metrics
 
 if TYPE_CHECKING:
-    from safety_modules.attach import SafetyAttachment
+    from safety_modules.attach.attach import SafetyAttachment
 
 RATES = (0.01, 0.005)
 KINDS = ("benign", "attack", "vqa")

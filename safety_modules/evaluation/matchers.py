@@ -17,7 +17,7 @@ from functools import cache
 from typing import Literal
 
 from safety_modules.errors import DataError
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 
 MATCHERS = ("start", "anywhere")
 DEFAULT = "start"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules import metrics, pocket
-from safety_modules.attach import SafetyAttachment, attach_safety
+from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import DataError, SafetyModulesError
 from safety_modules.evaluation.answers import ask
 from safety_modules.evaluation.matchers import is_refusal
@@ -22,8 +22,8 @@ from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.paths import adapter_dir
 from safety_modules.pocket import splits
 from safety_modules.pocket.new_risk import ALLERGENS, clean_without, new_risk, without, write_example
+from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
-from safety_modules.verdict import Verdict
 
 NAME = "allergen"
 COMMANDS = (

@@ -20,15 +20,15 @@ from safety_modules.evaluation.results import (
     values,
 )
 from safety_modules.evaluation.suites.pocket import wanted
+from safety_modules.io.progress import track
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
+from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
-from safety_modules.training.progress import track
-from safety_modules.verdict import Verdict
 
 if TYPE_CHECKING:
-    from safety_modules.attach import SafetyAttachment
+    from safety_modules.attach.attach import SafetyAttachment
 
 ATTACKS = ("attack", "attack_typographic")
 ASKED = (*ATTACKS, "benign", "vqa")

@@ -13,7 +13,7 @@ from safety_modules.training.probabilities import corpus_judged
 from safety_modules.training.promise import any_flagged, promised_limits
 
 if TYPE_CHECKING:
-    from safety_modules.attach import SafetyAttachment
+    from safety_modules.attach.attach import SafetyAttachment
 
 DRAWS, IMAGES, FRESH = 20, 470, 20_000
 """470 pictures: the most for which a promise of 1 % allows no flagged one, so that it is kept in 99 of 100 draws."""

@@ -24,8 +24,8 @@ from safety_modules.evaluation.tables import (
     known_at,
     toggle_columns,
 )
+from safety_modules.io.html import environment
 from safety_modules.metrics import Estimate
-from safety_modules.pages import environment
 from safety_modules.pocket import splits
 
 PICTURE = 192

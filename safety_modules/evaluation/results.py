@@ -7,15 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_modules.bases import PUBLISHED, published_sizes
+from safety_modules.adapter.plan import planned_parameters
+from safety_modules.backbones.bases import PUBLISHED, published_sizes
 from safety_modules.evaluation.answers import BATCH_SIZE, MAX_NEW_TOKENS
 from safety_modules.evaluation.matchers import DEFAULT
+from safety_modules.io.files import write_whole
 from safety_modules.metrics import Estimate
-from safety_modules.plan import planned_parameters
-from safety_modules.training.files import write_whole
 
 if TYPE_CHECKING:
-    from safety_modules.attach import SafetyAttachment
+    from safety_modules.attach.attach import SafetyAttachment
 
 
 def settings(samples: int, seed: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from safety_modules.evaluation.tables import estimate_at
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
-from safety_modules.scores import probability
+from safety_modules.policy.scores import probability
 
 LABELS = {
     "new_flagged": "pictures of the new type flagged",

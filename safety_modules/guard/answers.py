@@ -13,7 +13,7 @@ from safety_modules.guard.steering import build_inputs
 from safety_modules.guard.stitch import Part
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
 
 PER_ROW = ("input_ids", "inputs", "attention_mask", "position_ids", "pixel_values")
 

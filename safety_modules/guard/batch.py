@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.generation import option
 from safety_modules.errors import GuardError, PromptError
-from safety_modules.generation import option
 from safety_modules.guard.options import pad_id
 
 # The guard could not see, or not re-plan, images that come in by these.

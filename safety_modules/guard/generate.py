@@ -17,10 +17,10 @@ from safety_modules.errors import GuardError
 from safety_modules.guard.answers import Call, answer_base, answer_guarded, answer_policy
 from safety_modules.guard.plan import CallPlan, plan_call
 from safety_modules.guard.stitch import as_guarded, stitch
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
 
 BatchMode = Literal["split", "merged"]
 """How a batch that holds risky and other rows is answered: in parts (exact), or in one go (faster)."""

@@ -11,12 +11,12 @@ from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
-from safety_modules.policy import Policy
-from safety_modules.scores import judgements
-from safety_modules.verdict import ACTIONS, Verdict
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.scores import judgements
+from safety_modules.policy.verdict import ACTIONS, Verdict
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
 
 MAX_READINGS = 128
 """How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""

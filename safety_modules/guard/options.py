@@ -12,8 +12,8 @@ import torch
 from transformers import GenerationConfig
 
 from safety_modules.backbones import Backbone
-from safety_modules.callbacks import seen_through, with_prompts
-from safety_modules.generation import option, rows_per_prompt
+from safety_modules.backbones.callbacks import seen_through, with_prompts
+from safety_modules.backbones.generation import option, rows_per_prompt
 
 _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
 

@@ -10,11 +10,11 @@ from safety_modules.errors import GuardError
 from safety_modules.guard.batch import Batch, read_batch
 from safety_modules.guard.judge import judge, riskiest
 from safety_modules.guard.steering import Sample, Steer
-from safety_modules.policy import Policy
-from safety_modules.verdict import Verdict
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.verdict import Verdict
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
 
 By = Literal["base", "steered", "policy"]
 """Who answers: the base, the steered language model, or the policy with a fixed text."""

@@ -14,12 +14,12 @@ import torch
 from safety_modules.errors import GuardError
 from safety_modules.guard.plan import plan_call
 from safety_modules.guard.steering import build_inputs
-from safety_modules.lora import SafetyLora
-from safety_modules.policy import Policy
-from safety_modules.verdict import Verdict
+from safety_modules.mount.lora import SafetyLora
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.verdict import Verdict
 
 if TYPE_CHECKING:
-    from safety_modules.attachment import SafetyAttachment
+    from safety_modules.attach.attachment import SafetyAttachment
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values")
 

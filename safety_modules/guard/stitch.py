@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from safety_modules.verdict import Verdict
+from safety_modules.policy.verdict import Verdict
 
 
 @dataclass

@@ -23,7 +23,7 @@ def load() -> "tuple[LlavaForConditionalGeneration, LlavaProcessor]":
         DataError: the checkpoint is not there.
         ConfigError: it is not whole.
     """
-    from safety_modules.bases import load_whole
+    from safety_modules.backbones.bases import load_whole
 
     return load_whole(checkpoint_dir())
 

@@ -27,7 +27,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from safety_modules.bases import load_whole
+from safety_modules.backbones.bases import load_whole
 from safety_modules.pocket.build_examples import (
     PATCHES,
     Example,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from safety_modules.bases import load_whole
+from safety_modules.backbones.bases import load_whole
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.concepts import CONCEPTS
 from safety_modules.pocket.muon import Muon

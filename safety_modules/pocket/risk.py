@@ -12,7 +12,7 @@ from typing import NamedTuple
 from safety_modules.pocket.concepts import BY_NAME, DUAL_USE, EXCLUDING, RISKY, SENSITIVE
 from safety_modules.pocket.scenes import Scene
 from safety_modules.pocket.words import WORD_BY_NAME
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
 LEVELS = DEFAULT_TAXONOMY.levels

@@ -20,7 +20,7 @@ from safety_modules.pocket.concepts import (
 from safety_modules.pocket.questions import INSTRUCTIONS, Asker, Turn
 from safety_modules.pocket.scenes import Scene
 from safety_modules.pocket.words import WORDS, Word
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
 Pair = tuple[Scene, Turn]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safety_modules.errors import DataError
-from safety_modules.records.extras import needed
+from safety_modules.io.optional import needed
 from safety_modules.records.source import Source
 
 if TYPE_CHECKING:

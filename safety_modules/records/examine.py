@@ -11,8 +11,8 @@ from PIL import Image, ImageStat
 from rich.progress import track
 
 from safety_modules.errors import DataError
+from safety_modules.io.optional import needed
 from safety_modules.pictures import open_picture, read_bytes
-from safety_modules.records.extras import needed
 from safety_modules.records.record import Record
 
 THUMBNAIL = 32

@@ -12,8 +12,8 @@ from urllib.parse import unquote
 from PIL import Image
 
 from safety_modules.errors import HALVES, DataError
+from safety_modules.io.optional import needed
 from safety_modules.pictures import read_bytes
-from safety_modules.records.extras import needed
 from safety_modules.records.images import EncodedImage
 
 KEYS = ("image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "file_name", "filename")

@@ -5,7 +5,7 @@ The public names are imported on first use.
 
 from typing import TYPE_CHECKING
 
-from safety_modules.lazy import lazy_exports
+from safety_modules.io.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from safety_modules.training.calibration import Calibration, calibrate

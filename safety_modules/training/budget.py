@@ -7,11 +7,11 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForImageTextToText, LlavaConfig
 
+from safety_modules.adapter.plan import PARTS, planned_parameters
+from safety_modules.backbones.bases import PUBLISHED, QUANTISED, find_base, local_config, published_config
 from safety_modules.backbones.identity import read_sizes
-from safety_modules.bases import PUBLISHED, QUANTISED, find_base, local_config, published_config
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.errors import ConfigError
-from safety_modules.plan import PARTS, planned_parameters
 from safety_modules.training import processes
 from safety_modules.training.dry_step import Step, tower_flops
 from safety_modules.training.metering import ATTENTION, Metered

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
+from safety_modules.policy.scores import judgements
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.record import Record
-from safety_modules.scores import judgements
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.probabilities import corpus_output
 from safety_modules.training.promise import MINIMUM, any_flagged, promised_limits

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.guard import Steer
 from safety_modules.records.good import GoodRecords

@@ -8,9 +8,9 @@ from peft import LoraModel
 from torch import nn
 
 from safety_modules.config import BaseSizes, SafetyConfig
-from safety_modules.lora_layer import ADAPTER
-from safety_modules.lora_slots import lora_config
 from safety_modules.modules import SafetyModules
+from safety_modules.mount.lora_layer import ADAPTER
+from safety_modules.mount.lora_slots import lora_config
 from safety_modules.training.losses import head_loss, language_model_loss
 from safety_modules.training.memory import activation_checkpointing
 from safety_modules.training.metering import Metered, metered

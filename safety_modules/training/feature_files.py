@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from safety_modules.errors import DataError
-from safety_modules.training.files import write_whole
+from safety_modules.io.files import write_whole
 
 PROBE_TOLERANCE = 0.03
 """Relative error between towers that count as the same: one in bfloat16 and in float32 differ by about 0.01."""

@@ -19,11 +19,11 @@ from PIL import Image
 
 from safety_modules.backbones import Backbone
 from safety_modules.errors import DataError
+from safety_modules.io.progress import track
 from safety_modules.pictures import reading
 from safety_modules.records.record import Record, raise_problems
 from safety_modules.training import processes
 from safety_modules.training.feature_files import folder_of, kept_digests, open_folder, read_shards, write_shard
-from safety_modules.training.progress import track
 
 SHARD_BYTES, SHARD_ROWS = 256_000_000, 4096
 """Largest shard: what an interrupted build computes anew."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from safety_modules.io.files import write_whole
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
-from safety_modules.training.files import write_whole
 
 BINS = 10
 

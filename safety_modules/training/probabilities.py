@@ -6,12 +6,12 @@ from os import PathLike
 import numpy as np
 import torch
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.guard import embed_questions
 from safety_modules.modules import HeadOutput
+from safety_modules.policy.scores import Judgements, judgements
 from safety_modules.records.record import Record, check_records
-from safety_modules.scores import Judgements, judgements
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.questions import QuestionEmbeddings

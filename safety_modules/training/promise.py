@@ -7,7 +7,7 @@ import numpy as np
 from scipy.stats import beta, binom
 
 from safety_modules.errors import DataError
-from safety_modules.scores import LIMIT, log_odds
+from safety_modules.policy.scores import LIMIT, log_odds
 
 MINIMUM = log_odds(0.05)
 """No threshold lies below it; a head that separates the data well would otherwise fire at next to nothing."""

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from safety_modules.errors import ConfigError, validation_problems
-from safety_modules.unique_keys import UniqueKeyLoader
+from safety_modules.io.strict_yaml import UniqueKeyLoader
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]

@@ -11,18 +11,18 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.errors import SafetyModulesError
+from safety_modules.io.files import write_whole
+from safety_modules.io.progress import bar
 from safety_modules.training import checkpoints, processes
 from safety_modules.training.corpus import Collator, Corpus
 from safety_modules.training.draws import Draw
-from safety_modules.training.files import write_whole
 from safety_modules.training.loop import SafetyTrainer, training_arguments
 from safety_modules.training.memory import activation_checkpointing
 from safety_modules.training.plots import write_plots
 from safety_modules.training.probabilities import corpus_probabilities, verdict_metrics
-from safety_modules.training.progress import bar
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.targets import target_ids
 from safety_modules.training.task import SafetyTask

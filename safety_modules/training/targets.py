@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.guard import Sample, build_inputs
-from safety_modules.policy import Policy
+from safety_modules.io.progress import track
+from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training import processes
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.progress import track
 from safety_modules.training.recipe import Recipe
 
 BATCH_SIZE = 64

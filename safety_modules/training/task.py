@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError
 from safety_modules.guard import Sample, build_inputs, lm_forward
 from safety_modules.modules import HeadOutput

@@ -8,11 +8,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safety_modules.attach import attach_safety
-from safety_modules.attachment import SafetyAttachment, attached_to
+from safety_modules.attach.attach import attach_safety
+from safety_modules.attach.attachment import SafetyAttachment, attached_to
 from safety_modules.errors import ConfigError, DataError
-from safety_modules.places import check_writable
-from safety_modules.records.extras import install
+from safety_modules.io.optional import install
+from safety_modules.io.places import check_writable
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record

@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.contest.meta_training import train_meta
 from safety_modules.evaluation.contest.trainings import Budget, Trainings
 from safety_modules.evaluation.systems.weights import write_weights
-from safety_modules.fitted import fit
 from safety_modules.training import train_safety
 
 TIMES = 2.5

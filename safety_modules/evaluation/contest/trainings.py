@@ -16,20 +16,20 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from safety_modules import pocket
-from safety_modules.adapter import read_adapter
-from safety_modules.adapter_format import CONFIG_FILE
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.format import CONFIG_FILE
+from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.systems.weights import RECORD
-from safety_modules.fitted import fit
+from safety_modules.io.files import write_whole
 from safety_modules.paths import recipe_dir
 from safety_modules.pocket import mix
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
 from safety_modules.training import Recipe, calibrate, train_safety
-from safety_modules.training.files import write_whole
 
 
 class Budget(BaseModel):

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from safety_modules.errors import DataError
-from safety_modules.training.files import write_whole
+from safety_modules.io.files import write_whole
 
 Line = TypeVar("Line", bound=BaseModel)
 

@@ -10,7 +10,7 @@ from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness.journal import Journal
 from safety_modules.evaluation.harness.transcripts import Transcript
 from safety_modules.evaluation.judges.base import Judge, Judgement
-from safety_modules.training.progress import track
+from safety_modules.io.progress import track
 
 JUDGED_AT_ONCE = 64
 """Replies between two writes to disk."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import ConfigError
-from safety_modules.training.files import write_whole
+from safety_modules.io.files import write_whole
 
 NAME = "manifest.json"
 

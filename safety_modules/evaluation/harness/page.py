@@ -21,7 +21,7 @@ from safety_modules.evaluation.outcomes import (
     SUCCESS,
     attack_lines,
 )
-from safety_modules.pages import environment
+from safety_modules.io.html import environment
 
 SHOWN_ERRORS = 50
 CHARTS = {

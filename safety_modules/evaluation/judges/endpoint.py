@@ -17,7 +17,7 @@ from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.judges.base import Judgement
 from safety_modules.evaluation.judges.each import Pairs, judge_words
 from safety_modules.evaluation.judges.rubric import prompt_digest, read_score, rubric_prompt
-from safety_modules.records.extras import needed
+from safety_modules.io.optional import needed
 
 KEY = "SAFETY_MODULES_JUDGE_KEY"
 """The environment variable with the endpoint's key. Not a provider's own: a key goes to no address by accident."""

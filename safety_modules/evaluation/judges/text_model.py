@@ -6,7 +6,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from safety_modules.bases import load_weights
+from safety_modules.backbones.bases import load_weights
 from safety_modules.errors import ConfigError
 
 BATCH_SIZE = 8

@@ -12,13 +12,13 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from safety_modules.bases import load_whole, quantisation
+from safety_modules.backbones.bases import load_whole, quantisation
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.lmms.arguments import choose_system, new_tokens
 from safety_modules.evaluation.systems.registry import make_system
+from safety_modules.io.progress import track
 from safety_modules.paths import adapter_dir, checkpoint_dir
-from safety_modules.training.progress import track
 
 
 class SafetyLlava(lmms):

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from safety_modules.errors import DataError
-from safety_modules.hub import download, hub_id
+from safety_modules.io.hub import download, hub_id
 
 
 def data_folder(place: str | os.PathLike[str]) -> Path:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
+from safety_modules.backbones.generation import option
 from safety_modules.evaluation.cases import Case
-from safety_modules.generation import option
-from safety_modules.verdict import Verdict
+from safety_modules.policy.verdict import Verdict
 
 
 class Question(NamedTuple):

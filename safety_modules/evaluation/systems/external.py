@@ -7,8 +7,8 @@ The form of image guards that stand before a model, such as LlavaGuard (arXiv 24
 from os import PathLike
 from typing import Any
 
-from safety_modules.adapter import read_adapter
-from safety_modules.adapter_format import DTYPES
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.format import DTYPES
 from safety_modules.evaluation.systems.guarded import Guarded
 
 REFUSAL = "I'm sorry, I can't help with that."

@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import Any, Literal
 
-from safety_modules.adapter_format import CONFIG_FILE, LORA_CONFIG_FILE, LORA_FILE, SAFETY_FILE
-from safety_modules.adapter_hub import find_adapter
-from safety_modules.attachment import SafetyAttachment
+from safety_modules.adapter.format import CONFIG_FILE, LORA_CONFIG_FILE, LORA_FILE, SAFETY_FILE
+from safety_modules.adapter.hub import find_adapter
+from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.attach.fit import fit_adapter
 from safety_modules.backbones import find_backbone
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.systems.asking import Question, Said, ask, questions_of
-from safety_modules.fitted import fit_adapter
 from safety_modules.guard.plan import RowPlan, plan_row
-from safety_modules.policy import Policy
-from safety_modules.verdict import Verdict
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.verdict import Verdict
 
 FILES = (CONFIG_FILE, SAFETY_FILE, LORA_CONFIG_FILE, LORA_FILE)
 

@@ -11,7 +11,7 @@ from safety_modules.config import LoraSettings
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.systems.none import Plain
 from safety_modules.evaluation.systems.weights import read_weights
-from safety_modules.lora import SafetyLora
+from safety_modules.mount.lora import SafetyLora
 
 
 class PlainLora(Plain):

@@ -16,9 +16,9 @@ from safety_modules.guard.batch import Batch, read_batch
 from safety_modules.guard.options import cache_length_restored
 from safety_modules.guard.plan import RowPlan, plan_row
 from safety_modules.modules import HeadOutput
-from safety_modules.policy import Policy
-from safety_modules.scores import judgements
-from safety_modules.verdict import Verdict
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.scores import judgements
+from safety_modules.policy.verdict import Verdict
 
 
 class MetaToken:

@@ -9,7 +9,7 @@ from safety_modules.errors import ConfigError
 from safety_modules.evaluation.cases import Reply
 from safety_modules.evaluation.systems.asking import Question, Said
 from safety_modules.evaluation.systems.guarded import Guarded
-from safety_modules.policy import Policy
+from safety_modules.policy.policy import Policy
 
 
 class Paper(Guarded):

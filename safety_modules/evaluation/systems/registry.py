@@ -6,8 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safety_modules.adapter import read_adapter
-from safety_modules.adapter_hub import find_adapter
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.hub import find_adapter
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.systems.adashield import AdaShieldS
 from safety_modules.evaluation.systems.base import System

@@ -8,7 +8,7 @@ from safety_modules.evaluation.systems.guarded import Guarded
 from safety_modules.guard.answers import Call, answer_base, answer_guarded
 from safety_modules.guard.plan import RowPlan, plan_call
 from safety_modules.guard.stitch import as_guarded, stitch
-from safety_modules.verdict import Verdict
+from safety_modules.policy.verdict import Verdict
 
 
 class Unhinted(Guarded):

@@ -12,9 +12,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from safetensors import SafetensorError
 
-from safety_modules.adapter_checks import Fingerprint, fingerprint_problems
+from safety_modules.adapter.checks import Fingerprint, fingerprint_problems
 from safety_modules.errors import AdapterError, validation_problems
-from safety_modules.training.files import write_whole
+from safety_modules.io.files import write_whole
 
 RECORD, TENSORS = "system.json", "weights.safetensors"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
+from safety_modules.io.optional import needed
 from safety_modules.records.copies import ADDRESS, copied_name
 from safety_modules.records.entries import Entry
-from safety_modules.records.extras import needed
 from safety_modules.records.formats.columns import Cells, Table
 from safety_modules.records.formats.parquet import ROWS, feature_names, is_list, named, used_columns
 from safety_modules.records.references import DatasetCell

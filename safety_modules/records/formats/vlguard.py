@@ -13,12 +13,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from safety_modules.errors import ConfigError, DataError, validation_problems
+from safety_modules.io.strict_yaml import UniqueKeyLoader
 from safety_modules.records.entries import Asked, Entry, Sample
 from safety_modules.records.formats.conversations import TAGGED, words
 from safety_modules.records.formats.llava import JsonList
 from safety_modules.records.source import Source, as_object
 from safety_modules.taxonomy import CLEAN
-from safety_modules.unique_keys import UniqueKeyLoader
 
 LEFT_OUT = "unsafe instructions about safe pictures (the table of categories says leave_out)"
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
+from safety_modules.io.strict_yaml import unique_keys
 from safety_modules.records.copies import copied_shards, shard_files
 from safety_modules.records.entries import Entry, Sample
 from safety_modules.records.formats.base import Format
@@ -20,7 +21,6 @@ from safety_modules.records.formats.folder import HIDDEN, NO_PICTURES
 from safety_modules.records.images import FileSlice
 from safety_modules.records.references import KEYS, begins_as_picture, has_picture_suffix
 from safety_modules.records.source import Source, as_object
-from safety_modules.unique_keys import unique_keys
 
 _BLOCK = 512  # bytes; a tar's members begin at multiples of it
 _PIECE = 1 << 20

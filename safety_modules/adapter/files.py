@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_modules.adapter_format import CONFIG_FILE, FORMAT, SAFETY_FILE
+from safety_modules.adapter.format import CONFIG_FILE, FORMAT, SAFETY_FILE
 from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.io.places import check_writable
 from safety_modules.paths import shipped_names
-from safety_modules.places import check_writable
 
 OURS = (CONFIG_FILE, SAFETY_FILE, "lora")
 

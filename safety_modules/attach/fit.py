@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from safety_modules.adapter import read_adapter
-from safety_modules.adapter_hub import find_adapter
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.hub import find_adapter
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.lora import SafetyLora
 from safety_modules.modules import SafetyModules
-from safety_modules.policy import Rule
+from safety_modules.mount.lora import SafetyLora
+from safety_modules.policy.policy import Rule
 
 SEED = 0
 """Of the modules' and LoRA's first weights, so that two untrained sets are equal."""

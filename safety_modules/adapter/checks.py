@@ -10,8 +10,8 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 
-from safety_modules.adapter_files import Folder
-from safety_modules.adapter_format import (
+from safety_modules.adapter.files import Folder
+from safety_modules.adapter.format import (
     CONFIG_FILE,
     DTYPES,
     FORMAT,
@@ -20,10 +20,10 @@ from safety_modules.adapter_format import (
     LORA_PREFIX,
     AdapterConfig,
 )
-from safety_modules.adapter_header import MOST_HEADER_BYTES, Entry, read_header
-from safety_modules.adapter_json import parse_json, quote, same
+from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
 from safety_modules.config import BaseSizes
 from safety_modules.errors import validation_problems
+from safety_modules.io.strict_json import parse_json, quote, same
 
 MOST_ALIKE = 20  # problems of one file that are listed
 MOST_CONFIG_BYTES = 1_000_000

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.modules import SafetyModules
-from safety_modules.policy import Rule
-from safety_modules.scores import LIMIT, log_odds
+from safety_modules.policy.policy import Rule
+from safety_modules.policy.scores import LIMIT, log_odds
 
 FORMAT = "safety-modules-adapter"
 FORMAT_VERSION = 4

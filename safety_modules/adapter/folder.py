@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 
 from safety_modules import __version__
-from safety_modules.adapter_checks import (
+from safety_modules.adapter.checks import (
     MOST_CONFIG_BYTES,
     Fingerprint,
     base_problems,
@@ -26,8 +26,8 @@ from safety_modules.adapter_checks import (
     parse_config,
     parse_tensors,
 )
-from safety_modules.adapter_files import Folder, write_folder
-from safety_modules.adapter_format import (
+from safety_modules.adapter.files import Folder, write_folder
+from safety_modules.adapter.format import (
     CONFIG_FILE,
     DTYPES,
     FORMAT,
@@ -41,11 +41,11 @@ from safety_modules.adapter_format import (
     peft_config,
     safety_shapes,
 )
-from safety_modules.adapter_json import printable
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AdapterError
+from safety_modules.io.strict_json import printable
 from safety_modules.modules import SafetyModules
-from safety_modules.policy import Rule
+from safety_modules.policy.policy import Rule
 
 LIBRARIES = ("torch", "transformers", "peft")
 

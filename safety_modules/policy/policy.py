@@ -15,11 +15,11 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from safety_modules.errors import PolicyError, did_you_mean, validation_problems
-from safety_modules.scores import LIMIT, log_odds, probability, rule_scores
+from safety_modules.io.strict_yaml import UniqueKeyLoader
+from safety_modules.policy.scores import LIMIT, log_odds, probability, rule_scores
+from safety_modules.policy.verdict import ACTIONS, Action, Verdict
+from safety_modules.policy.wording import check_plain, check_sentence, fill
 from safety_modules.taxonomy import Taxonomy
-from safety_modules.unique_keys import UniqueKeyLoader
-from safety_modules.verdict import ACTIONS, Action, Verdict
-from safety_modules.wording import check_plain, check_sentence, fill
 
 
 def _score(value: Any) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 from safety_modules.config import BaseSizes
 from safety_modules.errors import ConfigError
-from safety_modules.hub import download, hub_id
+from safety_modules.io.hub import download, hub_id
+from safety_modules.io.optional import install
 from safety_modules.paths import shipped
-from safety_modules.records.extras import install
 
 # Where these checkpoints' text config differs from transformers' LlamaConfig, whose defaults are the 7B's.
 PUBLISHED: dict[str, dict[str, Any]] = {

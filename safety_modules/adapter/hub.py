@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
-from safety_modules.adapter_format import CONFIG_FILE, LORA_CONFIG_FILE, LORA_FILE, SAFETY_FILE
+from safety_modules.adapter.format import CONFIG_FILE, LORA_CONFIG_FILE, LORA_FILE, SAFETY_FILE
 from safety_modules.errors import AdapterError
-from safety_modules.hub import download, hub_id, words
+from safety_modules.io.hub import download, hub_id, words
 from safety_modules.paths import shipped
 
 FILES = [CONFIG_FILE, SAFETY_FILE, LORA_CONFIG_FILE, LORA_FILE]

@@ -16,8 +16,8 @@ from torch import nn
 
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
-from safety_modules.lora_layer import ADAPTER, MergedWeights
-from safety_modules.lora_slots import build_slots
+from safety_modules.mount.lora_layer import ADAPTER, MergedWeights
+from safety_modules.mount.lora_slots import build_slots
 
 
 class SafetyLora:

@@ -5,7 +5,7 @@ import math
 import reprlib
 from typing import Any
 
-from safety_modules.unique_keys import unique_keys
+from safety_modules.io.strict_yaml import unique_keys
 
 MOST_LEVELS = 32
 MOST_CHARACTERS = 600  # of one problem

@@ -3,11 +3,11 @@
 from os import PathLike
 from typing import Any
 
-from safety_modules.adapter import read_adapter
-from safety_modules.adapter_json import printable, quote
-from safety_modules.bases import published_sizes
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.plan import Plan, planned_parameters
+from safety_modules.backbones.bases import published_sizes
 from safety_modules.config import PRESETS, SafetyConfig
-from safety_modules.plan import Plan, planned_parameters
+from safety_modules.io.strict_json import printable, quote
 
 
 def adapter_record(path: str | PathLike[str]) -> dict[str, Any]:

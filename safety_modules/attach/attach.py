@@ -8,13 +8,13 @@ detaching puts both back.
 from os import PathLike
 from typing import Any
 
-from safety_modules.attachment import SafetyAttachment, attached_to
+from safety_modules.attach.adapters import DEFAULT_NAME
+from safety_modules.attach.attachment import SafetyAttachment, attached_to
+from safety_modules.attach.fit import fit, fit_adapter
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import AttachError, ConfigError
-from safety_modules.fitted import fit, fit_adapter
-from safety_modules.policy import Policy
-from safety_modules.shelf import DEFAULT_NAME
+from safety_modules.policy.policy import Policy
 
 __all__ = ["SafetyAttachment", "attach_safety", "detach_safety"]
 

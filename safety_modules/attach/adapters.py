@@ -9,18 +9,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from safety_modules.adapter import save_adapter
-from safety_modules.adapter_checks import fingerprint_problems
-from safety_modules.adapter_format import TEMPERATURES, thresholds_problem
-from safety_modules.adapter_hub import push_adapter
+from safety_modules.adapter.checks import fingerprint_problems
+from safety_modules.adapter.folder import save_adapter
+from safety_modules.adapter.format import TEMPERATURES, thresholds_problem
+from safety_modules.adapter.hub import push_adapter
+from safety_modules.attach.fit import Fitted, fit_adapter
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError, PolicyError
-from safety_modules.fitted import Fitted, fit_adapter
-from safety_modules.lora import SafetyLora
-from safety_modules.lora_layer import ADAPTER
 from safety_modules.modules import SafetyModules
-from safety_modules.policy import Policy, Rule
+from safety_modules.mount.lora import SafetyLora
+from safety_modules.mount.lora_layer import ADAPTER
+from safety_modules.policy.policy import Policy, Rule
 
 DEFAULT_NAME = "default"
 """peft's name for an adapter that was given none."""
@@ -314,7 +314,7 @@ class Shelf:
             repo_id: "owner/name"; made if there is none.
             dtype: see `save_pretrained`.
             metadata: see `save_pretrained`.
-            options: revision, private, token, commit_message, create_pr: see `adapter_hub.push_adapter`.
+            options: revision, private, token, commit_message, create_pr: see `adapter.hub.push_adapter`.
 
         Raises:
             AdapterError: not a valid adapter, or the hub refused.

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from safety_modules.attach.adapters import DEFAULT_NAME, Shelf
+from safety_modules.attach.fit import Fitted
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.llava_backbone import no_copies
 from safety_modules.errors import AttachError, GuardError
-from safety_modules.fitted import Fitted
-from safety_modules.frozen import frozen
 from safety_modules.guard import (
     BatchMode,
     GuardedOutput,
@@ -28,9 +28,9 @@ from safety_modules.guard import (
     prepare,
     read_switches,
 )
-from safety_modules.policy import Policy
-from safety_modules.shelf import DEFAULT_NAME, Shelf
-from safety_modules.verdict import Verdict
+from safety_modules.mount.frozen import frozen
+from safety_modules.policy.policy import Policy
+from safety_modules.policy.verdict import Verdict
 
 # Attachments switched off by `with safety.disabled()` in this context (thread or task).
 _PAUSED: ContextVar[frozenset[int]] = ContextVar("safety_modules_paused", default=frozenset())

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import prod
 
-from safety_modules.adapter_format import DTYPES, lora_shapes, safety_shapes
+from safety_modules.adapter.format import DTYPES, lora_shapes, safety_shapes
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.errors import ConfigError
 
