@@ -18,8 +18,8 @@ import safety_modules
 from safety_modules import pocket
 from safety_modules.cli import app, data, train
 from safety_modules.cli.examples import EXAMPLES
+from safety_modules.io import progress
 from safety_modules.io.progress import duration, track
-from safety_modules.training import progress
 
 
 def names(group: Any, before: str = "") -> list[str]:

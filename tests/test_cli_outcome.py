@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from safety_modules import places, pocket
+from safety_modules import pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.cli import app
 from safety_modules.cli.recipes import read_recipes
 from safety_modules.errors import AdapterError, ConfigError, DataError
+from safety_modules.io import places
 
 RECIPE = "stage: {}\nsteps: 2\nbatch_size: 2\nlearning_rate: 1.0e-3\n"
 

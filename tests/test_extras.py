@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from safety_modules.errors import DataError
-from safety_modules.records import extras
+from safety_modules.io import optional as extras
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 ROOT = Path(__file__).parent.parent
