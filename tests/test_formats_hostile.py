@@ -350,3 +350,29 @@ def test_what_training_takes_is_what_an_audit_judges(tmp_path: Path) -> None:
         (row.source, row.image, row.question, row.label) for row in form.rows(source)
     ]
     assert len(records) == 3
+
+
+@many
+@given(st.data())
+def test_vlguard(place: Path, data: st.DataObject) -> None:
+    at = fresh(place)
+    found: list[Any] = []
+    planted, rows = [], 0
+    for number in range(data.draw(st.integers(1, 6))):
+        value, reached = data.draw(values(at, number))
+        safe = data.draw(st.sampled_from([True, False, None]))
+        kinds_of_words = st.sampled_from(["safe_instruction", "unsafe_instruction", "instruction", "words"])
+        pairs = [
+            {data.draw(kinds_of_words): data.draw(words), "response": data.draw(words)} for _ in range(1 + number % 3)
+        ]
+        category = data.draw(st.sampled_from([("privacy", "personal data"), ("privacy", "gone"), (None, 3)]))
+        known = dict(zip(("harmful_category", "harmful_subcategory"), category, strict=True))
+        found.append({"id": number, "image": value, "safe": safe, **known, "instr-resp": pairs})
+        planted += reached
+        rows += count_rows(value) * len(pairs)
+    for bad in ([], {"image": "a.png", "instr-resp": []}, {"image": "a.png", "instr-resp": 3}):
+        if data.draw(st.booleans()):
+            found.append(bad)
+            rows += 1
+    (at / "d.json").write_text(json.dumps(found))
+    everywhere(at / "d.json", at, planted, rows, format="vlguard")
