@@ -129,10 +129,14 @@ class SafetyConfig(BaseModel):
             raise ValueError(f"width {self.width} is not a multiple of attention_heads {self.attention_heads}")
         return self
 
+    @property
+    def first_types(self) -> tuple[str, ...]:
+        """The types of the first training: all but the added ones, which come last."""
+        return self.taxonomy.types[: len(self.taxonomy.types) - len(self.added)]
+
     def with_added(self, added: tuple[str, ...]) -> "SafetyConfig":
         """The same design with these added types instead of its own."""
-        kept = self.taxonomy.types[: len(self.taxonomy.types) - len(self.added)]
-        taxonomy = Taxonomy(types=(*kept, *added), levels=self.taxonomy.levels)
+        taxonomy = Taxonomy(types=(*self.first_types, *added), levels=self.taxonomy.levels)
         return SafetyConfig.model_validate({**dict(self), "taxonomy": taxonomy, "added": added})
 
     def peer(self) -> "SafetyConfig":

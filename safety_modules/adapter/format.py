@@ -184,8 +184,7 @@ class AdapterConfig(BaseModel):
 
 def thresholds_problem(config: SafetyConfig, thresholds: Mapping[str, float]) -> str | None:
     """Why these cannot be an adapter's thresholds, or None."""
-    types = config.taxonomy.types
-    needed = [name for name in types if name not in config.added]
+    types, needed = config.taxonomy.types, config.first_types
     if not set(thresholds) <= set(types) or (thresholds and not set(needed) <= set(thresholds)):
         return (
             f"thresholds do not match the taxonomy: expected one for each of {', '.join(needed)} "

@@ -55,6 +55,11 @@ class Judged(NamedTuple):
     risk: np.ndarray
     attention: np.ndarray
 
+    @property
+    def finite(self) -> np.ndarray:
+        """Which of them have all their probabilities, (N,) bool."""
+        return np.isfinite(self.types).all(1) & np.isfinite(self.levels).all(1)
+
 
 class Parts:
     """A vision tower with an adapter's safety modules, thresholds and policy.

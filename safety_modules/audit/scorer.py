@@ -110,8 +110,7 @@ class Scorer:
             places = [used.index(place) for _, place in part]
             found.append(parts.finish(parts.start(done.pixels[used], places, [questions[row] for row, _ in part])))
         judged, chosen = most_severe(joined(found), counts) if found else (parts.nothing, [])
-        finite = np.isfinite(judged.types).all(1) & np.isfinite(judged.levels).all(1)
-        for row in np.flatnonzero(~finite).tolist():
+        for row in np.flatnonzero(~judged.finite).tolist():
             faults[rows[row]] = NOT_FINITE
         return judged, rows, chosen, faults
 

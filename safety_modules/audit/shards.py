@@ -156,8 +156,7 @@ class _Shard:
         }
         if self._judged:
             judged = joined(self._judged)
-            finite = np.isfinite(judged.types).all(1) & np.isfinite(judged.levels).all(1)
-            for at in np.flatnonzero(~finite).tolist():
+            for at in np.flatnonzero(~judged.finite).tolist():
                 self._faults[self._places[at]] = NOT_FINITE
             columns = verdict_columns(judged, self._places, count, config)
         else:

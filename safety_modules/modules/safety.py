@@ -38,7 +38,7 @@ class SafetyModules(nn.Module):
         self.config = config
         self.sizes = sizes
         width = config.feature_width(sizes.text_width)
-        num_types, num_levels = len(config.taxonomy.types) - len(config.added), len(config.taxonomy.levels)
+        num_types, num_levels = len(config.first_types), len(config.taxonomy.levels)
         self.projector = build_projector(config, sizes.vision_width, sizes.text_width, sizes.grid)
         self.head_tokens = SafetyTokens(config.num_head_tokens, width)
         self.lm_tokens = SafetyTokens(config.num_lm_tokens, sizes.text_width, std=lm_token_std)

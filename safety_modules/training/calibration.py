@@ -12,9 +12,11 @@ import numpy as np
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
+from safety_modules.modules import HeadOutput
 from safety_modules.policy.scores import judgements
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.record import Record
+from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.probabilities import corpus_output
 from safety_modules.training.promise import MINIMUM, any_flagged, promised_limits
@@ -120,7 +122,6 @@ def calibrate(
     taxonomy = attachment.config.taxonomy
     chosen = _chosen(attachment, types)
     groups = _groups(attachment, chosen, per_type)
-    first = {name for name in taxonomy.types if name not in attachment.config.added}
     benign = good_records(benign_records, taxonomy)
     unfit = [index for index, record in enumerate(benign.records) if record.is_risky or record.image is None]
     if unfit:
@@ -137,23 +138,24 @@ def calibrate(
         _check_apart(corpus, others)
 
     temperature, before, after = attachment.temperature, None, None
-    if others is not None and first <= set(chosen):
-        temperature, before, after = _fitted(attachment, others)
-    scores, owners = _scores(attachment, corpus, temperature)
-    pictures = by_picture(scores, [corpus.digests[owner] for owner in owners])
+    said = None if others is None else corpus_output(attachment, others)
+    if others is not None and said is not None and set(attachment.config.first_types) <= set(chosen):
+        temperature, before, after = _fitted(attachment, others, *said)
+    output, owners = corpus_output(attachment, corpus)
+    pictures = by_picture(judgements(output, temperature).scores, [corpus.digests[owner] for owner in owners])
     kept = np.array([attachment.thresholds.get(name, np.nan) for name in taxonomy.types])
     kept[[taxonomy.types.index(name) for name in chosen]] = np.nan
     already = any_flagged(pictures, kept)  # nothing reaches NaN
     limits = promised_limits(pictures, max_false_alarm, confidence, groups, minimum, already)
     limits = np.where(np.isnan(kept), limits, kept)
     recall: dict[str, Estimate | None] = dict.fromkeys(taxonomy.types)
-    if others is not None:
-        recall = _recall(attachment, others, temperature, limits)
+    if others is not None and said is not None:
+        recall = _recall(others, taxonomy, judgements(said[0], temperature).scores, said[1], limits)
     asked = [record.question for record in corpus.records if record.question.strip()]
     attachment.temperature = temperature
     attachment.thresholds = dict(zip(taxonomy.types, limits.tolist(), strict=True))
     return Calibration(
-        thresholds=dict(attachment.thresholds),
+        thresholds=attachment.thresholds,
         types=chosen,
         max_false_alarm=max_false_alarm,
         confidence=confidence,
@@ -177,7 +179,7 @@ def _chosen(attachment: SafetyAttachment, types: Sequence[str] | None) -> list[s
     config, has = attachment.config, attachment.thresholds
     known = config.taxonomy.types
     if types is None:
-        calibrated = all(name in has for name in known if name not in config.added)
+        calibrated = all(name in has for name in config.first_types)
         types = config.added if config.added and calibrated else known
     unknown = [name for name in types if name not in known]
     if unknown or not types:
@@ -203,13 +205,12 @@ def _groups(attachment: SafetyAttachment, chosen: Sequence[str], per_type: bool)
     return [*together, *own]
 
 
-def _fitted(attachment: SafetyAttachment, corpus: Corpus) -> Scaling:
+def _fitted(attachment: SafetyAttachment, corpus: Corpus, output: HeadOutput, owners: np.ndarray) -> Scaling:
     """The temperature, on the records of the first types and clean: branches have none."""
     config = attachment.config
     own = [place for place, name in enumerate(config.taxonomy.labels) if name not in config.added]
     labels = np.array([config.taxonomy.type_index(record.type) for record in corpus.records])
     rows = np.isin(labels, own)
-    output, owners = corpus_output(attachment, corpus)
     whole = np.unique(owners, return_index=True)[1]
     logits = output.type_logits.numpy()[whole][rows][:, own]
     return fit_scaling(logits, np.searchsorted(own, labels[rows]), _halves(corpus)[rows])
@@ -232,20 +233,14 @@ def corpus_digest(corpus: Corpus) -> str:
     return digest.hexdigest()
 
 
-def _scores(attachment: SafetyAttachment, corpus: Corpus, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of every reading, and which record it is of."""
-    output, owners = corpus_output(attachment, corpus)
-    return judgements(output, temperature).scores, owners
-
-
 def _recall(
-    attachment: SafetyAttachment, corpus: Corpus, temperature: float, limits: np.ndarray
+    corpus: Corpus, taxonomy: Taxonomy, scores: np.ndarray, owners: np.ndarray, limits: np.ndarray
 ) -> dict[str, Estimate | None]:
-    scores, owners = _scores(attachment, corpus, temperature)
+    """Of each type, from the scores of every reading and which record each is of."""
     flagged = np.zeros(len(corpus.records), bool)
     np.logical_or.at(flagged, owners, any_flagged(scores, limits))
     found: dict[str, Estimate | None] = {}
-    for name in attachment.config.taxonomy.types:
+    for name in taxonomy.types:
         hits = [bool(hit) for hit, record in zip(flagged, corpus.records, strict=True) if record.type == name]
         found[name] = rate(hits) if hits else None
     return found
