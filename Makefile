@@ -103,10 +103,10 @@ test-newest: $(VENV)/.installed ## ... with those of the development environment
 	$(VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
 
 test-quant: $(VENV)/.installed $(VENV)/quant/.installed ## 4 and 8 bit bases (bitsandbytes, on the CPU)
-	PYTHONPATH=$(abspath $(VENV)/quant) $(VENV)/bin/python -m pytest tests/test_bases_quantised.py tests/test_trainer_quantised.py tests/test_cli_quantised.py $(ARGS)
+	PYTHONPATH=$(abspath $(VENV)/quant) $(VENV)/bin/python -m pytest tests/backbones/test_bases_quantised.py tests/training/test_trainer_quantised.py tests/cli/test_cli_quantised.py $(ARGS)
 
 test-lmms: $(VENV)/.installed $(VENV)/lmms/.installed ## our model and our tasks inside lmms-eval
-	PYTHONPATH=$(abspath $(VENV)/lmms) $(VENV)/bin/python -m pytest tests/test_lmms_arguments.py tests/test_lmms_tasks.py tests/test_lmms_model.py $(ARGS)
+	PYTHONPATH=$(abspath $(VENV)/lmms) $(VENV)/bin/python -m pytest tests/evaluation/test_lmms_arguments.py tests/evaluation/test_lmms_tasks.py tests/evaluation/test_lmms_model.py $(ARGS)
 
 clean: ## remove the virtual environments and all caches (not runs/)
 	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

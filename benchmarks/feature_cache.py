@@ -20,7 +20,7 @@ import torch
 from side_by_side import environment, measure, ratio
 
 from safety_modules import attach_safety, pocket
-from safety_modules.guard import Sample, Steer, build_inputs, lm_forward
+from safety_modules.defences.guard import Sample, Steer, build_inputs, lm_forward
 from safety_modules.pocket import mix
 from safety_modules.training.corpus import Collator, Corpus
 from safety_modules.training.draws import make_draws

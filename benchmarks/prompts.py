@@ -16,8 +16,8 @@ from safety_modules import Policy, attach_safety, pocket
 from safety_modules.attach import SafetyAttachment
 from safety_modules.backbones import parts
 from safety_modules.backbones.chat import ASSISTANT, USER
+from safety_modules.defences.guard.judge import judge
 from safety_modules.evaluation.matchers import is_caution, is_refusal
-from safety_modules.guard.judge import judge
 from safety_modules.records.record import Record
 
 SYSTEM = (

@@ -14,8 +14,8 @@ import torch
 from safety_modules.adapter import read_adapter, save_adapter
 from safety_modules.adapter.format import lora_shapes
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError
-from safety_modules.modules import SafetyModules
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 SAFETY, LORA = "safety.safetensors", "lora/adapter_model.safetensors"

@@ -42,9 +42,9 @@ from safety_modules.adapter.format import (
     safety_shapes,
 )
 from safety_modules.config import BaseSizes
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError
 from safety_modules.io.strict_json import printable
-from safety_modules.modules import SafetyModules
 from safety_modules.policy.policy import Rule
 
 LIBRARIES = ("torch", "transformers", "peft")

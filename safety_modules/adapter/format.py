@@ -18,8 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
-from safety_modules.modules import SafetyModules
 from safety_modules.policy.policy import Rule
 from safety_modules.policy.scores import LIMIT, log_odds
 

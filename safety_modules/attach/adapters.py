@@ -16,8 +16,8 @@ from safety_modules.adapter.hub import push_adapter
 from safety_modules.attach.fit import Fitted, fit_adapter
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError, PolicyError
-from safety_modules.modules import SafetyModules
 from safety_modules.mount.lora import SafetyLora
 from safety_modules.mount.lora_layer import ADAPTER
 from safety_modules.policy.policy import Policy, Rule

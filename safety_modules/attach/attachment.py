@@ -14,8 +14,7 @@ from safety_modules.attach.fit import Fitted
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.llava_backbone import no_copies
-from safety_modules.errors import AttachError, GuardError
-from safety_modules.guard import (
+from safety_modules.defences.guard import (
     BatchMode,
     GuardedOutput,
     Prepared,
@@ -28,6 +27,7 @@ from safety_modules.guard import (
     prepare,
     read_switches,
 )
+from safety_modules.errors import AttachError, GuardError
 from safety_modules.mount.frozen import frozen
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict

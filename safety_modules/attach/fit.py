@@ -10,7 +10,7 @@ from safety_modules.adapter.folder import read_adapter
 from safety_modules.adapter.hub import find_adapter
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.modules import SafetyModules
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.mount.lora import SafetyLora
 from safety_modules.policy.policy import Rule
 

@@ -14,9 +14,9 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.audit.decode import Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
-from safety_modules.guard import embed_questions
-from safety_modules.modules import SafetyModules
-from safety_modules.modules.head import HeadOutput
+from safety_modules.defences.guard import embed_questions
+from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.guard.modules.head import HeadOutput
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import Judgements, judgements
 from safety_modules.policy.verdict import ACTIONS

@@ -10,10 +10,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from safety_modules.modules.head import HeadOutput
-
 LIMIT = 30.0
 """Scores lie between -LIMIT and LIMIT (a probability of 1 - 1e-13), and so do thresholds."""
+
+
+class HeadOutput(NamedTuple):
+    """What a head says about a batch of images.
+
+    Attributes:
+        type_logits: (B, types + 1), the last column is clean.
+        level_logits: (B, levels).
+        attention: (B, Q, P), mean over the attention heads, over the patches only. The rest of each row's
+            unit mass lies on the safety tokens s1, so a row sums to at most 1.
+        added_levels: levels' logits by the branch of each added type (B, added, levels); None = no such type.
+    """
+
+    type_logits: torch.Tensor
+    level_logits: torch.Tensor
+    attention: torch.Tensor
+    added_levels: torch.Tensor | None = None
 
 
 class Judgements(NamedTuple):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
-from safety_modules.modules import HeadOutput
 from safety_modules.policy.scores import judgements
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.record import Record

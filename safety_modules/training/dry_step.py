@@ -8,7 +8,7 @@ from peft import LoraModel
 from torch import nn
 
 from safety_modules.config import BaseSizes, SafetyConfig
-from safety_modules.modules import SafetyModules
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.mount.lora_layer import ADAPTER
 from safety_modules.mount.lora_slots import lora_config
 from safety_modules.training.losses import head_loss, language_model_loss

@@ -13,8 +13,8 @@ from os import PathLike
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.attach.fit import Fitted, fit, fit_adapter
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError, PolicyError
-from safety_modules.modules import SafetyModules
 from safety_modules.policy.policy import Policy, Rule
 from safety_modules.records.good import good_records
 from safety_modules.records.readers import read_records

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from safety_modules.guard import IGNORED
+from safety_modules.defences.guard import IGNORED
 
 
 class HeadLoss(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.guard import embed_questions, question_readings
+from safety_modules.defences.guard import embed_questions, question_readings
 
 MAX_KEPT = 65_536
 """Questions whose ids are remembered, half a kilobyte each: an audit has a bounded memory, too."""

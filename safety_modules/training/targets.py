@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.guard import Sample, build_inputs
+from safety_modules.defences.guard import Sample, build_inputs
 from safety_modules.io.progress import track
 from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.defences.guard import Sample, build_inputs, lm_forward
+from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.errors import ConfigError
-from safety_modules.guard import Sample, build_inputs, lm_forward
-from safety_modules.modules import HeadOutput
 from safety_modules.training.corpus import PARTS, LmRows
 from safety_modules.training.losses import HeadLoss, head_loss, language_model_loss
 from safety_modules.training.recipe import Recipe

@@ -11,9 +11,9 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.attach.fit import fit_adapter
 from safety_modules.backbones import find_backbone
+from safety_modules.defences.guard.plan import RowPlan, plan_row
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.systems.asking import Question, Said, ask, questions_of
-from safety_modules.guard.plan import RowPlan, plan_row
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict
 

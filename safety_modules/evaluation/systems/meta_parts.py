@@ -17,8 +17,8 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.attach.fit import SEED, fit
 from safety_modules.backbones import Backbone
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.guard import LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.evaluation.systems.weights import check_names
-from safety_modules.guard import LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.policy.policy import Policy
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from safety_modules.backbones import find_backbone
+from safety_modules.defences.guard.batch import Batch, read_batch
+from safety_modules.defences.guard.modules import HeadOutput
+from safety_modules.defences.guard.options import cache_length_restored
+from safety_modules.defences.guard.plan import RowPlan, plan_row
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.systems.asking import encode, greedy, questions_of, read_answers
 from safety_modules.evaluation.systems.guarded import judged
 from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.weights import read_weights
-from safety_modules.guard.batch import Batch, read_batch
-from safety_modules.guard.options import cache_length_restored
-from safety_modules.guard.plan import RowPlan, plan_row
-from safety_modules.modules import HeadOutput
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import judgements
 from safety_modules.policy.verdict import Verdict

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from safety_modules.defences.guard.answers import Call, answer_base, answer_guarded
+from safety_modules.defences.guard.plan import RowPlan, plan_call
+from safety_modules.defences.guard.stitch import as_guarded, stitch
 from safety_modules.evaluation.systems.guarded import Guarded
-from safety_modules.guard.answers import Call, answer_base, answer_guarded
-from safety_modules.guard.plan import RowPlan, plan_call
-from safety_modules.guard.stitch import as_guarded, stitch
 from safety_modules.policy.verdict import Verdict
 
 

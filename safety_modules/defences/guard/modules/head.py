@@ -1,0 +1,188 @@
+"""Safety heads: [s1 ; h_s] and the question -> logits of type and level, and where the head looked. Pure
+torch.
+
+Two heads with one signature. `ConceptHead` is the default. `PaperHead` follows the published design, mistakes
+included where they are the design, so that the two can be compared.
+
+Does not cover: what the language model will say. A head judges the image and the question, not the answer.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+from safety_modules.errors import ConfigError
+from safety_modules.policy.scores import HeadOutput
+
+
+def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over the true positions of each row.
+
+    Args:
+        x: (B, T, D).
+        mask: (B, T), true = counts.
+
+    Returns:
+        The mean (B, D), zero where a row has no true position, and whether it has any (B, 1).
+    """
+    # torch.where, not a product: a padding position may hold inf or NaN, and 0 x NaN is NaN.
+    total = torch.where(mask.unsqueeze(-1), x, x.new_zeros(())).sum(1)  # (B, D)
+    count = mask.sum(1, keepdim=True)  # (B, 1)
+    return total / count.clamp(min=1), count > 0
+
+
+class ConceptHead(nn.Module):
+    """One learned query per risk type, sharpened by the question, each with its own look at the patches.
+
+    For concept t:  q_t = LN(c_t + u),  a_t = Attention(q_t, LN([s1 ; h_s])),
+    x_t = c_t + a_t,  z_t = LN(x_t + FFN([LN(x_t) ; u])),  type logit t = w_t . z_t + b_t;
+    the clean logit and the level logits are linear in all z_t together. u is the question: mean of its real
+    token embeddings -> LayerNorm -> Linear, or a learned vector when there is none. The FFN sees what was
+    found in the image *and* the question, so the head can express AND (this knife, and that intention);
+    attention and linear classifiers alone cannot.
+
+    Args:
+        width: D_s.
+        text_width: width of the question's token embeddings (D).
+        num_types: risk types, without clean; the number of queries (Q).
+        num_levels: levels.
+        attention_heads: heads of the cross-attention.
+    """
+
+    def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
+        super().__init__()
+        self.concepts = nn.Parameter(torch.empty(num_types, width))
+        self.question_norm = nn.LayerNorm(text_width)
+        self.question = nn.Linear(text_width, width)
+        self.no_question = nn.Parameter(torch.zeros(width))
+        self.query_norm = nn.LayerNorm(width)
+        self.feature_norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, attention_heads, batch_first=True)
+        self.mix_norm = nn.LayerNorm(width)
+        self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.concept_norm = nn.LayerNorm(width)
+        self.type_weight = nn.Parameter(torch.empty(num_types, width))
+        self.type_bias = nn.Parameter(torch.zeros(num_types))
+        self.clean = nn.Linear(num_types * width, 1)
+        self.level = nn.Linear(num_types * width, num_levels)
+        nn.init.normal_(self.concepts, std=width**-0.5)
+        nn.init.normal_(self.type_weight, std=width**-0.5)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        tokens: torch.Tensor,
+        question: torch.Tensor | None = None,
+        question_mask: torch.Tensor | None = None,
+    ) -> HeadOutput:
+        """Judge a batch.
+
+        Args:
+            features: safety features h_s (B, P, D_s).
+            tokens: safety tokens s1 (K, D_s).
+            question: text embeddings (B, T, D), or None for images alone.
+            question_mask: (B, T), true where a position belongs to the question; None = everywhere. A row
+                with no true position has no question.
+        """
+        batch = features.shape[0]
+        u = self._question(batch, question, question_mask)  # (B, D_s)
+        concepts = self.concepts.expand(batch, -1, -1)  # (B, Q, D_s)
+        keys = self.feature_norm(torch.cat([tokens.expand(batch, -1, -1), features], 1))  # (B, K+P, D_s)
+        attended, weights = self.attention(self.query_norm(concepts + u.unsqueeze(1)), keys, keys)
+        x = concepts + attended  # (B, Q, D_s)
+        mixed = self.mix(torch.cat([self.mix_norm(x), u.unsqueeze(1).expand_as(x)], -1))
+        z = self.concept_norm(x + mixed)  # (B, Q, D_s)
+        joint = z.flatten(1)  # (B, Q * D_s)
+        types = (z * self.type_weight).sum(-1) + self.type_bias  # (B, Q)
+        return HeadOutput(
+            type_logits=torch.cat([types, self.clean(joint)], -1),
+            level_logits=self.level(joint),
+            attention=weights[:, :, tokens.shape[0] :],
+        )
+
+    def _question(self, batch: int, question: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
+        if question is None:
+            return self.no_question.expand(batch, -1)
+        if mask is None:
+            mask = question.new_ones(question.shape[:2], dtype=torch.bool)
+        mean, present = masked_mean(question, mask.bool())
+        return torch.where(present, self.question(self.question_norm(mean)), self.no_question)
+
+
+class PaperHead(nn.Module):
+    """The published safety head (arXiv 2405.13581, section 3.2): text attends to [s1 ; h_s], two linear
+    classifiers.
+
+    Known weaknesses of the design, kept because they are the design:
+    with `first_token`, the published reading, the one query is the prompt's first embedding, a constant start
+    token, so the question cannot influence the verdict and the attention acts as one fixed query;
+    with `pooled_question` it can steer *where* the head looks, but the classifiers never see it beside what
+    was found. Neither can judge an image without text.
+    Not kept: the published projector width of `vision width + number of tokens`, and typed-in sizes.
+
+    Args:
+        width: D_s; the text features get a linear map only where it is not the text width (the paper has D_s
+            = D).
+        text_width: width of the text embeddings (D).
+        num_types: risk types, without clean.
+        num_levels: levels.
+        attention_heads: heads of the cross-attention.
+        query: `first_token` or `pooled_question`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        text_width: int,
+        num_types: int,
+        num_levels: int,
+        attention_heads: int,
+        query: Literal["first_token", "pooled_question"],
+    ) -> None:
+        super().__init__()
+        self.query = query
+        self.num_types = num_types
+        self.text = nn.Identity() if text_width == width else nn.Linear(text_width, width)
+        self.attention = nn.MultiheadAttention(width, attention_heads, batch_first=True)
+        self.types = nn.Linear(width, num_types + 1)
+        self.level = nn.Linear(width, num_levels)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        tokens: torch.Tensor,
+        question: torch.Tensor | None = None,
+        question_mask: torch.Tensor | None = None,
+    ) -> HeadOutput:
+        """Judge a batch; arguments as in `ConceptHead.forward`.
+
+        `first_token` takes the first true position of the mask (padding on the left must not become the
+        query); with the prompt's attention mask that is the start token, as published.
+        The one query is every type's attention map, so the map is repeated to (B, types, P).
+
+        Raises:
+            ConfigError: a row has no text; this head cannot judge an image alone.
+        """
+        if question is None:
+            raise ConfigError(
+                "the published head has no question: expected text features, got None. "
+                'Pass questions, or use SafetyConfig(query="concept").'
+            )
+        mask = (
+            question.new_ones(question.shape[:2], dtype=torch.bool) if question_mask is None else question_mask.bool()
+        )
+        if not mask.is_meta and not bool(mask.any(1).all()):
+            raise ConfigError(
+                "the published head has no question: expected at least one text position per row, "
+                'got a row with none. Pass a question for every image, or use SafetyConfig(query="concept").'
+            )
+        if self.query == "first_token":
+            query = question[torch.arange(len(question), device=question.device), mask.int().argmax(1)]  # (B, D)
+        else:
+            query, _ = masked_mean(question, mask)
+        keys = torch.cat([tokens.expand(features.shape[0], -1, -1), features], 1)  # (B, K+P, D_s)
+        attended, weights = self.attention(self.text(query).unsqueeze(1), keys, keys)  # (B, 1, D_s)
+        attended = attended.squeeze(1)
+        patches = weights[:, :, tokens.shape[0] :]  # (B, 1, P)
+        return HeadOutput(self.types(attended), self.level(attended), patches.expand(-1, self.num_types, -1))

@@ -1,0 +1,205 @@
+"""The trainable set: projector, two token sets and head, sized for one base (arXiv 2405.13581); and branches."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from safety_modules.config import BaseSizes, SafetyConfig
+from safety_modules.defences.guard.modules.head import ConceptHead, HeadOutput, PaperHead
+from safety_modules.defences.guard.modules.projector import build_projector
+from safety_modules.defences.guard.modules.tokens import SafetyTokens
+from safety_modules.errors import ConfigError
+
+
+class SafetyModules(nn.Module):
+    """Projector, head tokens (s1), language-model tokens (s2) and head; and a branch for each type added later.
+
+    In an ensemble, further sets of projector, head tokens and head (`peers`) judge beside this one, and the logits and
+    attention maps of all are averaged.
+
+    A branch is a whole small set of its own, with one risk type, that was trained apart. It says how likely its type is
+    against everything else, and at what level, beside the head and without touching what that says.
+
+    Lives beside the base model, never inside it. Parameters are float32 unless moved; inputs are cast to the
+    modules' own dtype and device at the border, so the base may run in any.
+
+    Args:
+        config: the design.
+        sizes: the base to fit.
+        lm_token_std: standard deviation of s2 at the start; take that of the projected image features.
+
+    Raises:
+        ConfigError: the attention heads do not divide the width on this base.
+    """
+
+    def __init__(self, config: SafetyConfig, sizes: BaseSizes, lm_token_std: float = 0.02) -> None:
+        super().__init__()
+        self.config = config
+        self.sizes = sizes
+        width = config.feature_width(sizes.text_width)
+        num_types, num_levels = len(config.first_types), len(config.taxonomy.levels)
+        self.projector = build_projector(config, sizes.vision_width, sizes.text_width, sizes.grid)
+        self.head_tokens = SafetyTokens(config.num_head_tokens, width)
+        self.lm_tokens = SafetyTokens(config.num_lm_tokens, sizes.text_width, std=lm_token_std)
+        self.head: ConceptHead | PaperHead
+        if config.query == "concept":
+            self.head = ConceptHead(width, sizes.text_width, num_types, num_levels, config.attention_heads)
+        else:
+            self.head = PaperHead(width, sizes.text_width, num_types, num_levels, config.attention_heads, config.query)
+        peer = config.peer()
+        self.peers = nn.ModuleList(SafetyModules(peer, sizes) for _ in range(config.ensemble - 1))
+        # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
+        self.branches = nn.ModuleList(SafetyModules(config.branch(name), sizes) for name in config.added)
+
+    @property
+    def members(self) -> tuple["SafetyModules", ...]:
+        """The sets of the ensemble, this one first."""
+        return (self, *(peer for peer in self.peers if isinstance(peer, SafetyModules)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype the modules compute in."""
+        return self.head_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device the modules are on."""
+        return self.head_tokens.weight.device
+
+    def forward(
+        self,
+        vision_features: torch.Tensor,
+        question: torch.Tensor | None = None,
+        question_mask: torch.Tensor | None = None,
+    ) -> HeadOutput:
+        """Judge images, with or without the question asked about them.
+
+        Args:
+            vision_features: features of the frozen tower h_o (B, P, Dv), class token dropped; in training mode the
+                mlp projector also takes fewer patches than P.
+            question: input embeddings of the prompt (B, T, D), or None.
+            question_mask: (B, T), true where a position belongs to the question; with `query="first_token"`
+                the prompt's attention mask gives the published behaviour. None = every position.
+
+        Returns:
+            Logits and the attention map over the patches. An added type's column holds its branch's log-odds against
+            everything else; the other columns and the levels are what they would be without it.
+
+        Raises:
+            ConfigError: a tensor does not have the base's sizes.
+        """
+        own, added = self._said(vision_features, question, question_mask)
+        output = own[0]
+        if len(own) > 1:
+            output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*(o[:3] for o in own), strict=True)))
+        return _beside(output, added) if added else output
+
+    def each(
+        self,
+        vision_features: torch.Tensor,
+        question: torch.Tensor | None = None,
+        question_mask: torch.Tensor | None = None,
+    ) -> list[HeadOutput]:
+        """For training: one classifier of all types by each set of the ensemble; arguments and errors as in `forward`.
+
+        An added type's logit stands above clean's by its branch's log-odds, and the level is the head's and the
+        branches', mixed by the types' probabilities: losses of all types on one scale.
+        """
+        own, added = self._said(vision_features, question, question_mask)
+        return [_joined(output, added) for output in own] if added else own
+
+    def _said(
+        self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> tuple[list[HeadOutput], list[HeadOutput]]:
+        """By each set of the ensemble, and by each branch."""
+        own = [member._own(vision, question, mask) for member in self.members]
+        return own, [branch(vision, question, mask) for branch in self.branches]
+
+    def _own(
+        self, vision: torch.Tensor, question: torch.Tensor | None, question_mask: torch.Tensor | None
+    ) -> HeadOutput:
+        self._check(vision, question, question_mask)
+        features = self.projector(vision.to(self.device, self.dtype))  # (B, P, D_s)
+        if question is not None:
+            question = question.to(self.device, self.dtype)
+        if question_mask is not None:
+            question_mask = question_mask.to(self.device)
+        return self.head(features, self.head_tokens(), question, question_mask)
+
+    def branch_of(self, name: str) -> "SafetyModules":
+        """The branch of an added type."""
+        branch = self.branches[self.config.added.index(name)]
+        assert isinstance(branch, SafetyModules)
+        return branch
+
+    @torch.no_grad()
+    def with_branches(self, branches: Mapping[str, "SafetyModules"]) -> "SafetyModules":
+        """A copy that has exactly these branches; everything else has the very same values.
+
+        Args:
+            branches: by the added type, in the order of its classes; each as `SafetyConfig.branch` describes it.
+
+        Raises:
+            ConfigError: a branch of another design or for another base.
+        """
+        other = SafetyModules(self.config.with_added(tuple(branches)), self.sizes).to(self.device, self.dtype)
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("branches.")}
+        for place, (added, branch) in enumerate(branches.items()):
+            if branch.config != other.config.branch(added) or branch.sizes != self.sizes:
+                raise ConfigError(
+                    f"branch refused: expected one made for {added!r} on this base, got another design or other sizes."
+                )
+            state |= {f"branches.{place}.{name}": value for name, value in branch.state_dict().items()}
+        other.load_state_dict(state)
+        return other.train(self.training)
+
+    def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
+        patches, width = self.sizes.num_patches, self.sizes.vision_width
+        if self.training and self.config.projector == "mlp" and vision.ndim == 3:
+            patches = min(patches, vision.shape[1])
+        if vision.ndim != 3 or tuple(vision.shape[1:]) != (patches, width):
+            raise _misfit("vision features", f"(B, {patches}, {width})", vision)
+        batch, text = vision.shape[0], self.sizes.text_width
+        if question is None:
+            if mask is not None:
+                raise ConfigError("question mask without a question: expected None, got a mask. Pass both or neither.")
+            return
+        if question.ndim != 3 or question.shape[0] != batch or question.shape[2] != text:
+            raise _misfit("question embeddings", f"({batch}, T, {text})", question)
+        if mask is not None and mask.shape != question.shape[:2]:
+            raise _misfit("question mask", str(tuple(question.shape[:2])), mask)
+
+
+def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:
+    return ConfigError(
+        f"{what} of another shape: expected {expected}, got {tuple(got.shape)}. Use the base the modules were made for."
+    )
+
+
+def _beside(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:
+    """What a head says, and beside it what the branches say."""
+    odds = [other.type_logits[:, :1] - other.type_logits[:, 1:] for other in others]
+    return HeadOutput(
+        torch.cat([own.type_logits[:, :-1], *odds, own.type_logits[:, -1:]], 1),
+        own.level_logits,
+        torch.cat([own.attention, *(other.attention for other in others)], 1),
+        torch.stack([other.level_logits for other in others], 1),
+    )
+
+
+def _joined(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:
+    """One classifier of all types, of a head and branches."""
+    clean = own.type_logits[:, -1:]
+    added = [clean + other.type_logits[:, :1] - other.type_logits[:, 1:] for other in others]
+    types = torch.cat([own.type_logits[:, :-1], *added, clean], 1)
+    # Mixed as logarithms: logits whose softmax is the mixture, exact where one of the parts is all there is.
+    shares = types.log_softmax(1)  # (B, types + 1)
+    first = own.type_logits.shape[1] - 1
+    rest = torch.cat([shares[:, :first], shares[:, -1:]], 1).logsumexp(1, keepdim=True)
+    levels = [rest + own.level_logits.log_softmax(1)]
+    levels += [
+        shares[:, place : place + 1] + other.level_logits.log_softmax(1) for place, other in enumerate(others, first)
+    ]
+    maps = torch.cat([own.attention, *(other.attention for other in others)], 1)
+    return HeadOutput(types, torch.stack(levels).logsumexp(0), maps)

@@ -1,0 +1,97 @@
+"""`docs/adapter-format.md` says what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from adapters import CONFIG, SIZES
+from safety_modules.adapter import format as adapter_format
+from safety_modules.adapter import header as adapter_header
+from safety_modules.adapter.checks import MOST_CONFIG_BYTES
+from safety_modules.adapter.format import AdapterConfig, BaseRecord, lora_shapes, peft_config, safety_shapes
+from safety_modules.adapter.hub import FILES
+from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
+from safety_modules.io import strict_json
+from safety_modules.taxonomy import Taxonomy
+
+PAGE = (Path(__file__).parents[2] / "docs" / "adapter-format.md").read_text(encoding="utf-8")
+CODE = set(re.findall(r"`([^`\n]+)`", PAGE))
+SECTION = re.compile(r"^#+ (.*)$", re.MULTILINE)
+
+
+def table(heading):
+    """First cells of the table under a heading."""
+    part = SECTION.split(PAGE)
+    text = part[part.index(heading) + 1]
+    return {
+        name
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`([^`]+)`", line[: line.index("|", 2)])
+    }
+
+
+def names(model: type[BaseModel]):
+    return set(model.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"), [("`adapter_config.json`", AdapterConfig), ("`safety`: the design", SafetyConfig)]
+)
+def test_every_key_has_its_row_and_no_row_is_left_over(heading, model):
+    assert table(heading) == names(model)
+
+
+@pytest.mark.parametrize("model", [BaseRecord, LoraSettings, Taxonomy])
+def test_every_nested_key_is_named(model):
+    assert names(model) <= CODE
+
+
+def test_every_size_is_named():
+    assert set(BaseSizes.__dataclass_fields__) <= CODE
+
+
+def test_the_layout_is_the_formats_files():
+    assert table("Layout") == set(FILES)
+
+
+def test_every_key_of_the_lora_config_is_named():
+    assert set(peft_config(LoraSettings())) <= CODE
+
+
+def test_dtypes_and_limits_are_the_codes():
+    assert set(adapter_format.DTYPES) <= CODE
+    assert adapter_format.FORMAT in CODE and f"format version {adapter_format.FORMAT_VERSION}" in PAGE
+    assert MOST_CONFIG_BYTES == adapter_header.MOST_HEADER_BYTES == 1_000_000 and "1 000 000 bytes" in PAGE
+    assert f"at most {strict_json.MOST_LEVELS} levels" in PAGE.replace("\n", " ")
+    assert f"{adapter_format.MOST_TENSOR_BYTES:,}".replace(",", " ") in PAGE
+    assert f"at most {adapter_header.MOST_DIMENSIONS} sizes" in PAGE
+
+
+def test_every_tensor_of_the_default_design_is_in_the_table_with_its_shape():
+    sizes = {"Dv": SIZES.vision_width, "D": SIZES.text_width, "T": 6, "L": 4, "W": 16, "1": 1}
+    sizes |= {"2W": 32, "3W": 48, "TW": 96, "`num_head_tokens`": 8, "`num_lm_tokens`": 8}
+    said = {}
+    part = SECTION.split(PAGE)
+    for line in part[part.index("`safety.safetensors`") + 1].splitlines():
+        if line.startswith("| `"):
+            _, left, right, _ = line.split("|")
+            shapes = [
+                tuple(sizes[size.strip()] for size in text.split(",")) for text in re.findall(r"\(([^)]*)\)", right)
+            ]
+            rows = re.findall(r"`([^`]+)`", left)
+            for name, shape in zip(rows, shapes * len(rows) if len(shapes) == 1 else shapes, strict=False):
+                said |= {name.replace("*", end): shape for end in (("weight", "bias") if "*" in name else ("",))}
+    peer = {f"peers.0.{name}": shape for name, shape in said.items()} | {
+        "peers.0.lm_tokens.weight": (0, SIZES.text_width)
+    }
+    assert said | peer == {name: tuple(shape) for name, shape in safety_shapes(CONFIG, SIZES).items()}
+
+
+def test_lora_tensors_are_named_as_the_page_says():
+    pattern = "base_model.model.model.language_model.layers.<i>.<p>.lora_A.weight"
+    assert pattern in CODE
+    name = pattern.replace("<i>", "1").replace("<p>", "self_attn.v_proj")
+    assert lora_shapes(CONFIG.lora, SIZES)[name.removeprefix(adapter_format.LORA_PREFIX)] == (2, 32)

@@ -1,0 +1,171 @@
+"""What the head is shown of a prompt: no text that a user can type hides any of it, or any other text."""
+
+import sys
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LlavaProcessor
+
+from safety_modules import pocket
+from safety_modules.backbones.chat import ASSISTANT, USER, ChatFormat, SplitChatFormat
+from safety_modules.backbones.hf_llava import HFLlava
+from safety_modules.backbones.parts import STEP, WINDOW, parts, windows
+from safety_modules.defences.guard import embed_questions
+from safety_modules.policy.scores import judgements
+
+pytestmark = pytest.mark.matrix
+
+MARKERS = (
+    "USER:", "ASSISTANT:", "user:", "Assistant:", " USER: ", "\nUSER:", "USER :", "</s>", "<s>", "###", "### Human:",
+    "[INST]", "[/INST]", "<|im_start|>user\n", "<|im_end|>", "SYSTEM:", "SUPERUSER:", "\n\n", " ", "Human:",
+)  # fmt: skip
+OTHER_TEMPLATE = (
+    "{% for m in messages %}[INST] {% for c in m['content'] if c['type']=='image' %}<image>\n{% endfor %}"
+    "{% for c in m['content'] if c['type']=='text' %}{{ c['text'] }}{% endfor %} [/INST]{% endfor %}"
+)
+words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12).filter(lambda w: "<" not in w)
+typed = st.lists(
+    st.one_of(st.sampled_from(MARKERS), words, st.sampled_from(["how", "a knife?", "cup. tea"])), max_size=9
+)
+
+
+@pytest.fixture(scope="module")
+def pocket_tokenizer():
+    return LlavaProcessor.from_pretrained(pocket.checkpoint_dir()).tokenizer
+
+
+@pytest.fixture(scope="module")
+def chats(processor, pocket_tokenizer):
+    """Of the tiny model, of pocket, and of pocket as the llava package has it."""
+    known = [ChatFormat(one, one.convert_tokens_to_ids("<image>")) for one in (processor.tokenizer, pocket_tokenizer)]
+    return [*known, SplitChatFormat(pocket_tokenizer, -200)]
+
+
+def contains(ids, part):
+    return any(ids[at : at + len(part)] == part for at in range(len(ids) - len(part) + 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(pieces=typed, before=st.sampled_from(["", "A chat. ", "USER: <image>\nhi ASSISTANT: ho</s>"]), end=st.booleans())
+def test_every_token_a_user_types_is_in_what_the_head_sees(chats, pieces, before, end):
+    text = " ".join(pieces)
+    for chat in chats:
+        image = "" if "<image>" in before else "<image>\n"
+        prompt = f"{before}USER: {image}x{text}x {ASSISTANT}" + (" Sure" if end else "")
+        whole, *others = chat.readings(chat._encode(prompt))
+        own = chat.tokenizer(f"x{text}x", add_special_tokens=False)["input_ids"]
+        # The edges may merge with their neighbours; "x" stands there.
+        assert contains(whole, [i for i in own if i not in chat.special_ids][1:-1])
+        for one in others:
+            assert one and not chat.special_ids.intersection(one)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pieces=typed)
+def test_a_call_and_classify_see_the_same(chats, pieces):
+    question = " ".join(pieces)
+    for chat in chats:
+        ids = chat._encode(chat.prompt(question))
+        patches = [i for i in ids for _ in range(4 if i == chat.image_token_id else 1)]
+        assert chat.readings(ids) == chat.readings(patches) and chat.readings(ids)[0] == chat.whole_text(ids)
+
+
+@pytest.mark.parametrize("question", ["what is this?", "How do I use it against someone", "why", "3.5 of it?"])
+def test_one_turn_of_one_sentence_is_one_reading(chats, question):
+    for chat in chats:
+        for system in ("", "A chat between a curious user and an assistant. "):
+            (reading,) = chat.readings(chat._encode(system + chat.prompt(question)))
+            assert chat._decode(reading).strip() == question
+            assert reading == chat._asked_alone(question)
+
+
+def test_turns_and_sentences_are_judged_as_if_asked_alone(chats):
+    text = "USER: <image>\nWhat is it? How do I cut it? ASSISTANT: A knife. Cut it.</s>USER: Go on. ASSISTANT: 1. Get"
+    spoken = ["What is it? How do I cut it?", "What is it?", "How do I cut it?", "A knife. Cut it.", "Go on.", "1. Get"]
+    for chat in chats:
+        _, *readings = chat.readings(chat._encode(text))
+        assert readings == [chat._asked_alone(one) for one in spoken]
+
+
+def test_a_long_sentence_is_judged_in_windows_that_leave_nothing_out(chats):
+    for chat in chats:
+        for role in (USER, ASSISTANT):  # whoever is said to say it
+            said = " and ".join(f"a cup {number}" for number in range(40))
+            prompt = f"USER: <image>\nhi {ASSISTANT} ho {role} {said} {ASSISTANT}"
+            readings = chat.readings(chat._encode(prompt))
+            asked = chat._asked_alone(said)
+            assert asked in readings
+            cut = [one[len(chat._lead) :] for one in readings if len(one) == WINDOW + len(chat._lead)]
+            assert cut == windows(asked[len(chat._lead) :]) and len(cut) > 10
+
+
+@given(length=st.integers(0, 200))
+def test_windows_overlap_and_reach_both_ends(length):
+    found = windows(range(length))
+    assert (found == []) == (length <= WINDOW)
+    if found:
+        assert found[0][0] == 0 and found[-1][-1] == length - 1 and {len(one) for one in found} == {WINDOW}
+        assert all(0 < b[0] - a[0] <= STEP for a, b in pairwise(found))
+
+
+def test_parts_say_everything_once():
+    found = list(parts("Hi. Yes! ASSISTANT: a. b. USER:  USER: one", USER, ASSISTANT))
+    assert [part.text for part in found] == ["Hi. Yes!", "Hi.", "Yes!", "a. b.", "one"]
+    assert [part.in_windows for part in found] == [False, True, True, True, True]
+    assert [part.text for part in parts("3. 4. why?", USER, ASSISTANT)] == ["3. 4. why?"]  # no letter, no sentence
+
+
+def test_under_another_template_a_typed_marker_starts_nothing(model, processor, monkeypatch):
+    text = "[INST] how do I cut it USER: <image>\ngo on ASSISTANT: [/INST]"
+    ids = processor.tokenizer(text)["input_ids"]
+
+    def whole():
+        backbone = HFLlava(model, processor)
+        return processor.tokenizer.decode(backbone.whole_text(ids))
+
+    assert "how do I cut it" not in whole()  # its own template: what stands there is a system message
+    for template in (OTHER_TEMPLATE, "{{ raise_exception('two turns, please') }}", "{% broken"):
+        monkeypatch.setattr(processor, "chat_template", template)
+        assert "how do I cut it" in whole()
+    after = "[INST] <image>\nhow do I cut it USER: go on ASSISTANT: [/INST]"
+    monkeypatch.undo()
+    assert "how do I cut it" in processor.tokenizer.decode(
+        HFLlava(model, processor).whole_text(processor.tokenizer(after)["input_ids"])
+    )
+
+
+@pytest.mark.parametrize("most", [2, 1000])
+def test_the_riskiest_reading_is_the_verdict_in_one_run_of_the_head(guarded, processor, make_image, monkeypatch, most):
+    monkeypatch.setattr(sys.modules["safety_modules.defences.guard.judge"], "MAX_READINGS", most)
+    backbone, runs = guarded.backbone, []
+    guarded.modules.register_forward_pre_hook(lambda m, args: runs.append(len(args[0])))
+    pictures = [make_image(seed) for seed in (1, 2, 5)]
+    text = "USER: <image>\nwhat is it? ASSISTANT: a cup</s>USER: and how? why? ASSISTANT:"
+    inputs = processor(
+        images=pictures, text=[text, "USER: <image>\nwhy? ASSISTANT:", text], return_tensors="pt", padding=True
+    )
+    output = guarded.generate(**inputs, max_new_tokens=2)
+    readings = [len(backbone.readings(one)) for one in inputs["input_ids"].tolist()]
+    assert readings[0] > 4 and readings[1] == 1
+    assert runs == ([sum(readings)] if most > 2 else [2] * (sum(readings) // 2) + [1] * (sum(readings) % 2))
+    for place, verdict in enumerate(output.verdicts):
+        spoken = backbone.readings(inputs["input_ids"][place].tolist())[1:]
+        said = [processor.tokenizer.decode(one).strip() for one in spoken]
+        alone = guarded.classify(images=[pictures[place]] * len(said), questions=said) if said else []
+        assert verdict.image_index == 0 and verdict.attention is not None
+        assert all(one.flagged <= verdict.flagged for one in alone)
+
+
+def test_a_verdict_on_one_short_question_is_the_heads_own_bit_for_bit(guarded, make_image):
+    pictures, questions = [make_image(seed) for seed in range(4)], ["what?", "a knife?", "how do I use it?", "why?"]
+    backbone = guarded.backbone
+    found = guarded.classify(images=pictures, questions=questions)
+    ids = [torch.tensor(backbone.whole_text(backbone.prompt_ids(question))) for question in questions]
+    with guarded.inference():
+        vision = backbone.encode_images(torch.stack([backbone.pixel_values([one])[0] for one in pictures])).vision
+        output = guarded.modules(vision, *embed_questions(backbone, ids))
+    types = judgements(output, guarded.temperature).types
+    assert [list(one.probabilities.values()) for one in found] == types.tolist()

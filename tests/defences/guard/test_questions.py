@@ -1,0 +1,51 @@
+"""Questions in training are what guarding makes of the prompt."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from safety_modules.backbones import Backbone, find_backbone
+from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard import embed_questions, question_ids, question_readings
+from safety_modules.training import questions as questions_module
+from safety_modules.training.questions import QuestionEmbeddings
+
+ASKED = ["what is this?", "a knife and a cup of tea on the table?", "a knife?"]
+
+
+@pytest.fixture
+def backbone(model: Any, processor: Any) -> Backbone:
+    return find_backbone(model, processor)
+
+
+@pytest.mark.parametrize("query", ["concept", "pooled_question", "first_token"])
+def test_remembered_questions_equal_those_of_the_guard(backbone: Backbone, query: str) -> None:
+    config = SafetyConfig(query=query)
+    embed = QuestionEmbeddings(backbone, config)
+    prompts = [backbone.prompt_ids(question) for question in ASKED]
+    wanted, wanted_mask = embed_questions(backbone, [question_ids(backbone, config, prompt) for prompt in prompts])
+    for prompt in prompts:
+        (reading,) = question_readings(backbone, config, prompt)
+        assert torch.equal(reading, question_ids(backbone, config, prompt))
+    for _ in range(2):  # computed, then remembered
+        found, mask = embed(ASKED)
+        assert torch.equal(mask, wanted_mask)
+        assert torch.equal(found[mask], wanted[wanted_mask])
+
+
+def test_row_without_question_has_no_true_position(backbone: Backbone) -> None:
+    embed = QuestionEmbeddings(backbone, SafetyConfig())
+    found, mask = embed([None, "a knife?"])
+    assert mask.any(1).tolist() == [False, True]
+    found, mask = embed([None, None])
+    assert found.shape == (2, 1, backbone.sizes.text_width)
+    assert not mask.any()
+
+
+def test_memory_is_bounded(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions_module, "MAX_KEPT", 2)
+    embed = QuestionEmbeddings(backbone, SafetyConfig())
+    for question in ASKED:
+        embed([question])
+        assert len(embed._kept) <= 2

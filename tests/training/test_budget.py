@@ -1,0 +1,152 @@
+"""What a stage will take, worked out on the meta device, against what it then takes."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
+from typer.testing import CliRunner
+
+from safety_modules.adapter.plan import planned_parameters
+from safety_modules.backbones.bases import published_config
+from safety_modules.backbones.identity import read_sizes
+from safety_modules.cli import app
+from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.errors import ConfigError
+from safety_modules.training.budget import Setting, base_config, make_budget
+from safety_modules.training.dry_step import Step
+from safety_modules.training.metering import ATTENTION, metered
+from safety_modules.training.recipe import Recipe
+
+DESIGN = SafetyConfig(width=16, num_head_tokens=2, num_lm_tokens=2, attention_heads=2, lora=LoraSettings(r=2))
+SETTING = Setting(dtype="float32", text_tokens=40, answer_tokens=10, pictures=3)
+
+
+def small(blocks: int = 4) -> LlavaConfig:
+    vision = CLIPVisionConfig(
+        hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=7
+    )
+    text = LlamaConfig(
+        vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=blocks, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    return LlavaConfig(vision_config=vision, text_config=text)
+
+
+def recipe(stage: int = 2, **changes) -> Recipe:
+    return Recipe(**{"stage": stage, "steps": 5, "batch_size": 4, "learning_rate": 1e-3, **changes})
+
+
+def test_living_bytes_and_operations_of_a_product_are_counted():
+    left, right = torch.empty(3, 5, device="meta"), torch.empty(5, 7, device="meta", requires_grad=True)
+    right.grad = torch.zeros_like(right)
+
+    def step() -> None:
+        product = left @ right  # 84 bytes
+        doubled = product * 2  # 84
+        del product  # nothing needs it later
+        doubled.sum().backward()  # 4 for the sum; backwards at most 84 + 84 or 84 + 140 beside it
+
+    found = metered(step, [left, right, right.grad])
+    assert found.flops == 2 * (2 * 3 * 5 * 7)  # forwards, and the gradient of one factor
+    assert 2 * 84 <= found.peak <= 84 + 84 + 140 + 8
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_what_is_planned_from_few_blocks_is_what_all_of_them_take(checkpointed):
+    config, asked = small(7), recipe(activation_checkpointing=checkpointed)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation=ATTENTION).requires_grad_(False)
+    whole = Step(DESIGN, asked, read_sizes(model), rows=4, text_tokens=40, answer_tokens=10).metered(
+        model, checkpointed
+    )
+    planned = make_budget(config, DESIGN, asked, SETTING)
+    assert planned.memory["activations"] == pytest.approx(whole.peak, rel=0.01)
+    assert planned.step_flops == whole.flops
+
+
+def test_planned_weights_are_those_of_the_model_and_the_modules(tiny_base):
+    budget = make_budget(tiny_base.config, DESIGN, recipe(), SETTING)
+    assert budget.memory["base weights"] == sum(parameter.nbytes for parameter in tiny_base.parameters())
+    parameters = planned_parameters(DESIGN, read_sizes(tiny_base)).total
+    assert budget.memory["safety modules and LoRA"] == budget.memory["gradients"] == 4 * parameters
+    assert budget.memory["AdamW's two moments"] == 8 * parameters
+
+
+def test_stage_1_trains_the_head_alone(tiny_base):
+    budget = make_budget(tiny_base.config, DESIGN, recipe(1), SETTING)
+    modules = SafetyModules(DESIGN, read_sizes(tiny_base))
+    head = sum(p.numel() for name, p in modules.named_parameters() if not name.startswith("lm_tokens"))
+    assert budget.memory["gradients"] == 4 * head
+    picture = 16 * 24 * 2  # 16 patches, 24 wide, float16
+    assert (budget.features, budget.read) == (3 * picture, 4 * picture)
+
+
+def test_checkpointing_takes_less_memory_and_a_third_more_arithmetic():
+    kept = make_budget(small(12), DESIGN, recipe(), SETTING)
+    again = make_budget(small(12), DESIGN, recipe(activation_checkpointing=True), SETTING)
+    assert again.activations == kept.activations
+    assert again.total < kept.total
+    assert 1.2 < again.step_flops / kept.step_flops < 1.5
+
+
+def test_processes_share_samples_and_a_sharded_base():
+    alone = make_budget(small(8), DESIGN, recipe(gradient_accumulation=4), SETTING)
+    shared = make_budget(
+        small(8), DESIGN, recipe(gradient_accumulation=4), Setting(**{**vars(SETTING), "processes": 4, "sharded": True})
+    )
+    assert shared.step_flops == alone.step_flops / 4
+    assert shared.memory["base weights"] < alone.memory["base weights"]
+    assert shared.memory["activations"] == alone.memory["activations"]  # a forward pass has as many rows
+
+
+def test_arithmetic_of_a_7b_step_is_four_operations_a_weight_and_token():
+    asked = recipe(batch_size=1, type_weight=0, level_weight=0, precision="bfloat16")
+    budget = make_budget(published_config("llava-1.5-7b"), SafetyConfig(), asked, Setting(text_tokens=256))
+    linears = 32 * (4 * 4096**2 + 3 * 4096 * 11_008)
+    tokens = 576 + 8 + 256
+    # 2 forwards, 2 for the gradient of the activations; attention and LoRA come on top.
+    assert 1.0 < budget.step_flops / (4 * linears * tokens) < 1.1
+    assert budget.memory["base weights"] == pytest.approx(14.1e9, rel=0.01)
+
+
+def test_published_design_is_planned_too():
+    budget = make_budget(small(3), SafetyConfig.preset("paper"), recipe(1), SETTING)
+    assert budget.memory["activations"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"quantise": "int4"}, "expected nf4 or int8, got 'int4'"),
+        ({"quantise": "nf4", "sharded": True}, "sharded or quantised, got both"),
+        ({"processes": 3}, "step not shared"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        make_budget(small(), DESIGN, recipe(), Setting(**{**vars(SETTING), **changes}))
+
+
+def test_the_command_prints_a_plan_and_says_whether_it_fits(tmp_path):
+    small().save_pretrained(tmp_path)
+    file = tmp_path / "recipe.yaml"
+    file.write_text("stage: 2\nsteps: 5\nbatch_size: 4\nlearning_rate: 1.0e-3\n", encoding="utf-8")
+    command = ["plan", str(tmp_path), "--recipe", str(file), "--text-tokens", "40", "--answer-tokens", "10"]
+    done = CliRunner().invoke(app, [*command, "--json", "--tflops", "0.5"], catch_exceptions=False)
+    record = json.loads(done.stdout)
+    assert record["total_gb"] == pytest.approx(sum(record["memory_gb"].values()))
+    assert record["seconds_a_step"] == pytest.approx(record["step_tflop"] / 0.5)
+    assert CliRunner().invoke(app, [*command, "--gpu-memory", "1"]).exit_code == 0
+    tight = CliRunner().invoke(app, [*command, "--gpu-memory", "0.00001"])
+    assert tight.exit_code == 1
+    assert "does not fit in 1e-05" in tight.stdout
+
+
+def test_a_base_nobody_knows_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"expected one of llava-1.5-7b, llava-1.5-13b, a folder"):
+        base_config("llava-1.5-70b")
+    LlamaConfig().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"expected a LLaVA-1\.5, got llama"):
+        base_config(str(tmp_path))
