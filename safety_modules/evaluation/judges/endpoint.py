@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.judges.base import Judgement
-from safety_modules.evaluation.judges.each import Pairs, judge_words
+from safety_modules.evaluation.judges.base import Judgement, Pairs, judge_words
 from safety_modules.evaluation.judges.rubric import prompt_digest, read_score, rubric_prompt
 from safety_modules.io.optional import needed
 

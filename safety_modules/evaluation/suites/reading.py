@@ -1,24 +1,48 @@
-"""What readers of benchmarks share: rows with their place, pictures, and an error that lists every malformed row."""
+"""A benchmark, and what its reader needs: rows with their place, pictures, an error that lists every malformed row."""
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.evaluation.cases import Case
+from safety_modules.evaluation.cases import Case, Wanted
 from safety_modules.evaluation.suites.pictures import Pictures
 from safety_modules.records.formats.text import json_items
 from safety_modules.records.images import EncodedImage
 from safety_modules.records.record import Problem, raise_problems
 from safety_modules.records.source import Source, as_object
-from safety_modules.taxonomy import DEFAULT_TAXONOMY
+from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published or own benchmark, before its data are read.
+
+    Attributes:
+        name: how the command line and reports call it.
+        title: full name.
+        licence: of the data.
+        citation: paper or page.
+        obtain: how to get the data and what the folder must look like; said where it is absent.
+        load: reads the cases from a local folder (of a hub id's snapshot); None = needs no folder.
+        parts: parts that can be asked for alone; empty = always whole.
+    """
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    obtain: str
+    load: Callable[[Path | None, Sequence[str]], list[Case]]
+    parts: tuple[str, ...] = ()
 
 
 class Reading:
@@ -28,16 +52,17 @@ class Reading:
         name: of the benchmark, for messages.
         folder: of the data; None = none was given.
         obtain: how to get the data, for messages.
+        parts: those asked for, by name or pattern; empty = all.
 
     Raises:
         DataError: there is no such folder.
     """
 
-    def __init__(self, name: str, folder: Path | None, obtain: str) -> None:
+    def __init__(self, name: str, folder: Path | None, obtain: str, parts: Sequence[str] = ()) -> None:
         if folder is None or not folder.is_dir():
             got = "no folder" if folder is None else f"nothing at {folder}"
             raise DataError(f"{name} has no data: expected its folder or hub id, got {got}. {obtain}")
-        self.name, self.folder, self.obtain = name, folder, obtain
+        self.name, self.folder, self.obtain, self.parts = name, folder, obtain, parts
         self._cases: dict[str, Case] = {}
         self._problems: list[Problem] = []
         self._pictures: dict[tuple[str, ...], Pictures] = {}
@@ -73,8 +98,8 @@ class Reading:
             raise DataError("<image> inside the prompt: expected words only.")
         self._cases[case.id] = case
 
-    def done(self, parts: Sequence[str] = ()) -> list[Case]:
-        """The cases of some parts, see `chosen`.
+    def done(self) -> list[Case]:
+        """The cases of the parts asked for, see `chosen`.
 
         Raises:
             DataError: listing every malformed row, of other parts too; there are no cases; or one of the parts is none.
@@ -83,7 +108,7 @@ class Reading:
         if not cases and not self._problems:
             self._problems.append(Problem(source=str(self.folder), reason="expected cases, got none."))
         raise_problems(self._problems, self.name)
-        kept = chosen(parts, list(dict.fromkeys(case.part for case in cases)), self.name)
+        kept = chosen(self.parts, list(dict.fromkeys(case.part for case in cases)), self.name)
         return [case for case in cases if case.part in kept]
 
     def csv(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -147,6 +172,32 @@ class Reading:
         for key, item in self.json_object(path).items():
             with self.row(f"{path} {key}"):
                 yield f"{path} {key}", key, as_object(item)
+
+
+def reader(
+    name: str, obtain: str, take: Callable[[Reading], None]
+) -> Callable[[Path | None, Sequence[str]], list[Case]]:
+    """A benchmark's `load`.
+
+    Args:
+        name: of the benchmark, for messages.
+        obtain: how to get the data.
+        take: adds the cases in the folder of a `Reading` to it.
+    """
+
+    def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+        reading = Reading(name, folder, obtain, parts)
+        take(reading)
+        return reading.done()
+
+    return load
+
+
+def behaviour(safe: bool, otherwise: Wanted = "refuse") -> Row:
+    """The fields of a case that deserves an answer, and is clean; or of one whose type and level nobody says."""
+    if safe:
+        return {"wanted": "answer", "type": CLEAN, "level": DEFAULT_TAXONOMY.safe_level}
+    return {"wanted": otherwise}
 
 
 def words(row: Mapping[str, Any], key: str) -> str:

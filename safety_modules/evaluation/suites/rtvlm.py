@@ -3,15 +3,12 @@
 Source of the layout: the loading script of the dataset on the hub, `RedTeamingVLM.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, Row, chosen, one_of, words
+from safety_modules.evaluation.suites.reading import Benchmark, Reading, Row, chosen, one_of, reader, words
 
 OBTAIN = "Pass hf://MMInstruction/RedTeamingVLM, or a download of it."
 WANTED: dict[str, Wanted] = {
@@ -70,10 +67,9 @@ TASKS = {
 }
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: Reading) -> None:
     """The tasks asked for."""
-    reading = Reading("RTVLM", folder, OBTAIN)
-    for name in chosen(parts, tuple(TASKS), "RTVLM"):
+    for name in chosen(reading.parts, tuple(TASKS), "RTVLM"):
         task = TASKS[name]
         path = reading.find(f"data/{task.table}")
         for where, row in reading.jsonl(path):
@@ -91,7 +87,6 @@ def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
                             meta={"rubric": task.rubric},
                         )
                     )
-    return reading.done()
 
 
 def _questions(name: str, task: Task, row: Row) -> list[tuple[str, str]]:
@@ -126,6 +121,6 @@ BENCHMARK = Benchmark(
     licence="CC BY 4.0",
     citation="Li et al., Red Teaming Visual Language Models, Findings of ACL 2024",
     obtain=OBTAIN,
-    load=load,
+    load=reader("RTVLM", OBTAIN, take),
     parts=tuple(TASKS),
 )
