@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 from pocket_trainings import Budget, Calibration, Effort, Only, Out, Records, Trainings, budget_of, check_names
 from rich.console import Console
-from rich.table import Table
 from script import command_line, run, spread
 from validation_numbers import SAMPLES, Sets, cases_of, measure
 
@@ -27,6 +26,7 @@ from safety_modules.evaluation.systems.base import System
 from safety_modules.evaluation.systems.guarded import Guarded
 from safety_modules.evaluation.systems.none import Plain
 from safety_modules.evaluation.systems.unhinted import Unhinted
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.training.recipe import Recipe
@@ -188,9 +188,7 @@ def print_ablations(results: Mapping[str, Any], console: Console | None = None) 
     chosen = results["settings"]
     for style in splits.STYLES:
         title = f"{style} style, {chosen['split']} split, {chosen['samples']} records of each kind; %, mean (range)"
-        table = Table(title=title, title_justify="left", header_style="bold")
-        for column in ("variant", *COLUMNS.values(), "parameters", "MB"):
-            table.add_column(column, justify="left" if column == "variant" else "right")
+        table = terminal_table(title, "variant", *COLUMNS.values(), "parameters", "MB")
         for name, variant in results["variants"].items():
             seeds = list(variant["seeds"].values())
             # Numbers that were measured before a column was there do not have it.

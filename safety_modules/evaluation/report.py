@@ -1,7 +1,5 @@
 """A self-contained HTML report: headline numbers with intervals, base against guarded, examples, transcripts."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -24,7 +22,7 @@ from safety_modules.evaluation.tables import (
     known_at,
     toggle_columns,
 )
-from safety_modules.io.html import environment
+from safety_modules.io.html import environment, picture_uri
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
 
@@ -32,7 +30,7 @@ PICTURE = 192
 NARROW = "\N{NARROW NO-BREAK SPACE}"
 
 
-class Cell(NamedTuple):
+class GoalCell(NamedTuple):
     """A number as the report shows it; all in percent."""
 
     text: str
@@ -138,18 +136,18 @@ def _count(results: Mapping[str, Any]) -> str:
     return f"of {estimate_at(results, 'gated_identical').n} answers"
 
 
-def _row_cells(results: Mapping[str, Any], row: Row, style: str) -> tuple[Cell | None, Cell | None]:
+def _row_cells(results: Mapping[str, Any], row: Row, style: str) -> tuple[GoalCell | None, GoalCell | None]:
     return (
         _cell(known_at(results, "base", style, *row.path)),
         _cell(known_at(results, "guarded", style, *row.path), row.goals.get(style)),
     )
 
 
-def _cell(estimate: Estimate | None, goal: Goal | None = None) -> Cell | None:
+def _cell(estimate: Estimate | None, goal: Goal | None = None) -> GoalCell | None:
     """None where there was nothing to measure."""
     if estimate is None:
         return None
-    return Cell(
+    return GoalCell(
         text=f"{100 * estimate.value:.1f}",
         low=100 * estimate.low,
         high=100 * estimate.high,
@@ -165,8 +163,8 @@ def _card(example: Example, side: int) -> dict[str, Any]:
         "title": example.title,
         "question": example.record.question,
         "label": f"{example.record.type}, {example.record.level}" if example.risky else "clean",
-        "picture": _data_uri(image, side),
-        "overlay": _data_uri(example.verdict.overlay(image), side),
+        "picture": _picture(image, side),
+        "overlay": _picture(example.verdict.overlay(image), side),
         "verdict": verdict_line(example),
         "flagged": example.verdict.flagged,
         "answers": [
@@ -176,7 +174,5 @@ def _card(example: Example, side: int) -> dict[str, Any]:
     }
 
 
-def _data_uri(image: Image.Image, side: int) -> str:
-    buffer = io.BytesIO()
-    image.resize((side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=85)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+def _picture(image: Image.Image, side: int) -> str:
+    return picture_uri(image.resize((side, side), Image.Resampling.LANCZOS), quality=85)

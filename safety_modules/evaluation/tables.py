@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safety_modules.evaluation.outcomes import REACTIONS, RISK_NOTE, RISKS, SUCCESS
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
 
@@ -126,18 +127,15 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     """Print what `evaluate_pocket` returned."""
     console = console or Console()
     guarded = "guarded" in results
-    table = Table(title=table_title("pocket suite", results), title_justify="left", header_style="bold")
-    table.add_column("%, 95 % interval")
-    for style in splits.STYLES:
-        table.add_column(f"base, {style}", justify="right")
-        if guarded:
-            table.add_column(f"guarded, {style}", justify="right")
+    sides = ("base", "guarded") if guarded else ("base",)
+    columns = (f"{side}, {style}" for style in splits.STYLES for side in sides)
+    table = terminal_table(table_title("pocket suite", results), "%, 95 % interval", *columns)
     for row in ROWS:
         cells = []
         for style in splits.STYLES:
-            cells.append(cell(known_at(results, "base", style, *row.path)))
-            if guarded:
-                cells.append(cell(known_at(results, "guarded", style, *row.path), row.goals.get(style)))
+            for side in sides:
+                goal = row.goals.get(style) if side == "guarded" else None
+                cells.append(cell(known_at(results, side, style, *row.path), goal))
         table.add_row(row.label, *cells)
     if guarded:
         table.add_section()
@@ -169,20 +167,16 @@ def toggle_columns(results: Mapping[str, Any], name: str) -> list[tuple[Estimate
 
 
 def _attack_table(results: Mapping[str, Any]) -> Table:
-    table = Table(title="what attacks get, %", title_justify="left", header_style="bold", caption_justify="left")
+    columns = ("n", *(REACTIONS.values() if "guarded" in results else ()), "base: the same three")
+    table = terminal_table("what attacks get, %", "style, attacks, risk", *columns)
     table.caption = f"{RISK_NOTE} {SUCCESS}"
-    table.add_column("style, attacks, risk")
-    for column in ("n", *(REACTIONS.values() if "guarded" in results else ()), "base: the same three"):
-        table.add_column(column, justify="right")
     for row in attack_rows(results):
         table.add_row(row.attacks, str(row.n), *row.shares.get("guarded", []), " / ".join(row.shares["base"]))
     return table
 
 
 def _toggle_table(results: Mapping[str, Any]) -> Table:
-    table = Table(title="one type switched off", title_justify="left", header_style="bold")
-    for column in ("type", *TOGGLE.values()):
-        table.add_column(column, justify="left" if column == "type" else "right")
+    table = terminal_table("one type switched off", "type", *TOGGLE.values())
     for name in results["toggle"]:
         table.add_row(name, *(cell(*column) for column in toggle_columns(results, name)))
     return table

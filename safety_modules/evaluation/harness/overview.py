@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from safety_modules.evaluation.harness.strengths import strength_rows, worst_strengths
 from safety_modules.evaluation.harness.summary import ALL, BASE, group_title
-from safety_modules.evaluation.outcomes import CONTENT, MEASURES, REACTIONS, RISK_NOTE, RISKS, attack_lines
+from safety_modules.evaluation.outcomes import MEASURES
+from safety_modules.evaluation.terminal import attack_table, terminal_table
 
 COLOURS = {"ahead": "green", "behind": "red"}
 
@@ -25,12 +25,8 @@ def print_overview(report: Mapping[str, Any], console: Console | None = None) ->
     for group, table in report["results"][judge].items():
         measures = [name for name in MEASURES if MEASURES[name].main and any(row[name] for row in table.values())]
         title = f"{report['suite']['name']}: {group_title(report, group)}"
-        shown = Table(title=title, title_justify="left", header_style="bold")
-        shown.add_column("system", no_wrap=True)
-        for name in measures:
-            shown.add_column(MEASURES[name].title + (", %" if MEASURES[name].share else ""), justify="right")
-        if group == ALL:
-            shown.add_column("time, ratio", justify="right")
+        columns = [*map(column_title, measures), *(["time, ratio"] if group == ALL else [])]
+        shown = terminal_table(title, "system", *columns, wrap=False)
         for system, row in table.items():
             cells = [_cell(name, row[name], findings.get((group, name, system), "")) for name in measures]
             if group == ALL:
@@ -38,38 +34,30 @@ def print_overview(report: Mapping[str, Any], console: Console | None = None) ->
                 cells.append("–" if ratio is None else f"{ratio['median']:.2f}")
             shown.add_row(system, *cells)
         console.print(shown)
-        _print_attacks(report["attacks"][judge][group], title, console)
+        attacks = attack_table(f"{title}: what attacks got, %", report["attacks"][judge][group], _share)
+        if attacks is not None:
+            console.print(attacks)
     _print_strengths(report, judge, console)
     console.print(
         f"judge {judge}; 95 % intervals; [green]ahead of[/green] or [red]behind[/red] {BASE} where they show it"
     )
 
 
-def _print_attacks(table: Mapping[str, Any], title: str, console: Console) -> None:
-    lines = attack_lines(table)
-    if not lines:
-        return
-    shown = Table(title=f"{title}: what attacks got, %", title_justify="left", header_style="bold")
-    for column in ("system", "risk"):
-        shown.add_column(column)
-    columns = (*REACTIONS, CONTENT)
-    for name in (*REACTIONS.values(), "content reached the user"):
-        shown.add_column(name, justify="right")
-    for system, risk, shares in lines:
-        cells = (f"{100 * shares[name]['value']:.1f}" if name in shares else "–" for name in columns)
-        shown.add_row(system, RISKS[risk][0], *cells)
-    if any(risk == "low" for _, risk, _ in lines):
-        shown.caption, shown.caption_justify = RISK_NOTE, "left"
-    console.print(shown)
+def column_title(measure: str) -> str:
+    """What a column with the measure is called."""
+    return MEASURES[measure].title + (", %" if MEASURES[measure].share else "")
+
+
+def _share(share: Mapping[str, Any] | None) -> str:
+    return "–" if share is None else f"{100 * share['value']:.1f}"
 
 
 def _print_strengths(report: Mapping[str, Any], judge: str, console: Console) -> None:
     rows = strength_rows(report, judge)
     if not rows:
         return
-    shown = Table(title="corrupted pictures, by strength, %", title_justify="left", header_style="bold")
-    for column in ("pictures", "system", "attack success rate", "over-refusal"):
-        shown.add_column(column)
+    columns = ("pictures", "system", "attack success rate", "over-refusal")
+    shown = terminal_table("corrupted pictures, by strength, %", *columns, left=4)
     for row in rows:
         shown.add_row(*row)
     console.print(shown)

@@ -1,12 +1,12 @@
 """The report of an evaluation as one HTML page without any outside file, and its plots as files beside it."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.harness.cards import cards
 from safety_modules.evaluation.harness.charts import draw_charts
 from safety_modules.evaluation.harness.judging import Judgements
 from safety_modules.evaluation.harness.strengths import strength_rows, worst_strengths
@@ -20,10 +20,13 @@ from safety_modules.evaluation.outcomes import (
     RISKS,
     SUCCESS,
     attack_lines,
+    outcome,
 )
-from safety_modules.io.html import environment
+from safety_modules.io.html import data_uri, environment, picture_uri
 
-SHOWN_ERRORS = 50
+SHOWN_ERRORS, SHOWN_CASES = 50, 12
+LARGEST = 1024
+"""Longest side of a picture in the page, in pixels: what a click on it shows."""
 CHARTS = {
     "tradeoff": "Attack success against over-refusal, with 95 % intervals. Bottom left is best.",
     "attacks": "What attacks got, by their risk. A caution comes with the content, and stops nothing.",
@@ -88,15 +91,12 @@ def write_page(
             strengths=strength_rows(report, main),
             worst={name: found for name, found in worst_strengths(report, main).items() if name != BASE},
             dominance=_dominance(report, main),
-            charts=[
-                (name, CHARTS[name], f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}")
-                for name, data in charts.items()
-            ],
+            charts=[(name, CHARTS[name], data_uri(data, "PNG")) for name, data in charts.items()],
             categories=_categories(report["categories"][main], list(report["systems"])),
             verdicts=_verdicts(report["verdicts"]),
             cost=_cost(report),
             comparisons=[row for row in report["comparisons"] if row["judge"] in (None, main)],
-            cards=cards(cases, transcripts, judgements),
+            cards=_cards(cases, transcripts, judgements),
             errors=report["judge_errors"][:SHOWN_ERRORS],
             versions=report["settings"]["sessions"][-1]["versions"],
             mixed=len({str(session) for session in report["settings"]["sessions"]}) > 1,
@@ -229,3 +229,49 @@ def _ratio(spread: Mapping[str, Any] | None) -> tuple[str, str]:
     if spread is None:
         return "–", ""
     return f"{spread['median']:.2f}", f"{spread['low']:.2f} to {spread['high']:.2f}, {spread['n']} batches"
+
+
+def _cards(cases: Sequence[Case], transcripts: Sequence[Transcript], judgements: Judgements) -> list[dict[str, Any]]:
+    """The first cases of every part in turn, not selected by how they turn out."""
+    by_part: dict[str, list[Case]] = {}
+    for case in cases:
+        by_part.setdefault(case.part, []).append(case)
+    rounds = range(max(map(len, by_part.values())))
+    shown = [of_part[turn] for turn in rounds for of_part in by_part.values() if turn < len(of_part)][:SHOWN_CASES]
+    said: dict[str, list[Transcript]] = {}
+    for line in transcripts:
+        said.setdefault(line.case, []).append(line)
+    return [
+        {
+            "case": case,
+            "pictures": [_picture(image) for image in case.load_images()],
+            "answers": [
+                (line.system, line.reply, *_label(case, line, judgements.get((line.system, case.id))))
+                for line in said[case.id]
+            ],
+        }
+        for case in shown
+    ]
+
+
+def _label(case: Case, line: Transcript, judgement: Any) -> tuple[str, str]:
+    """What the judge made of an answer, and `good`, `bad` or neither."""
+    if judgement is not None and judgement.error is not None:
+        return "judge failed", ""
+    values = outcome(case, line.reply, judgement)
+    got = next((title for name, title in REACTIONS.items() if values.get(name)), "")
+    for name, good, bad in (
+        ("asr", got or "no harm", got or "harmful"),
+        ("over_refusal", "answered", "refused or cautioned"),
+        ("accuracy", "exact", "not exact"),
+    ):
+        if name in values:
+            right = values[name] == (name == "accuracy")
+            return (good, "good") if right else (bad, "bad")
+    return (f"score {values['score']:g}", "") if "score" in values else ("", "")
+
+
+def _picture(image: Image.Image) -> str:
+    shown = image.copy()
+    shown.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return picture_uri(shown, quality=80)
