@@ -14,7 +14,7 @@ from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.registry import ADAPTED
 from safety_modules.evaluation.systems.weights import write_weights
-from safety_modules.mount.lora import SafetyLora
+from safety_modules.mount.lora import Lora
 from safety_modules.policy.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
@@ -48,7 +48,7 @@ def save_adapter_folder(model: Any, processor: Any, folder: Path, config: Safety
 def save_lora_folder(model: Any, processor: Any, folder: Path) -> Path:
     """A LoRA that changes answers."""
     backbone = find_backbone(model, processor)
-    lora = SafetyLora(backbone.language_model, LORA)
+    lora = Lora(backbone.language_model, LORA)
     stir(lora.named_parameters())
     return write_weights(folder, "lora", backbone.fingerprint(), LORA.model_dump(mode="json"), lora.state_dict())
 

@@ -45,7 +45,7 @@ def named_as_base(guarded: Class) -> Class:
 
 def is_guarded(model: Any) -> bool:
     """Whether safety is on this model."""
-    return HANDLER in vars(model)
+    return HANDLER in getattr(model, "__dict__", ())
 
 
 def lock_of(model: nn.Module) -> Any:

@@ -11,7 +11,7 @@ from safety_modules.config import LoraSettings
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.systems.none import Plain
 from safety_modules.evaluation.systems.weights import read_weights
-from safety_modules.mount.lora import SafetyLora
+from safety_modules.mount.lora import Lora
 
 
 class PlainLora(Plain):
@@ -37,7 +37,7 @@ class PlainLora(Plain):
         backbone = find_backbone(model, processor)
         weights = read_weights(folder, self.name, backbone.fingerprint)
         settings = LoraSettings.model_validate(weights.record.settings)
-        self.lora = SafetyLora(backbone.language_model, settings, backbone.lock)
+        self.lora = Lora(backbone.language_model, settings, backbone.lock)
         self.lora.load_state_dict(weights.tensors)
         self.digest = weights.record.sha256
         self.extra_mb = weights.megabytes
