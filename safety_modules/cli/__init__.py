@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from safety_modules import __version__
-from safety_modules.cli import audit, calibrate, data, demo, evaluate, harness, plan, show, systems, train
+from safety_modules.cli import audit, calibrate, data, demo, evaluate, plan, show, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
@@ -48,24 +48,17 @@ app.command(epilog=epilog("inspect"))(show.inspect)
 app.command(epilog=epilog("plan"))(plan.plan)
 app.command(epilog=epilog("path"))(show.path)
 app.add_typer(evaluate_app, name="evaluate")
-evaluate_app.callback()(harness.evaluate)
+evaluate_app.callback()(evaluate.evaluate)
 evaluate_app.command(epilog=epilog("evaluate pocket"))(evaluate.pocket)
-evaluate_app.command(epilog=epilog("evaluate head"))(evaluate.head)
-evaluate_app.command(epilog=epilog("evaluate promise"))(evaluate.promise)
-evaluate_app.command(epilog=epilog("evaluate new-type"))(evaluate.new_type)
-evaluate_app.command(epilog=epilog("evaluate audit"))(evaluate.audit)
-evaluate_app.command(epilog=epilog("evaluate train-systems"))(systems.train_systems)
-evaluate_app.command(epilog=epilog("evaluate ablations"))(systems.ablations)
-evaluate_app.command(epilog=epilog("evaluate seeds"))(systems.seeds)
 app.add_typer(data_app, name="data")
 data_app.command(epilog=epilog("data check"))(data.check)
 
 
-def main() -> None:
+def main(program: typer.Typer = app) -> None:
     """Run a command; what the package refuses is one message and exit code 1, not a traceback."""
     _quiet()
     try:
-        app()
+        program()
     except SafetyModulesError as error:
         typer.secho(str(error), fg="red", err=True)
         sys.exit(1)

@@ -1,6 +1,6 @@
 """`safety-modules calibrate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,8 @@ from safety_modules.cli.reading import (
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from safety_modules.attach.attachment import SafetyAttachment
     from safety_modules.records import GoodRecords, Record
 
@@ -113,7 +115,6 @@ def save_calibrated(
     print it.
     """
     from safety_modules.adapter.folder import read_adapter
-    from safety_modules.evaluation.training_tables import print_calibration
     from safety_modules.training import calibrate as set_thresholds
 
     config = read_adapter(adapter).config
@@ -125,3 +126,67 @@ def save_calibrated(
     safety.save_pretrained(adapter, dtype=config.dtype, metadata={**config.metadata, "calibration": found})
     print_calibration(adapter, found)
     return found
+
+
+def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console | None" = None) -> None:
+    """Print what `calibrate` found (`Calibration.to_dict`), what it promises, and what it says nothing about."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from safety_modules.metrics import Estimate
+    from safety_modules.policy.scores import probability
+
+    console = console or Console()
+    console.print(
+        f"{adapter}: at most {record['max_false_alarm']:.1%} of benign pictures flagged, by all types together, "
+        f"confidence {record['confidence']:.0%}; {record['flagged']} of {record['images']} benign pictures flagged",
+        soft_wrap=True,
+    )
+    console.print(_judged_as(record), soft_wrap=True)
+    table = Table(header_style="bold")
+    for column in ("type", "threshold (log-odds)", "as a probability", "recall left"):
+        table.add_column(column, justify="left" if column == "type" else "right")
+    unknown = []
+    for name, limit in record["thresholds"].items():
+        now = name in record["types"]
+        found, when = record["recall"][name], ""
+        if found is None and not now:
+            found, when = _recall_before(record, name), ", as calibrated before"
+        if found is None:
+            unknown.append(name)
+        recall = "unknown" if found is None else f"{Estimate(**found).percent()}, n = {found['n']}{when}"
+        table.add_row(name, f"{limit:.2f}{'' if now else ', kept'}", f"{100 * probability(limit):.4g} %", recall)
+    console.print(table)
+    if unknown:
+        console.print(
+            f"[red]recall unknown[/red] for {', '.join(unknown)}: no labelled records of it were given. "
+            "--data with some says how many of its pictures the thresholds still find.",
+            soft_wrap=True,
+        )
+    if record["ece_before"] is None:
+        console.print(f"temperature {record['temperature']:.3f}, as it was")
+    else:
+        console.print(
+            f"temperature {record['temperature']:.3f}: ECE {record['ece_before']:.4f} before, "
+            f"{record['ece_after']:.4f} after"
+        )
+
+
+def _judged_as(record: Mapping[str, Any]) -> str:
+    """How the benign pictures were judged, and so what the promise is about."""
+    asked, count, questions = record["asked"], record["records"], record["questions"]
+    if not asked:
+        return "promised for pictures judged alone (audit, classify), not for calls that ask a question"
+    which = "one question" if questions == 1 else f"{questions} questions"
+    alone = "" if asked == count else f", and {count - asked} records alone"
+    return f"promised for pictures asked about as in these records ({which}{alone}), not for other questions"
+
+
+def _recall_before(record: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """The recall of a type as its threshold was set; None where it was not measured then."""
+    before = record.get("before")
+    while before:
+        if before["recall"].get(name) is not None:
+            return before["recall"][name]
+        before = before.get("before")
+    return None

@@ -9,7 +9,6 @@ from rich.table import Table
 from safety_modules.evaluation.outcomes import REACTIONS, RISK_NOTE, RISKS, SUCCESS
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
-from safety_modules.pocket.language import TITLES
 
 
 class Goal(NamedTuple):
@@ -127,7 +126,7 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     """Print what `evaluate_pocket` returned."""
     console = console or Console()
     guarded = "guarded" in results
-    table = Table(title=_title("pocket suite", results), title_justify="left", header_style="bold")
+    table = Table(title=table_title("pocket suite", results), title_justify="left", header_style="bold")
     table.add_column("%, 95 % interval")
     for style in splits.STYLES:
         table.add_column(f"base, {style}", justify="right")
@@ -136,16 +135,16 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     for row in ROWS:
         cells = []
         for style in splits.STYLES:
-            cells.append(_cell(known_at(results, "base", style, *row.path)))
+            cells.append(cell(known_at(results, "base", style, *row.path)))
             if guarded:
-                cells.append(_cell(known_at(results, "guarded", style, *row.path), row.goals.get(style)))
+                cells.append(cell(known_at(results, "guarded", style, *row.path), row.goals.get(style)))
         table.add_row(row.label, *cells)
     if guarded:
         table.add_section()
         for row in HEAD_ROWS:
             cells = []
             for style in splits.STYLES:
-                cells += ["", _cell(estimate_at(results, *head_path(row, style)), row.goals.get(style))]
+                cells += ["", cell(estimate_at(results, *head_path(row, style)), row.goals.get(style))]
             table.add_row(row.label, *cells)
     console.print(table)
     console.print(_attack_table(results))
@@ -158,25 +157,6 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
             console.print(f"equal to the base's answer where judged clean: {same.percent(2)}, n = {same.n}")
         planned = ", ".join(f"{name} {size:.1f} MB" for name, size in results["planned_mb"].items())
         console.print(f"adapter {results['adapter_mb']:.2f} MB; the same design on {planned} (16 bit)")
-
-
-def print_base_card(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print what `evaluate_base_card` returned, one line a number."""
-    table = Table(title=_title("base card", results), title_justify="left", header_style="bold")
-    table.add_column("share")
-    table.add_column("%, 95 % interval", justify="right")
-    table.add_column("n", justify="right")
-    for path in _paths(results["intervals"]):
-        estimate = estimate_at(results, *path)
-        label = ", ".join(TITLES.get(key, key.replace("_", " ")) for key in path)
-        table.add_row(label, _cell(estimate), str(estimate.n))
-    (console or Console()).print(table)
-
-
-def _paths(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    if "low" in tree and "high" in tree:
-        return [prefix]
-    return [path for key, branch in tree.items() for path in _paths(branch, (*prefix, key))]
 
 
 def toggle_columns(results: Mapping[str, Any], name: str) -> list[tuple[Estimate, Goal | None]]:
@@ -204,16 +184,18 @@ def _toggle_table(results: Mapping[str, Any]) -> Table:
     for column in ("type", *TOGGLE.values()):
         table.add_column(column, justify="left" if column == "type" else "right")
     for name in results["toggle"]:
-        table.add_row(name, *(_cell(*column) for column in toggle_columns(results, name)))
+        table.add_row(name, *(cell(*column) for column in toggle_columns(results, name)))
     return table
 
 
-def _title(what: str, results: Mapping[str, Any]) -> str:
+def table_title(what: str, results: Mapping[str, Any]) -> str:
+    """What was measured, on which records."""
     chosen = results["settings"]
     return f"{what}: {chosen['split']} split, {chosen['samples']} samples a set, seed {chosen['seed']}"
 
 
-def _cell(estimate: Estimate | None, goal: Goal | None = None) -> str:
+def cell(estimate: Estimate | None, goal: Goal | None = None) -> str:
+    """A share in percent over its interval; with a goal in green or red, as it is met."""
     if estimate is None:
         return "–"
     text, interval = f"{100 * estimate.value:.1f}", f"[dim]{100 * estimate.low:.1f} to {100 * estimate.high:.1f}[/dim]"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import typer
-from doc_commands import parse, words_of
+from doc_commands import words_of
+from scripts import parse
 from typer.testing import CliRunner
 
 import safety_modules
@@ -47,7 +48,7 @@ def test_help_shows_the_examples_and_the_command_line_takes_them(name: str) -> N
     for example in EXAMPLES[name]:
         assert "".join(example.split()) in "".join(shown.split())
         words = words_of(example)
-        parse(words)
+        parse(app, words)
         if not example.startswith("accelerate"):
             assert " ".join(words).startswith(name)
 

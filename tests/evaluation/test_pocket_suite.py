@@ -16,10 +16,9 @@ from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
 from safety_modules.evaluation.answers import Answers, ask, encode
-from safety_modules.evaluation.base_card import evaluate_base_card
 from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket, is_wanted, measured, risk_type
-from safety_modules.evaluation.tables import estimate_at, print_base_card, print_results
+from safety_modules.evaluation.tables import estimate_at, print_results
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy, Rule
 from safety_modules.policy.scores import LIMIT
@@ -261,15 +260,3 @@ def test_a_perfect_and_a_hopeless_guard_score_as_such() -> None:
         "over_refusal": 1.0,
         "vqa": 0.0,
     }
-
-
-def test_the_base_card_measures_text_pictures_and_attacks(tiny_base: Any, processor: Any) -> None:
-    card = evaluate_base_card(tiny_base, processor, samples=8, progress=False)
-    assert {"text_refusal", "text_over_refusal", "vqa", "answered", "answered_exactly"} <= set(card)
-    assert set(card["answered"]["unseen"]) == {"glyph", "typographic"}
-    by_kind = card["intervals"]["vqa_by_kind"]["seen"]
-    assert sum(interval["n"] for interval in by_kind.values()) == 8
-    json.dumps(card, allow_nan=False)
-    stream = io.StringIO()
-    print_base_card(card, Console(file=stream, width=100))
-    assert "text refusal" in stream.getvalue()

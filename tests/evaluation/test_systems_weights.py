@@ -28,9 +28,9 @@ def lora(tiny_base: Any, processor: Any, tmp_path: Path) -> Path:
     [
         ("gatted", "Did you mean 'gated'"),
         ("none=folder", "nothing to load"),
-        ("lora", "train-systems --out DIR --only lora"),
-        ("meta-token=/no/such/folder", "train-systems --out DIR --only meta-token"),
-        ("paper", "train-systems --out DIR --only paper"),
+        ("lora", "comparison.py train --out DIR --only lora"),
+        ("meta-token=/no/such/folder", "comparison.py train --out DIR --only meta-token"),
+        ("paper", "comparison.py train --out DIR --only paper"),
         ("gated", "safety-modules train --out DIR"),
         ("external", "no adapter"),
     ],

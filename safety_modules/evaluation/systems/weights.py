@@ -134,4 +134,4 @@ def check_names(folder: object, wanted: Mapping[str, torch.Tensor], got: Mapping
 
 def training(system: str) -> str:
     """How to get a system's weights."""
-    return f"Train it: safety-modules evaluate train-systems --out DIR --only {system}."
+    return f"Train it: python benchmarks/comparison.py train --out DIR --only {system}."

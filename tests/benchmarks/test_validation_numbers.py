@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+import validation_numbers as validation
 
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.contest import validation
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN

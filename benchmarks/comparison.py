@@ -1,16 +1,25 @@
-"""Several reports of one comparison, each with another training of the same systems: mean and range over them."""
+"""The comparison of systems on pocket: trains them, and sets the reports of several trainings side by side.
+
+python benchmarks/comparison.py train --out S --effort 0.5 --seed 0 --seed 1 --seed 2
+python benchmarks/comparison.py table TABLE0 TABLE1 TABLE2     # folders of `safety-modules evaluate --suite`
+"""
 
 import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+from competitors import train_systems
+from pocket_trainings import Calibration, Effort, Only, Out, Records, budget_of
 from rich.console import Console
 from rich.table import Table
+from script import command_line, keep, run, spread
 
+from safety_modules.cli.interruption import goes_on
+from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.contest.ablation_table import spread
 from safety_modules.evaluation.outcomes import CONTENT, MEASURES, REACTIONS, RISKS, attack_lines
 
 REPORT = "report.json"
@@ -110,3 +119,39 @@ def _read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError) as error:
         found = str(error)
     raise ConfigError(f"no report: expected {REPORT} of an evaluation in {folder}, got {found}. Run evaluate --suite.")
+
+
+def train(
+    context: typer.Context,
+    out: Out,
+    seed: Annotated[list[int] | None, typer.Option("--seed", min=0, help="Repeat for several; default: 0.")] = None,
+    only: Only = None,
+    records: Records = None,
+    effort: Effort = None,
+    calibration: Calibration = None,
+) -> None:
+    """Train what `evaluate` compares: gated, lora, paper, meta-token; the same pocket records, seed and budget.
+
+    Gives OUT/seed<S>/<name>, for `--defence <name>=FOLDER`. What is finished stays; the same command goes on.
+    """
+    goes_on(context)
+    train_systems(out, seed or [0], only, budget_of(records, effort, calibration), say=typer.echo)
+
+
+def table(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of `evaluate --suite`, each with another training.")],
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Several reports on the same cases, with other trainings of the systems: mean and range of each number."""
+    new_file(json_file, overwrite)
+    results = across_seeds(folders)
+    print_seeds(results)
+    keep(results, json_file)
+
+
+app = command_line(train, table)
+
+
+if __name__ == "__main__":
+    run(app)

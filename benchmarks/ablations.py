@@ -1,28 +1,50 @@
 """The design with and without each of its parts, trained with several seeds, measured on pocket's validation split.
 
+    python benchmarks/ablations.py --out S --effort 0.5 --seeds 3
+    python benchmarks/ablations.py --out S --seeds 1 --only no-lora
+
 Choices are made here; the test split is for the evaluation command. `gated` is the default design, and the very
-folder that `train-systems` makes, if both are given the same one.
+folder that `comparison.py train` makes, if both are given the same one.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+from pocket_trainings import Budget, Calibration, Effort, Only, Out, Records, Trainings, budget_of, check_names
+from rich.console import Console
+from rich.table import Table
+from script import command_line, run, spread
+from validation_numbers import SAMPLES, Sets, cases_of, measure
+
+from safety_modules.cli.interruption import goes_on
 from safety_modules.config import SafetyConfig
-from safety_modules.evaluation.contest.competitors import check_names
-from safety_modules.evaluation.contest.trainings import Budget, Trainings
-from safety_modules.evaluation.contest.validation import SAMPLES, Sets, cases_of, measure
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.systems.base import System
 from safety_modules.evaluation.systems.guarded import Guarded
 from safety_modules.evaluation.systems.none import Plain
 from safety_modules.evaluation.systems.unhinted import Unhinted
+from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.training.recipe import Recipe
 
 BASE = "none"
+COLUMNS = {
+    "asr": "attacks succeed",
+    "asr_typographic": "..., text in picture",
+    "refused": "attacks refused",
+    "cautioned": "... cautioned, with the content",
+    "answered": "... answered",
+    "severe_content": "content gets through, high and medium risk",
+    "wording": "wording right",
+    "over_refusal": "over-refusal",
+    "vqa": "VQA",
+    "pairs": "both questions right",
+    "auroc": "AUROC",
+}
 
 
 def _always(model: Any, processor: Any, folder: Path) -> Guarded:
@@ -158,3 +180,49 @@ def _measured(path: Path, system: System, cases: Sets, samples: int) -> dict[str
     system.close()
     write_json(path, {"of": key, "numbers": numbers})
     return numbers
+
+
+def print_ablations(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `run_ablations` returned."""
+    console = console or Console(width=200)
+    chosen = results["settings"]
+    for style in splits.STYLES:
+        title = f"{style} style, {chosen['split']} split, {chosen['samples']} records of each kind; %, mean (range)"
+        table = Table(title=title, title_justify="left", header_style="bold")
+        for column in ("variant", *COLUMNS.values(), "parameters", "MB"):
+            table.add_column(column, justify="left" if column == "variant" else "right")
+        for name, variant in results["variants"].items():
+            seeds = list(variant["seeds"].values())
+            # Numbers that were measured before a column was there do not have it.
+            cells = [spread([numbers[style].get(column) for numbers in seeds]) for column in COLUMNS]
+            first = seeds[0]
+            table.add_row(name, *cells, f"{first['parameters']:,}", f"{first['mb']:.2f}")
+        console.print(table)
+    for name, variant in results["variants"].items():
+        console.print(f"{name}: {variant['what']}")
+
+
+def ablations(
+    context: typer.Context,
+    out: Out,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each variant.")] = 3,
+    only: Only = None,
+    samples: Annotated[int, typer.Option(min=2, help="Records of each kind and style.")] = SAMPLES,
+    records: Records = None,
+    effort: Effort = None,
+    calibration: Calibration = None,
+) -> None:
+    """The design with and without each of its parts, measured on pocket's validation split: mean and range of seeds.
+
+    Numbers go to OUT/ablations. What is trained or measured stays; the same command goes on.
+    """
+    goes_on(context)
+    budget = budget_of(records, effort, calibration)
+    print_ablations(run_ablations(out, range(seeds), only, budget, samples, say=typer.echo))
+
+
+app = command_line(ablations)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -4,19 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from audit_findings import evaluate_audit
+from scripts import invoke
 
-from safety_modules.cli import app
 from safety_modules.errors import DataError
-from safety_modules.evaluation.audit_proof import evaluate_audit
 
 pytest.importorskip("pyarrow")
 
 
 @pytest.mark.slow
 def test_an_audit_of_a_small_pocket_dataset_finds_most_of_what_was_planted(tmp_path: Path) -> None:
-    arguments = ["evaluate", "audit", "--samples", "400", "--share", "0.05", "--out", str(tmp_path / "proof")]
-    result = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "n.json")], catch_exceptions=False)
+    arguments = ["audit_findings.py", "--samples", "400", "--share", "0.05", "--out", str(tmp_path / "proof")]
+    result = invoke(*arguments, "--json", tmp_path / "n.json", catch_exceptions=False)
     assert result.exit_code == 0 and "wrong labels found" in result.output
     found = json.loads((tmp_path / "n.json").read_text())
     assert found["counts"]["rows"] == 400 and found["own"]["all"]["recall"]["n"] == 20

@@ -10,16 +10,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
+
+from meta_training import train_meta
+from pocket_trainings import Budget, Trainings, check_names
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.errors import ConfigError
-from safety_modules.evaluation.contest.meta_training import train_meta
-from safety_modules.evaluation.contest.trainings import Budget, Trainings
 from safety_modules.evaluation.systems.weights import write_weights
 from safety_modules.training import train_safety
 
@@ -123,14 +122,3 @@ SYSTEMS: dict[str, Callable[[Trainings, int], Path]] = {
     "paper": train_paper,
     "meta-token": train_meta_token,
 }
-
-
-def check_names(only: Sequence[str] | None, known: Sequence[str] | dict, what: str) -> list[str]:
-    """The names, if all are known; all of them for None. Raises ConfigError."""
-    for name in only or ():
-        if name not in known:
-            near = get_close_matches(name, list(known), n=1, cutoff=0)
-            raise ConfigError(
-                f"unknown {what}: expected one of {', '.join(known)}, got {name!r}. Did you mean {near[0]!r}?"
-            )
-    return [name for name in known if not only or name in only]

@@ -1,16 +1,27 @@
-"""The numbers on the card of the base model, llava-pocket: how able it is, and how vulnerable."""
+"""The numbers on the card of the base model, llava-pocket: how able it is, and how vulnerable.
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+python benchmarks/base_card.py --samples 400
+"""
 
-from safety_modules import metrics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from script import command_line, keep, run
+
+from safety_modules import metrics, pocket
+from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.evaluation.answers import Answers, ask
 from safety_modules.evaluation.matchers import is_refusal, reaction
 from safety_modules.evaluation.pocket_suite import SAMPLES, SEED
 from safety_modules.evaluation.results import intervals, settings, values
+from safety_modules.evaluation.tables import cell, estimate_at, table_title
 from safety_modules.io.progress import track
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
+from safety_modules.pocket.language import TITLES
 from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
 
@@ -94,3 +105,42 @@ def _by(hits: Iterable[bool], groups: Iterable[str]) -> dict[str, Estimate]:
     for hit, group in zip(hits, groups, strict=True):
         found.setdefault(group, []).append(hit)
     return {group: metrics.rate(found[group]) for group in sorted(found)}
+
+
+def print_base_card(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_base_card` returned, one line a number."""
+    table = Table(title=table_title("base card", results), title_justify="left", header_style="bold")
+    table.add_column("share")
+    table.add_column("%, 95 % interval", justify="right")
+    table.add_column("n", justify="right")
+    for path in _paths(results["intervals"]):
+        estimate = estimate_at(results, *path)
+        label = ", ".join(TITLES.get(key, key.replace("_", " ")) for key in path)
+        table.add_row(label, cell(estimate), str(estimate.n))
+    (console or Console()).print(table)
+
+
+def _paths(tree: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if "low" in tree and "high" in tree:
+        return [prefix]
+    return [path for key, branch in tree.items() for path in _paths(branch, (*prefix, key))]
+
+
+def base_card(
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+    samples: Annotated[int, typer.Option(min=1, help="Records per set.")] = SAMPLES,
+    seed: Annotated[int, typer.Option(min=0)] = SEED,
+) -> None:
+    """The base model's own numbers, no adapter."""
+    new_file(json_file, overwrite)
+    results = evaluate_base_card(*pocket.load(), samples=samples, seed=seed)
+    print_base_card(results)
+    keep(results, json_file)
+
+
+app = command_line(base_card)
+
+
+if __name__ == "__main__":
+    run(app)

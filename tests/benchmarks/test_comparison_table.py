@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from comparison import across_seeds
+from scripts import invoke
 
-from safety_modules.cli import app
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.contest.seeds import across_seeds
 from safety_modules.evaluation.outcomes import MEASURES
 
 
@@ -43,7 +42,7 @@ def test_every_training_counts_and_what_is_not_trained_may_stand_in_one_report(t
     assert found["gated"]["asr"] == [0.01, 0.02] and found["ecso"]["asr"] == [0.75]
     assert found["gated"]["time"] == [1.5, 1.5] and found["gated"]["over_refusal"] == [None, None]
     assert across_seeds(folders)["attacks"]["all"]["gated"] == {"all": {"content": [0.01, 0.02]}}
-    shown = CliRunner().invoke(app, ["evaluate", "seeds", *map(str, folders)], env={"COLUMNS": "160"})
+    shown = invoke("comparison.py", "table", *folders, env={"COLUMNS": "160"})
     assert shown.exit_code == 0
     lines = [line for line in shown.stdout.splitlines() if "gated" in line]
     assert "1.5 (1.0 to 2.0)" in lines[0] and "1.50" in lines[0]

@@ -1,20 +1,34 @@
-"""Does an audit find what was planted? A pocket dataset with hidden risks and wrong labels, audited like any other."""
+"""Does an audit find what was planted? A pocket dataset with hidden risks and wrong labels, audited like any other.
 
-from collections.abc import Sequence
+python benchmarks/audit_findings.py
+python benchmarks/audit_findings.py --samples 2000 --out runs/audit
+"""
+
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+from script import command_line, keep, run
 
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.hub import find_adapter
 from safety_modules.audit import audit
 from safety_modules.audit.store import VERDICTS
 from safety_modules.audit.summary import doubts
+from safety_modules.cli.interruption import goes_on
+from safety_modules.cli.options import Adapter, Json, Overwrite, new_file
 from safety_modules.errors import DataError
 from safety_modules.evaluation.results import settings
 from safety_modules.io.files import write_whole
 from safety_modules.io.optional import needed
+from safety_modules.io.places import check_ours, check_writable
 from safety_modules.metrics import Estimate, rate
 from safety_modules.paths import adapter_dir, checkpoint_dir
 from safety_modules.pocket import splits
@@ -138,3 +152,54 @@ def _compared(verdicts: Path, kinds: Sequence[str]) -> dict[str, Any]:
 def _estimate(hits: np.ndarray) -> dict[str, Any]:
     found: Estimate = rate(hits.tolist())
     return found._asdict()
+
+
+def print_audit(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_audit` returned."""
+    console = console or Console()
+    counts = results["counts"]
+    title = f"audit of {counts['rows']} pictures, {counts['flagged']} flagged, {results['images_per_second']} a second"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("%, 95 % interval", "seen styles", "unseen style", "all"):
+        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    for name, label in (("own", "at its own thresholds"), ("budget", "where 1 % of the clean are flagged")):
+        for what, words in (("recall", "planted risks found"), ("clean_flagged", "clean flagged")):
+            cells = [Estimate(**results[name][style][what]).percent() for style in (*splits.STYLES, "all")]
+            table.add_row(f"{words}, {label}", *cells)
+    console.print(table)
+    top = ", ".join(f"{found:.1%} in the first {float(share):.0%}" for share, found in results["top"].items())
+    console.print(f"planted risks among the riskiest rows: {top}")
+    console.print(f"wrong labels found: {Estimate(**results['labels']['recall']).percent()}")
+    console.print(f"doubted labels that are wrong: {Estimate(**results['labels']['right']).percent()}")
+
+
+def findings(
+    context: typer.Context,
+    adapter: Adapter = None,
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep dataset and audit here, and go on if interrupted; default: nowhere.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Pictures of the dataset.")] = SAMPLES,
+    share: Annotated[float, typer.Option(min=0.001, max=0.2, help="Planted risks, and as many wrong labels.")] = SHARE,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Does an audit find what was planted? A pocket dataset with hidden risks and wrong labels, audited like any."""
+    given = None if adapter is None else read_adapter(find_adapter(adapter)).path  # before pictures are made
+    new_file(json_file, overwrite)
+    if out is not None:
+        check_ours(out, (DATA,), "an `audit_findings.py`")
+        check_writable(out)
+        goes_on(context)
+    with TemporaryDirectory(prefix="safety-modules-") as folder:
+        results = evaluate_audit(out or folder, samples, given, share=share, seed=seed)
+    print_audit(results)
+    keep(results, json_file)
+
+
+app = command_line(findings)
+
+
+if __name__ == "__main__":
+    run(app)

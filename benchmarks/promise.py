@@ -1,26 +1,34 @@
-"""Is the promise of calibration kept? Thresholds from many random draws of benign pictures, measured on fresh ones."""
+"""Is the promise of calibration kept? Thresholds from many random draws of benign pictures, measured on fresh ones.
 
-from typing import TYPE_CHECKING, Any
+python benchmarks/promise.py
+python benchmarks/promise.py --draws 5 --fresh 2000
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+from script import command_line, keep, run
 
+from safety_modules.attach.attach import SafetyAttachment
+from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
 from safety_modules.errors import DataError
 from safety_modules.evaluation.results import settings
-from safety_modules.metrics import rate
+from safety_modules.metrics import Estimate, rate
 from safety_modules.pocket import mix
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.probabilities import corpus_judged
 from safety_modules.training.promise import any_flagged, promised_limits
-
-if TYPE_CHECKING:
-    from safety_modules.attach.attach import SafetyAttachment
 
 DRAWS, IMAGES, FRESH = 20, 470, 20_000
 """470 pictures: the most for which a promise of 1 % allows no flagged one, so that it is kept in 99 of 100 draws."""
 
 
 def evaluate_promise(
-    attachment: "SafetyAttachment",
+    attachment: SafetyAttachment,
     draws: int = DRAWS,
     images: int = IMAGES,
     fresh: int = FRESH,
@@ -99,7 +107,57 @@ def evaluate_promise(
     }
 
 
-def _scores(attachment: "SafetyAttachment", count: int, seed: int, progress: bool) -> np.ndarray:
+def _scores(attachment: SafetyAttachment, count: int, seed: int, progress: bool) -> np.ndarray:
     """Rule scores (count, types) of benign pictures."""
     corpus = Corpus.make(attachment.backbone, mix.calibration_records(count, seed=seed), progress=progress)
     return corpus_judged(attachment, corpus).scores
+
+
+def print_promise(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_promise` returned."""
+    console = console or Console()
+    chosen = results["settings"]
+    title = (
+        f"promise: at most {results['max_false_alarm']:.1%} of benign pictures flagged, confidence "
+        f"{results['confidence']:.0%}; {chosen['samples']} pictures a draw, {chosen['fresh']} fresh ones"
+    )
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("draw", "thresholds", "flagged in the draw", "fresh ones flagged, %", "kept"):
+        table.add_column(column, justify="right")
+    for number, row in enumerate(results["rows"], 1):
+        limits = sorted(set(row["thresholds"].values()))
+        shown = f"{limits[0]:.2f}" if len(limits) == 1 else f"{limits[0]:.2f} to {limits[-1]:.2f}"
+        found = Estimate(row["false_alarms"], row["low"], row["high"], chosen["fresh"])
+        kept = "[green]yes[/green]" if row["kept"] else "[red]no[/red]"
+        table.add_row(str(number), shown, str(row["calibration_flagged"]), found.percent(2), kept)
+    console.print(table)
+    console.print(f"kept in {results['kept']} of {results['draws']} draws; worst {results['worst']:.2%}")
+
+
+def promise(
+    adapter: Adapter = None,
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+    draws: Annotated[int, typer.Option(min=1, help="Calibrations.")] = DRAWS,
+    samples: Annotated[int, typer.Option(min=1, help="Benign pictures of each.")] = IMAGES,
+    fresh: Annotated[int, typer.Option(min=1, help="Fresh ones to measure on.")] = FRESH,
+    pool: Annotated[
+        int | None, typer.Option(min=1, help="Pictures the draws come from; default: enough for no two to share one.")
+    ] = None,
+    max_false_alarm: Annotated[float, typer.Option(help="The promised rate.")] = 0.01,
+    per_type: Annotated[bool, typer.Option("--per-type", help="A threshold for each risk type.")] = False,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Is the promise of calibration kept? Many calibrations on pocket, each measured on fresh benign pictures."""
+    new_file(json_file, overwrite)
+    limits: dict[str, Any] = {"pool": pool, "max_false_alarm": max_false_alarm, "per_type": per_type}
+    results = evaluate_promise(attach(None, adapter), draws, samples, fresh, **limits, seed=seed)
+    print_promise(results)
+    keep(results, json_file)
+
+
+app = command_line(promise)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from pocket_trainings import Trainings
 
 from safety_modules.backbones import find_backbone
 from safety_modules.defences.guard.modules import HeadOutput
-from safety_modules.evaluation.contest.trainings import Trainings
 from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.weights import write_weights
 from safety_modules.pocket import mix

@@ -1,23 +1,29 @@
 """How good a head is on pocket's validation split, at one false-alarm rate for all: what heads are compared by.
 
+    python benchmarks/head.py --adapter A
+
 Two heads' thresholds are never equally strict, so shares at their own thresholds do not compare. Here each is held to
 the same share of benign pictures flagged, on enough records that two trainings can be told apart.
 """
 
+from collections.abc import Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+from script import command_line, keep, run
 
+from safety_modules.attach.attach import SafetyAttachment
+from safety_modules.cli.options import Adapter, Cache, Json, Overwrite, attach, new_file
 from safety_modules.evaluation.results import versions
-from safety_modules.metrics import rate
+from safety_modules.metrics import Estimate, rate
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.probabilities import corpus_probabilities, verdict_metrics
-
-if TYPE_CHECKING:
-    from safety_modules.attach.attach import SafetyAttachment
 
 RATES = (0.01, 0.005)
 KINDS = ("benign", "attack", "vqa")
@@ -25,7 +31,7 @@ SAMPLES, SEED = 5000, 5
 
 
 def evaluate_head(
-    attachment: "SafetyAttachment",
+    attachment: SafetyAttachment,
     samples: int = SAMPLES,
     seed: int = SEED,
     cache_dir: str | PathLike[str] | None = None,
@@ -79,3 +85,45 @@ def evaluate_head(
         **verdicts,
         "rates": found,
     }
+
+
+def print_head(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_head` returned."""
+    console = console or Console()
+    title = f"head on validation, {results['settings']['samples']} records of each kind and style"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("%, 95 % interval", "seen styles", "unseen style"):
+        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    for name, label in (("auroc", "AUROC"), ("type_accuracy", "type right, given risk")):
+        table.add_row(label, *(f"{100 * results[name][style]:.2f}" for style in splits.STYLES))
+    for share, found in results["rates"].items():
+        for name, label in (
+            ("missed", "attacks missed"),
+            ("vqa_flagged", "visual questions flagged"),
+            ("benign_flagged", "benign flagged"),
+        ):
+            cells = [Estimate(**found[name][style]).percent() for style in splits.STYLES]
+            table.add_row(f"{label}, where {float(share):.1%} of all benign are", *cells)
+    console.print(table)
+
+
+def head(
+    adapter: Adapter = None,
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+    samples: Annotated[int, typer.Option(min=1, help="Records of each kind and style.")] = SAMPLES,
+    seed: Annotated[int, typer.Option(min=0, help="Of the records.")] = SEED,
+    cache: Cache = None,
+) -> None:
+    """A head by itself, on pocket's validation split, at fixed false-alarm rates: to compare heads and to choose."""
+    new_file(json_file, overwrite)
+    results = evaluate_head(attach(None, adapter), samples, seed, cache)
+    print_head(results)
+    keep(results, json_file)
+
+
+app = command_line(head)
+
+
+if __name__ == "__main__":
+    run(app)

@@ -9,10 +9,13 @@ Seeds vary first weights, order of samples, noise and dropout. The pictures are 
 """
 
 import json
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 from safety_modules import pocket
@@ -21,6 +24,7 @@ from safety_modules.adapter.format import CONFIG_FILE
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
+from safety_modules.cli.options import writable_folder
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.systems.weights import RECORD
@@ -30,6 +34,17 @@ from safety_modules.pocket import mix
 from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
 from safety_modules.training import Recipe, calibrate, train_safety
+
+Out = Annotated[
+    Path,
+    typer.Option(
+        callback=writable_folder, help="Folder for weights, logs and features; an interrupted run in it goes on."
+    ),
+]
+Records = Annotated[int | None, typer.Option(min=1, help="Training records with a picture; default: 28,000.")]
+Effort = Annotated[float | None, typer.Option(min=0.0001, help="Share of the recipes' steps; default: all.")]
+Calibration = Annotated[int | None, typer.Option(min=1, help="Benign records thresholds are set on; default: 2,000.")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="One of them; repeat. Default: all.")]
 
 
 class Budget(BaseModel):
@@ -162,3 +177,20 @@ class Trainings:
                 f"not continued: expected the {', '.join(differ)} that {self.out} was begun with, got another. "
                 "Use the same, or another folder."
             )
+
+
+def check_names(only: Sequence[str] | None, known: Collection[str], what: str) -> list[str]:
+    """The names, if all are known; all of them for None. Raises ConfigError."""
+    for name in only or ():
+        if name not in known:
+            near = get_close_matches(name, list(known), n=1, cutoff=0)
+            raise ConfigError(
+                f"unknown {what}: expected one of {', '.join(known)}, got {name!r}. Did you mean {near[0]!r}?"
+            )
+    return [name for name in known if not only or name in only]
+
+
+def budget_of(records: int | None, effort: float | None, calibration: int | None) -> Budget:
+    """The budget that the options name; what they leave out is as in the shipped adapter's."""
+    given = {"records": records, "effort": effort, "calibration": calibration}
+    return Budget.model_validate({name: value for name, value in given.items() if value is not None})

@@ -7,25 +7,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ablations
+import comparison
+import competitors
+import meta_training
+import pocket_trainings as trainings
 import pytest
+import validation_numbers as validation
+from ablations import VARIANTS, fewer_clean, print_ablations, run_ablations
+from competitors import train_systems
+from meta_training import MetaTask
 from PIL import Image
+from pocket_trainings import Budget, Trainings
 from rich.console import Console
-from typer.testing import CliRunner
+from script import spread
+from scripts import invoke
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
-from safety_modules.cli import app
 from safety_modules.config import SafetyConfig
 from safety_modules.demo import state_digest
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.contest import ablations, competitors, meta_training, trainings, validation
-from safety_modules.evaluation.contest.ablation_table import print_ablations, spread
-from safety_modules.evaluation.contest.ablations import VARIANTS, fewer_clean, run_ablations
-from safety_modules.evaluation.contest.competitors import train_systems
-from safety_modules.evaluation.contest.meta_training import MetaTask
-from safety_modules.evaluation.contest.trainings import Budget, Trainings
 from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.registry import make_system
 from safety_modules.pocket import mix, splits
@@ -236,12 +240,13 @@ def test_fewer_clean_samples_are_fewer_in_the_data_and_in_the_draws(trained: Pat
 
 def test_the_commands_hand_their_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(competitors, "train_systems", lambda *args, **options: seen.update(train=args))
+    monkeypatch.setattr(comparison, "train_systems", lambda *args, **options: seen.update(train=args))
     monkeypatch.setattr(ablations, "run_ablations", lambda *args, **options: seen.update(ablate=args) or {})
-    monkeypatch.setattr("safety_modules.evaluation.contest.ablation_table.print_ablations", lambda results: None)
+    monkeypatch.setattr(ablations, "print_ablations", lambda results: None)
     size = ["--records", "50", "--effort", "0.5"]
-    for arguments in (["train-systems", "--seed", "1", "--seed", "2", "--only", "lora"], ["ablations", "--seeds", "2"]):
-        done = CliRunner().invoke(app, ["evaluate", *arguments, "--out", str(tmp_path), *size])
+    train = ["comparison.py", "train", "--seed", "1", "--seed", "2", "--only", "lora"]
+    for arguments in (train, ["ablations.py", "--seeds", "2"]):
+        done = invoke(*arguments, "--out", tmp_path, *size)
         assert done.exit_code == 0, done.output
     budget = Budget(records=50, effort=0.5)
     assert seen["train"] == (tmp_path, [1, 2], ["lora"], budget)

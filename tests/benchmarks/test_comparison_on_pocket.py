@@ -4,26 +4,23 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from competitors import SYSTEMS
+from scripts import invoke
+from validation_numbers import cases_of, measure
 
 from safety_modules import pocket
-from safety_modules.cli import app
-from safety_modules.evaluation.contest.competitors import SYSTEMS
-from safety_modules.evaluation.contest.validation import cases_of, measure
 from safety_modules.evaluation.systems.registry import make_system
 
 
 def run(*arguments: str) -> str:
-    done = CliRunner().invoke(
-        app, ["evaluate", *arguments, "--records", "240", "--effort", "0.005", "--calibration", "130"]
-    )
+    done = invoke(*arguments, "--records", "240", "--effort", "0.005", "--calibration", "130")
     assert done.exit_code == 0, done.output
     return done.output
 
 
 @pytest.mark.slow
 def test_the_commands_train_and_measure_on_pocket(tmp_path: Path) -> None:
-    run("train-systems", "--out", str(tmp_path))
+    run("comparison.py", "train", "--out", str(tmp_path))
     model, processor = pocket.load()
     cases = cases_of(2)
     for name in SYSTEMS:
@@ -31,7 +28,17 @@ def test_the_commands_train_and_measure_on_pocket(tmp_path: Path) -> None:
         assert set(measure(system, cases)) == {"seen", "unseen"}
         system.close()
     table = run(
-        "ablations", "--out", str(tmp_path), "--seeds", "1", "--only", "always", "--only", "no-hint", "--samples", "4"
+        "ablations.py",
+        "--out",
+        str(tmp_path),
+        "--seeds",
+        "1",
+        "--only",
+        "always",
+        "--only",
+        "no-hint",
+        "--samples",
+        "4",
     )
     assert "no-hint" in table
     numbers = json.loads((tmp_path / "ablations" / "ablations.json").read_text())["variants"]

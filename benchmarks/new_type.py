@@ -1,5 +1,7 @@
 """What adding a risk type to an adapter gives, costs and leaves alone: docs/fine-tuning.md, run and measured.
 
+    python benchmarks/new_type.py
+
 The commands of the page run as a user runs them, each a process of its own, on data that the page makes (three foods of
 pocket's world declared a risk). Verdicts are taken before, after, and after the type was removed again, on pocket's
 test split.
@@ -11,14 +13,22 @@ import time
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from script import command_line, keep, run
 
 from safety_modules import metrics, pocket
 from safety_modules.attach.attach import SafetyAttachment, attach_safety
+from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.errors import DataError, SafetyModulesError
 from safety_modules.evaluation.answers import ask
 from safety_modules.evaluation.matchers import is_refusal
 from safety_modules.evaluation.results import intervals, settings, values
+from safety_modules.evaluation.tables import estimate_at
 from safety_modules.paths import adapter_dir
 from safety_modules.pocket import splits
 from safety_modules.pocket.new_risk import ALLERGENS, clean_without, new_risk, without, write_example
@@ -33,6 +43,16 @@ COMMANDS = (
 )
 """The page's, in order."""
 REMOVAL = "train --extend my-adapter --remove-type allergen --out without"
+LABELS = {
+    "new_flagged": "pictures of the new type flagged",
+    "new_recall": "... as the new type",
+    "new_false_alarms": "clean flagged as the new type",
+    "new_refused": "attacks of the new type refused",
+    "false_alarms": "clean flagged",
+    "old_recall": "old risks flagged",
+    "old_type_accuracy": "old types right, where flagged",
+    "old_level_accuracy": "old levels right, where flagged",
+}
 
 
 def evaluate_new_type(
@@ -144,3 +164,49 @@ def _quality(verdicts: Mapping[str, list[Verdict]], parts: Mapping[str, list[Rec
             [verdict.type == NAME and verdict.flagged for verdict in verdicts["clean"]]
         )
     return found
+
+
+def print_new_type(results: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what `evaluate_new_type` returned."""
+    console = console or Console()
+    chosen = results["settings"]
+    seconds = sum(results["seconds"].values())
+    title = (
+        f"new type {results['type']} ({', '.join(results['concepts'])}), added by the documented commands in "
+        f"{seconds:.0f} s; {chosen['samples']} test pictures of each kind"
+    )
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("%, 95 % interval", "before", "after"):
+        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    for name, label in LABELS.items():
+        cells = [
+            estimate_at(results, time, name).percent() if name in results[time] else "" for time in ("before", "after")
+        ]
+        table.add_row(label, *cells)
+    console.print(table)
+    kept = "as they were, bit for bit" if results["old_verdicts_kept"] else "[red]not as they were[/red]"
+    console.print(f"verdicts of the old types after the new one was added and calibrated: {kept}")
+    same = "as before, bit for bit" if results["removed_identical"] else "[red]others than before[/red]"
+    console.print(f"thresholds, temperature and verdicts after it was removed again: {same}")
+
+
+def new_type(
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+    out: Annotated[Path | None, typer.Option(help="Empty folder for data and adapters; default: not kept.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Test pictures of each kind.")] = 300,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """What adding a risk type gives and costs: the commands of docs/fine-tuning.md, run and measured (two minutes)."""
+    new_file(json_file, overwrite)
+    with TemporaryDirectory() as folder:
+        results = evaluate_new_type(out or folder, samples=samples, seed=seed)
+    print_new_type(results)
+    keep(results, json_file)
+
+
+app = command_line(new_type)
+
+
+if __name__ == "__main__":
+    run(app)
