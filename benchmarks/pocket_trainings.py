@@ -17,12 +17,12 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field
+from safety_modules.attach.fit import fit
 
 from safety_modules import pocket
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.adapter.format import CONFIG_FILE
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.cli.options import writable_folder
 from safety_modules.config import SafetyConfig

@@ -27,6 +27,7 @@ from safety_modules.defences.guard.judge import classify, judge
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.mount.flags import frozen
+from safety_modules.mount.lora import Lora
 from safety_modules.policy.policy import Policy, Rule, check_policy
 from safety_modules.policy.verdict import Verdict
 
@@ -303,7 +304,7 @@ class SafetyAttachment:
         found: dict[str, bool | list[bool]] = {
             name: on for name, on in asked.items() if self._is_on(name) and on is not False
         }
-        if any(on is True or any(on) for on in found.values()):
+        if any(on is True or (on is not False and any(on)) for on in found.values()):
             self.backbone.check_guardable()
         for one in self.defences:
             on = found.get(one.kind, False)

@@ -24,7 +24,8 @@ def read_switches(safety: Any, names: Sequence[str]) -> dict[str, bool | list[bo
         near = "".join(did_you_mean(name, names) for name in unknown)
         raise GuardError(
             "call not guarded: expected safety to be True, False or a list with one of them per row, or any of these "
-            f"by the name of a defence ({', '.join(names)}), got {safety!r}.{near} safety=False is the base's own answer."
+            f"by the name of a defence ({', '.join(names)}), got {safety!r}.{near} safety=False is the base's own "
+            "answer."
         )
     return {name: on for name, on in found.items() if on is not None}
 

@@ -218,5 +218,5 @@ def _take_off(slot: Slot) -> None:
         if layer is slot.adapted:
             holder[name] = slot.adapted._modules["base_layer"]
             break
-        holder, name = layer._modules, "base_layer"  # type: ignore[attr-defined]
+        holder, name = layer._modules, "base_layer"
     slot.adapted._modules["base_layer"] = slot.original

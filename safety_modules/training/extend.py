@@ -88,7 +88,7 @@ def extend_safety(
     rule = rule or attachment.rules.get(name) or default_rule(name)
     policy = Policy(rules={name: rule}, wording=attachment.policy.wording)
     modules = _branch(attachment, design, name)
-    new = {"lora": None, "thresholds": {}, "temperature": 1.0, "rules": {}, "trained": False}
+    new: dict[str, Any] = {"lora": None, "thresholds": {}, "temperature": 1.0, "rules": {}, "trained": False}
     helper = SafetyAttachment(attachment.backbone, [attachment.guard.changed(modules=modules, **new)], policy)
     others = replace(known, records=_one_type(known.records, name, design.taxonomy.safe_level))
     train_safety(helper, others, stage, output_dir=output_dir, cache_dir=cache_dir, progress=progress)

@@ -20,12 +20,12 @@ from meta_training import MetaTask
 from PIL import Image
 from pocket_trainings import Budget, Trainings
 from rich.console import Console
+from safety_modules.attach.fit import fit
 from script import spread
 from scripts import invoke
 
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
-from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.demo import state_digest
