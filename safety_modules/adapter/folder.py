@@ -70,6 +70,30 @@ class Adapter:
     tensors: dict[str, torch.Tensor]
     lora_tensors: dict[str, torch.Tensor]
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of its parts, in order."""
+        return [Guard.kind]
+
+    @property
+    def guard(self) -> GuardSettings:
+        """The guard's settings."""
+        config = self.config
+        return GuardSettings(
+            design=config.safety, thresholds=config.thresholds, temperature=config.temperature, rules=config.rules
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its tensors on disk."""
+        return DTYPES[self.config.dtype]
+
+    @property
+    def megabytes(self) -> float:
+        """Of its files, in MB (10^6 bytes)."""
+        files = (CONFIG_FILE, SAFETY_FILE, LORA_CONFIG_FILE, LORA_FILE)
+        return sum((self.path / name).stat().st_size for name in files if (self.path / name).is_file()) / 1e6
+
     def check_base(
         self,
         fingerprint: Fingerprint | None = None,
@@ -91,11 +115,7 @@ class Adapter:
         Raises:
             AttachError: a LoRA finds no place.
         """
-        config = self.config
-        settings = GuardSettings(
-            design=config.safety, thresholds=config.thresholds, temperature=config.temperature, rules=config.rules
-        )
-        guard = Guard(backbone, settings)
+        guard = Guard(backbone, self.guard)
         self.load_into(guard)
         guard.trained = True
         return [guard]
