@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from safety_modules.evaluation.cases import Case, Reply, Wanted
 from safety_modules.evaluation.pocket_suite import is_wanted, scores
 from safety_modules.evaluation.results import values
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
 from safety_modules.metrics import exact_match, rate
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record

@@ -18,6 +18,7 @@ from safety_modules.adapter.folder import read_adapter
 from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
 from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, questions_about
+from safety_modules.evaluation.asking import encode
 from safety_modules.evaluation.examples import answered, make_examples, reaction_title
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
@@ -25,7 +26,6 @@ from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_po
 from safety_modules.evaluation.report import write_report
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.sheet import write_sheet
-from safety_modules.evaluation.systems.asking import encode
 from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits

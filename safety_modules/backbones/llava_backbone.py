@@ -45,7 +45,7 @@ def named_as_base(guarded: Class) -> Class:
 
 def is_guarded(model: Any) -> bool:
     """Whether safety is on this model."""
-    return HANDLER in vars(model)
+    return HANDLER in getattr(model, "__dict__", ())
 
 
 def lock_of(model: nn.Module) -> Any:
@@ -85,6 +85,7 @@ class LlavaBackbone(ABC):
         self.insert_hint = chat.insert_hint
         self.answer_ids = chat.answer_ids
         self.image_token_id = chat.image_token_id
+        self.image_token = getattr(processor, "image_token", "<image>")
         pad, end = chat.tokenizer.pad_token_id, chat.tokenizer.eos_token_id
         self.pad_token_id = int(end if pad is None else pad)
         self._installed: list[tuple[nn.Module, type[nn.Module], type[nn.Module]]] = []

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from safety_modules.backbones.callbacks import seen_through, with_prompts
+from safety_modules.backbones.generation import seen_through, with_prompts
 from safety_modules.errors import GuardError, PromptError
 
 

@@ -69,7 +69,7 @@ def evaluate(
     from safety_modules.evaluation.harness.summary import BASE
     from safety_modules.evaluation.judges import make_judge
     from safety_modules.evaluation.suites.registry import benchmark, data_folder
-    from safety_modules.evaluation.systems.registry import check_spec, make_system
+    from safety_modules.evaluation.systems import check_spec, make_system
     from safety_modules.io.places import check_ours, check_writable
     from safety_modules.paths import adapter_dir
 

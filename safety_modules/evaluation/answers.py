@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from safety_modules.evaluation.systems.asking import Question
-from safety_modules.evaluation.systems.asking import ask as greedy_answers
+from safety_modules.evaluation.asking import Question
+from safety_modules.evaluation.asking import ask as greedy_answers
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
@@ -66,7 +66,7 @@ def ask(
         questions = questions_about([records[place] for place in batch])
         said = greedy_answers(model, processor, questions, max_new_tokens, partial(model.generate, **options))
         for place, answer in zip(batch, said, strict=True):
-            texts[place], verdicts[place] = answer.text, next(iter(answer.verdicts), None)
+            texts[place], verdicts[place] = answer.text, answer.verdict
         if on_batch is not None:
             on_batch(len(batch))
     return Answers(texts, verdicts)

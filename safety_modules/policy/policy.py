@@ -348,3 +348,13 @@ def _shipped() -> Policy:
     """Read once: parsing YAML takes a fifth of the time of attaching."""
     text = resources.files("safety_modules").joinpath("data", "policy.yaml").read_text(encoding="utf-8")
     return Policy._parse(text, "data/policy.yaml")
+
+
+def check_policy(policy: Any) -> Policy:
+    """The policy, if it is one. Raises PolicyError."""
+    if not isinstance(policy, Policy):
+        raise PolicyError(
+            f"no policy: expected a Policy, got {type(policy).__name__} {str(policy)[:60]!r}. Read a file with "
+            "Policy.from_yaml(path); Policy.default() is the one that comes along."
+        )
+    return policy

@@ -5,7 +5,7 @@ import torch
 from guard_cases import Recorder
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from safety_modules.backbones.callbacks import seen_through, with_prompts
+from safety_modules.backbones.generation import seen_through, with_prompts
 
 PROMPTS = torch.tensor([[1, 2], [3, 4]])
 IDS = torch.tensor([[9, 9, 9, 5], [9, 9, 9, 6], [9, 9, 9, 7], [9, 9, 9, 8]])  # two answers to each prompt
