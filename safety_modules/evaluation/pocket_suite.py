@@ -11,7 +11,7 @@ from safety_modules import metrics
 from safety_modules.errors import DataError
 from safety_modules.evaluation.answers import BATCH_SIZE, Answers, ask
 from safety_modules.evaluation.judges.strings import judge_text
-from safety_modules.evaluation.outcomes import attack_shares, judged
+from safety_modules.evaluation.outcomes import attack_shares, measures_of
 from safety_modules.evaluation.results import (
     adapter_megabytes,
     intervals,
@@ -110,7 +110,7 @@ def evaluate_pocket(
 
 def measured(record: Record, answer: str) -> dict[str, float]:
     """The measures of an answer to a record's question, by string matching; see `outcomes`."""
-    return judged(wanted(record), judge_text(answer))
+    return measures_of(wanted(record), judge_text(answer))
 
 
 def is_wanted(record: Record, answer: str) -> bool:

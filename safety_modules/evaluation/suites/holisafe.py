@@ -5,7 +5,15 @@ several projects, which agree with each other, for the names of file and folder.
 """
 
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, behaviour, identity, one_of, reader, words
+from safety_modules.evaluation.suites.reader import (
+    Benchmark,
+    BenchmarkReader,
+    behaviour,
+    identity,
+    loader,
+    one_of,
+    words,
+)
 
 PARTS = ("SSS", "SSU", "USU", "UUU", "SUU")
 """Picture, question, outcome: Safe or Unsafe."""
@@ -15,7 +23,7 @@ OBTAIN = (
 )
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """The combinations asked for."""
     for where, row in reading.json_list(reading.find("holisafe_bench.json")):
         with reading.row(where):
@@ -40,6 +48,6 @@ BENCHMARK = Benchmark(
     citation="Lee et al., HoliSafe: Holistic Safety Benchmarking and Modeling for Vision-Language Model, "
     "arXiv 2506.04704",
     obtain=OBTAIN,
-    load=reader("HoliSafe-Bench", OBTAIN, take),
+    load=loader("HoliSafe-Bench", OBTAIN, take),
     parts=PARTS,
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, loader, words
 
 OBTAIN = (
     "Pass hf://JailbreakV-28K/JailBreakV-28k, which has the pictures of the mini version; for all pictures download "
@@ -18,7 +18,7 @@ OBTAIN = (
 _COLUMNS = ("id", "jailbreak_query", "redteam_query", "format", "policy", "image_path")
 
 
-def take(reading: Reading, table: str) -> None:
+def take(reading: BenchmarkReader, table: str) -> None:
     """All 28,000, or the authors' choice of 280."""
     path = reading.find(f"JailBreakV_28K/{table}", table)
     images = str(path.parent.relative_to(reading.folder))
@@ -44,11 +44,11 @@ BENCHMARK = Benchmark(
     citation="Luo et al., JailBreakV: A Benchmark for Assessing the Robustness of MultiModal Large Language Models "
     "against Jailbreak Attacks, COLM 2024",
     obtain=OBTAIN,
-    load=reader("JailBreakV-28K", OBTAIN, partial(take, table="JailBreakV_28K.csv")),
+    load=loader("JailBreakV-28K", OBTAIN, partial(take, table="JailBreakV_28K.csv")),
 )
 MINI = replace(
     BENCHMARK,
     name="jailbreakv-mini",
     title="JailBreakV-28K, mini",
-    load=reader("JailBreakV-28K (mini)", OBTAIN, partial(take, table="mini_JailBreakV_28K.csv")),
+    load=loader("JailBreakV-28K (mini)", OBTAIN, partial(take, table="mini_JailBreakV_28K.csv")),
 )

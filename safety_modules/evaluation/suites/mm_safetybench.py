@@ -5,7 +5,7 @@ with each other.
 """
 
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, chosen, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, chosen, loader, words
 
 QUESTION = {"SD": "Rephrased Question(SD)", "TYPO": "Rephrased Question", "SD_TYPO": "Rephrased Question"}
 """The question that goes with each kind of picture: it points at the picture instead of naming the phrase."""
@@ -32,7 +32,7 @@ OBTAIN = (
 )
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """Every question with each kind of picture asked for."""
     questions = reading.find("data/processed_questions", "processed_questions")
     images = [
@@ -67,6 +67,6 @@ BENCHMARK = Benchmark(
     citation="Liu et al., MM-SafetyBench: A Benchmark for Safety Evaluation of Multimodal Large Language Models, "
     "ECCV 2024",
     obtain=OBTAIN,
-    load=reader("MM-SafetyBench", OBTAIN, take),
+    load=loader("MM-SafetyBench", OBTAIN, take),
     parts=tuple(QUESTION),
 )

@@ -5,7 +5,7 @@ Source of the layout: the repository `xirui-li/MOSSBench` (`data/images_informat
 """
 
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, behaviour, one_of, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, behaviour, loader, one_of, words
 from safety_modules.records.source import as_object
 
 STIMULI = {
@@ -16,7 +16,7 @@ STIMULI = {
 OBTAIN = "Clone https://github.com/xirui-li/MOSSBench and pass its folder."
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """The harmless questions (the harmful contrasts of `data_contrast` are left out)."""
     table = "images_information/information.json"
     for where, key, row in reading.entries(reading.find(f"data/{table}", table)):
@@ -40,6 +40,6 @@ BENCHMARK = Benchmark(
     licence="CC",
     citation="Li et al., MOSSBench: Is Your Multimodal Language Model Oversensitive to Safe Queries?, arXiv 2406.17806",
     obtain=OBTAIN,
-    load=reader("MOSSBench", OBTAIN, take),
+    load=loader("MOSSBench", OBTAIN, take),
     parts=tuple(STIMULI.values()),
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, Row, behaviour, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, behaviour, loader, words
 from safety_modules.records.source import as_object
 
 CHAT = (
@@ -29,7 +29,7 @@ PARTS = ("chat/safe", "chat/unsafe", "embodied/safe", "embodied/unsafe")
 OBTAIN = "Pass hf://kzhou35/mssbench, or a folder with combined.json, chat/ and embodied/."
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """Both tasks, every wording, in both situations."""
     path = reading.find("combined.json", "combine.json")
     data = reading.json_object(path)
@@ -44,7 +44,7 @@ def take(reading: Reading) -> None:
                     reading.add(case)
 
 
-def _chat(reading: Reading, row: Row, number: int) -> list[Case]:
+def _chat(reading: BenchmarkReader, row: Row, number: int) -> list[Case]:
     queries = _texts(row, "queries")
     notes = {"safe": {}, "unsafe": {"note": f"the picture shows: {words(row, 'unsafe_image')}"}}
     return [
@@ -61,7 +61,7 @@ def _chat(reading: Reading, row: Row, number: int) -> list[Case]:
     ]
 
 
-def _embodied(reading: Reading, row: Row, number: int) -> list[Case]:
+def _embodied(reading: BenchmarkReader, row: Row, number: int) -> list[Case]:
     return [
         _case(
             f"embodied/{side}/{number}/{index}",
@@ -101,6 +101,6 @@ BENCHMARK = Benchmark(
     licence="MIT",
     citation="Zhou et al., Multimodal Situational Safety, arXiv 2410.06172",
     obtain=OBTAIN,
-    load=reader("MSSBench", OBTAIN, take),
+    load=loader("MSSBench", OBTAIN, take),
     parts=PARTS,
 )

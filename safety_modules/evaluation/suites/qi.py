@@ -6,7 +6,7 @@ Source of the layout: the repository `Unispac/Visual-Adversarial-Examples-Jailbr
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, reader
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, loader
 
 OBTAIN = (
     "Clone https://github.com/Unispac/Visual-Adversarial-Examples-Jailbreak-Large-Language-Models and pass its folder, "
@@ -17,7 +17,7 @@ OBTAIN = (
 SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg")
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """Every instruction with every picture; the part is the picture's name (`clean` is the one without an attack)."""
     pictures = sorted(path for path in reading.find("adversarial_images").iterdir() if path.suffix.lower() in SUFFIXES)
     if not pictures:
@@ -47,5 +47,5 @@ BENCHMARK = Benchmark(
     licence="none stated with the data",
     citation="Qi et al., Visual Adversarial Examples Jailbreak Aligned Large Language Models, AAAI 2024",
     obtain=OBTAIN,
-    load=reader("Qi et al.", OBTAIN, take),
+    load=loader("Qi et al.", OBTAIN, take),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark
+from safety_modules.evaluation.suites.reader import Benchmark
 from safety_modules.io.hub import download, hub_id
 
 _HOMES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, Row, chosen, one_of, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, chosen, loader, one_of, words
 
 OBTAIN = "Pass hf://MMInstruction/RedTeamingVLM, or a download of it."
 WANTED: dict[str, Wanted] = {
@@ -67,7 +67,7 @@ TASKS = {
 }
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """The tasks asked for."""
     for name in chosen(reading.parts, tuple(TASKS), "RTVLM"):
         task = TASKS[name]
@@ -106,7 +106,7 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _picture(reading: Reading, task: Task, value: Any) -> Any:
+def _picture(reading: BenchmarkReader, task: Task, value: Any) -> Any:
     if not isinstance(value, (str, int)) or isinstance(value, bool) or not str(value).strip():
         raise DataError(f"{task.image}: expected the name of a picture, got {repr(value)[:80]}.")
     name = "".join(str(value).split()) if task.folder else str(value)  # flags are named without their spaces
@@ -121,6 +121,6 @@ BENCHMARK = Benchmark(
     licence="CC BY 4.0",
     citation="Li et al., Red Teaming Visual Language Models, Findings of ACL 2024",
     obtain=OBTAIN,
-    load=reader("RTVLM", OBTAIN, take),
+    load=loader("RTVLM", OBTAIN, take),
     parts=tuple(TASKS),
 )

@@ -4,7 +4,7 @@ Source of the layout: the repository `sinwang20/SIUO` (`data/`, `eval/generation
 """
 
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, identity, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, identity, loader, words
 
 OBTAIN = (
     "Pass a folder with siuo_gen.json and images/ (or SIUO-images.zip as it is): hf://sinwang/SIUO, or the folder data "
@@ -13,7 +13,7 @@ OBTAIN = (
 _IMAGES = ("images", "data/images", "SIUO-images.zip", "data/SIUO-images.zip", "images.zip")
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """The questions answered in words (the multiple-choice form is left out)."""
     for where, row in reading.json_list(reading.find("siuo_gen.json", "data/siuo_gen.json")):
         with reading.row(where):
@@ -36,5 +36,5 @@ BENCHMARK = Benchmark(
     licence="CC BY-NC 4.0",
     citation="Wang et al., Cross-Modality Safety Alignment, arXiv 2406.15279",
     obtain=OBTAIN,
-    load=reader("SIUO", OBTAIN, take),
+    load=loader("SIUO", OBTAIN, take),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, Row, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, loader, words
 from safety_modules.records.formats.vlguard import read_categories
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
@@ -24,7 +24,7 @@ OBTAIN = (
 _IMAGES = ("test", "test.zip", "data/test", "data/test.zip")
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """The parts asked for, each picture with the instruction of that part."""
     for where, row in reading.json_list(reading.find("test.json", "data/test.json")):
         with reading.row(where):
@@ -74,6 +74,6 @@ BENCHMARK = Benchmark(
     citation="Zong et al., Safety Fine-Tuning at (Almost) No Cost: A Baseline for Vision Large Language Models, "
     "ICML 2024",
     obtain=OBTAIN,
-    load=reader("VLGuard", OBTAIN, take),
+    load=loader("VLGuard", OBTAIN, take),
     parts=tuple(PARTS),
 )

@@ -5,7 +5,7 @@ in several projects).
 """
 
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reading import Benchmark, Reading, behaviour, one_of, reader, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, behaviour, loader, one_of, words
 
 PARTS = ("safe", "unsafe")
 OBTAIN = (
@@ -15,7 +15,7 @@ OBTAIN = (
 _COLUMNS = ("id", "prompt", "type", "label", "focus", "note")
 
 
-def take(reading: Reading) -> None:
+def take(reading: BenchmarkReader) -> None:
     """The safe prompts, the unsafe contrasts, or both."""
     for where, row in reading.csv(reading.find("xstest_prompts.csv"), _COLUMNS):
         with reading.row(where):
@@ -38,6 +38,6 @@ BENCHMARK = Benchmark(
     citation="Röttger et al., XSTest: A Test Suite for Identifying Exaggerated Safety Behaviours in Large Language "
     "Models, NAACL 2024",
     obtain=OBTAIN,
-    load=reader("XSTest", OBTAIN, take),
+    load=loader("XSTest", OBTAIN, take),
     parts=PARTS,
 )

@@ -9,19 +9,19 @@ from PIL import Image
 
 from safety_modules.evaluation.examples import Example, reaction_title
 from safety_modules.evaluation.outcomes import REACTIONS, RISK_NOTE, SUCCESS
-from safety_modules.evaluation.sheet import verdict_line
-from safety_modules.evaluation.tables import (
+from safety_modules.evaluation.pocket_tables import (
     HEAD_ROWS,
     ROWS,
     TOGGLE,
     Goal,
-    Row,
+    ResultRow,
     attack_rows,
     estimate_at,
     head_path,
     known_at,
     toggle_columns,
 )
+from safety_modules.evaluation.sheet import verdict_line
 from safety_modules.io.html import environment, picture_uri
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
@@ -136,7 +136,7 @@ def _count(results: Mapping[str, Any]) -> str:
     return f"of {estimate_at(results, 'gated_identical').n} answers"
 
 
-def _row_cells(results: Mapping[str, Any], row: Row, style: str) -> tuple[GoalCell | None, GoalCell | None]:
+def _row_cells(results: Mapping[str, Any], row: ResultRow, style: str) -> tuple[GoalCell | None, GoalCell | None]:
     return (
         _cell(known_at(results, "base", style, *row.path)),
         _cell(known_at(results, "guarded", style, *row.path), row.goals.get(style)),

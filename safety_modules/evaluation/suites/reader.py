@@ -12,7 +12,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.pictures import Pictures
+from safety_modules.evaluation.suites.pictures import PictureFinder
 from safety_modules.records.formats.text import json_items
 from safety_modules.records.images import EncodedImage
 from safety_modules.records.record import Problem, raise_problems
@@ -45,7 +45,7 @@ class Benchmark:
     parts: tuple[str, ...] = ()
 
 
-class Reading:
+class BenchmarkReader:
     """Cases read so far, and why other rows cannot be used. Nothing is skipped: one bad row refuses the benchmark.
 
     Args:
@@ -65,7 +65,7 @@ class Reading:
         self.name, self.folder, self.obtain, self.parts = name, folder, obtain, parts
         self._cases: dict[str, Case] = {}
         self._problems: list[Problem] = []
-        self._pictures: dict[tuple[str, ...], Pictures] = {}
+        self._pictures: dict[tuple[str, ...], PictureFinder] = {}
 
     def find(self, *names: str) -> Path:
         """The first of these files or folders that is there. Raises DataError if none is."""
@@ -79,7 +79,7 @@ class Reading:
     def picture(self, name: str, *places: str) -> Path | EncodedImage:
         """The picture of that name in one of these folders or zip archives. Raises DataError if it is in none."""
         if places not in self._pictures:
-            self._pictures[places] = Pictures([self.folder / place for place in places])
+            self._pictures[places] = PictureFinder([self.folder / place for place in places])
         return self._pictures[places].find(name)
 
     @contextmanager
@@ -174,19 +174,19 @@ class Reading:
                 yield f"{path} {key}", key, as_object(item)
 
 
-def reader(
-    name: str, obtain: str, take: Callable[[Reading], None]
+def loader(
+    name: str, obtain: str, take: Callable[[BenchmarkReader], None]
 ) -> Callable[[Path | None, Sequence[str]], list[Case]]:
     """A benchmark's `load`.
 
     Args:
         name: of the benchmark, for messages.
         obtain: how to get the data.
-        take: adds the cases in the folder of a `Reading` to it.
+        take: adds the cases in the folder of a `BenchmarkReader` to it.
     """
 
     def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
-        reading = Reading(name, folder, obtain, parts)
+        reading = BenchmarkReader(name, folder, obtain, parts)
         take(reading)
         return reading.done()
 

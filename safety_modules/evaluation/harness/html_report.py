@@ -8,7 +8,7 @@ from PIL import Image
 
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness.charts import draw_charts
-from safety_modules.evaluation.harness.judging import Judgements
+from safety_modules.evaluation.harness.judgements import Judgements
 from safety_modules.evaluation.harness.strengths import strength_rows, worst_strengths
 from safety_modules.evaluation.harness.summary import BASE, TIME, group_title
 from safety_modules.evaluation.harness.transcripts import Transcript
