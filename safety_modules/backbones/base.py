@@ -98,7 +98,7 @@ class Backbone(Protocol):
     def readings(self, ids: Sequence[int]) -> list[list[int]]:
         """What a prompt is to be judged by, the riskiest counts: `whole_text` first, then parts of it asked alone."""
 
-    def insert_hint(self, ids: Sequence[int], hint: str) -> list[int]:
+    def insert_hint(self, ids: Sequence[int], hint: str, gap: str = " ") -> list[int]:
         """Ids with the hint after the last user turn, no begun answer. Raises PromptError if there is no place."""
 
     def answer_ids(self, answer: str, end: bool = True) -> list[int]:

@@ -117,7 +117,7 @@ class ChatFormat:
     def _text_ids(self, ids: Sequence[int]) -> list[int]:
         return [i for i in ids if i not in self.special_ids]
 
-    def insert_hint(self, ids: Sequence[int], hint: str) -> list[int]:
+    def insert_hint(self, ids: Sequence[int], hint: str, gap: str = " ") -> list[int]:
         """The prompt with the hint after its last user turn; a beginning of the answer is left out.
 
         What stands behind the `ASSISTANT:` of the last turn are words that were put into the model's mouth: it would
@@ -126,6 +126,7 @@ class ChatFormat:
         Args:
             ids: one prompt without padding, image tokens expanded.
             hint: a sentence.
+            gap: what stands between question and hint.
 
         Returns:
             New ids, up to `ASSISTANT:`; the others before it stay as they are, in order.
@@ -149,20 +150,20 @@ class ChatFormat:
                 f"`{ASSISTANT}`. Put it before the question, or call with safety=False."
             )
         question = text[:place].rstrip()
-        gap = text[len(question) : place] or " "
+        end = text[len(question) : place] or " "
         marker = self._marker_at(ids, text[place:])
-        words = self._continuation("a", f" {hint}")
+        words = self._continuation("a", f"{gap}{hint}")
         if marker is None or words is None or not text[:place][-1:].isspace():
             if self._encode(text) != ids:
                 raise PromptError(
                     "no place for the safe hint: expected a tokenizer that gives a prompt's text back, got other "
                     f"ids for {text[-60:]!r}. Build the prompt with the model's own processor."
                 )
-            return self._encode(f"{question} {hint}{gap}{ASSISTANT}")
-        at, end = marker
+            return self._encode(f"{question}{gap}{hint}{end}{ASSISTANT}")
+        at, stop = marker
         while at and ids[at - 1] not in self.special_ids and not self._decode([ids[at - 1]]).strip():
             at -= 1  # "question\nASSISTANT:": the hint belongs to the question's line
-        return ids[:at] + words + ids[at:end]
+        return ids[:at] + words + ids[at:stop]
 
     def _marker_at(self, ids: list[int], tail: str) -> tuple[int, int] | None:
         """Start and end of the `ASSISTANT:` with which the text `tail` begins; None where tokens hide it."""
