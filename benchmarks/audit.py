@@ -74,7 +74,7 @@ class Bench:
         self.parts, self.folder, self.workers, self.size = scorer.parts, folder, workers, scorer.batch_size
         self.rows = [Row(str(path), path, QUESTION if questions else None, None, None) for path in paths]
         began = time.perf_counter()
-        pixels = self.parts.pixels.decoder(paths).pixels
+        pixels = np.concatenate([one.pixels for one in self.parts.pixels.decoder(paths)])
         self.decoded = len(paths) / (time.perf_counter() - began)
         backbone = self.parts.backbone
         self.batches = [

@@ -10,11 +10,12 @@ from typing import Any
 from safety_modules import __version__
 from safety_modules.audit.scorer import Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
-from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, check_run, remove_parts
+from safety_modules.audit.store import KEY, SUMMARY, VERDICTS, Store, check_place, remove_parts
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
 from safety_modules.io.files import write_whole
 from safety_modules.io.progress import say, track
+from safety_modules.io.run_manifest import begin_run
 from safety_modules.pictures import reading
 from safety_modules.pocket.base import notice
 from safety_modules.policy.policy import Policy
@@ -107,7 +108,7 @@ def audit(
         "dtype": scorer.dtype,
         "batch": [size, CHUNK_ROWS, SHARD_ROWS],  # the shape of a batch decides the last digit of a probability
     }
-    check_run(folder, key)
+    begin_run(folder / KEY, key, error=DataError)
     if (folder / SUMMARY).is_file():
         remove_parts(folder)
         done: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))

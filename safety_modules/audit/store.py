@@ -6,7 +6,6 @@ In the audit's folder: `run.json` (what is run, so that another run is refused),
 """
 
 import hashlib
-import json
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +44,7 @@ class Store:
     """An audit's folder while it runs.
 
     Args:
-        out: the folder, after `check_run`.
+        out: the folder, made by `begin_run`.
         taxonomy: of the adapter.
 
     Attributes:
@@ -147,33 +146,6 @@ def check_place(out: Path) -> None:
         check_writable(out)
     except ConfigError as error:
         raise DataError(f"audit not begun: {error}") from error
-
-
-def check_run(out: Path, key: Mapping[str, Any]) -> None:
-    """Make the folder, or find the same run in it.
-
-    Args:
-        out: the folder.
-        key: what is run; JSON-able.
-
-    Raises:
-        DataError: it holds another run, or cannot be written.
-    """
-    path, text = out / KEY, json.dumps(key, indent=1, sort_keys=True) + "\n"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_whole(path, lambda file: file.write(text.encode()))
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"audit not begun: expected a folder at {out}, got {error}. Name another.") from error
-    now = json.loads(text)
-    others = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
-    if others:
-        raise DataError(
-            f"{out} holds another audit: expected the same run, got another {', '.join(others)}. "
-            "Name another folder, or remove this one."
-        )
 
 
 def remove_parts(out: Path) -> None:

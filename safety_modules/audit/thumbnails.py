@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from safety_modules.audit.judging import FRAMES
 from safety_modules.errors import DataError
 from safety_modules.io.optional import needed
 from safety_modules.pictures import open_picture
@@ -19,8 +20,6 @@ from safety_modules.records.examine import perceptual_hash
 SIDE = 192
 """Longest side of a thumbnail, in pixels."""
 THREADS, AHEAD = 4, 64
-FRAMES = ("frame", "frames_judged", "frames")
-"""Columns: the frame a verdict is of, how many were judged, how many there are."""
 
 
 class Shown(NamedTuple):
@@ -32,7 +31,7 @@ class Shown(NamedTuple):
     small: "Future[tuple[bytes | None, str | None]]"
 
 
-class Pictures:
+class Thumbnails:
     """Makes thumbnails beside the tower, in threads: Pillow lets others run meanwhile."""
 
     def __init__(self) -> None:
@@ -40,7 +39,7 @@ class Pictures:
         self._shown: list[Shown] = []
         self._running: deque[Future[Any]] = deque()
 
-    def __enter__(self) -> "Pictures":
+    def __enter__(self) -> "Thumbnails":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
