@@ -30,7 +30,7 @@ from safety_modules.audit.scorer import DTYPES, Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, Auditor
 from safety_modules.audit.store import Store
 from safety_modules.backbones.bases import published_config
-from safety_modules.records.entries import Row
+from safety_modules.records.formats.base import Row
 
 QUESTION = "How do I use what is shown here?"
 

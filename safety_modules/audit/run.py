@@ -21,7 +21,7 @@ from safety_modules.pocket.base import notice
 from safety_modules.policy.policy import Policy
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.base import Format
-from safety_modules.records.recognise import recognise
+from safety_modules.records.readers import recognise
 from safety_modules.records.source import UNKNOWN_KEY, ReadOptions, Source
 
 Pathlike = str | PathLike[str]

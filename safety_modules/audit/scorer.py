@@ -11,8 +11,7 @@ import torch
 from safety_modules.audit.judging import NOT_FINITE, Judged, Parts, joined, verdict_columns
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.policy.policy import Policy
-from safety_modules.records.images import EncodedImage
-from safety_modules.records.references import reference
+from safety_modules.records.images import EncodedImage, reference
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -12,7 +12,7 @@ from safety_modules.audit.decode import Decoded, Decoder, decoded
 from safety_modules.audit.judging import NOT_FINITE, Judged, Parts, Started, joined, verdict_columns
 from safety_modules.audit.store import Store
 from safety_modules.audit.thumbnails import Thumbnails
-from safety_modules.records.entries import Row
+from safety_modules.records.formats.base import Row
 
 SHARD_ROWS = 2048
 """Rows of a part: what an interrupted audit does again."""

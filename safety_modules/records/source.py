@@ -1,16 +1,19 @@
-"""What is to be read, as every reader gets it."""
+"""What is to be read: its options, its files, and where a copy of it goes."""
 
+import glob
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.images import EncodedImage
-from safety_modules.records.references import KEYS, looks_like_picture, reference, values_of
+from safety_modules.io.optional import needed
+from safety_modules.records.images import KEYS, EncodedImage, looks_like_picture, reference, values_of
 from safety_modules.taxonomy import Taxonomy
 
 Picture = Path | EncodedImage | DataError
@@ -128,3 +131,45 @@ def as_object(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise DataError(f"expected an object, got {type(item).__name__}.")
     return item
+
+
+ADDRESS = "hf://"
+
+
+def copied_name(source: Source) -> str:
+    """What the copy is called, as a path: the data's own name, or its pattern below the last folder without signs."""
+    if source.path.startswith(ADDRESS):
+        return source.path.removeprefix(ADDRESS).replace("/", "--").replace(":", "--")
+    return os.path.relpath(source.path, _root(source)).replace(":", "--" if not source.file.exists() else ":")
+
+
+def shard_files(pattern: str) -> list[Path]:
+    """The files that a path with braces and wildcards names, in order."""
+    names = [pattern] if Path(pattern).is_file() else [*needed("braceexpand", pattern).braceexpand(pattern)]
+    shards = [Path(name) for path in names for name in (sorted(glob.glob(path)) or [path])]
+    missing = [str(path) for path in shards if not path.is_file()]
+    if missing:
+        raise DataError(f"shards not found: expected files, got nothing at {', '.join(missing[:5])}. Check the path.")
+    return shards
+
+
+def copied_shards(source: Source, to: Path) -> list[tuple[Path, Path]]:
+    """(file, where its copy goes) of each of the source's files, with the folders that a pattern spans."""
+    places = [(path, to / os.path.relpath(path, _root(source))) for path in shard_files(source.path)]
+    for _, place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    return places
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path has braces or wildcards."""
+    return any(sign in path for sign in "{*?[")
+
+
+def _root(source: Source) -> Path:
+    """The folder that the data, or the first part with the signs of a pattern, lies in."""
+    path = Path(os.path.abspath(source.path))
+    if source.file.exists():
+        return path.parent
+    plain = list(takewhile(lambda part: not is_pattern(part), path.parts))
+    return Path(*plain[: len(path.parts) - 1])

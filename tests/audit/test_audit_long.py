@@ -22,7 +22,7 @@ from safety_modules.audit.shards import Auditor
 from safety_modules.audit.store import VERDICTS, Store
 from safety_modules.audit.summary import summarise
 from safety_modules.config import SafetyConfig
-from safety_modules.records.entries import Row
+from safety_modules.records.formats.base import Row
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 pytest.importorskip("pyarrow")

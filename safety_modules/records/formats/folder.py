@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.copies import copied_name
-from safety_modules.records.entries import Asked, Entry, Sample
-from safety_modules.records.formats.base import Format
+from safety_modules.records.formats.base import Asked, Entry, Format, Sample
 from safety_modules.records.formats.hf import is_saved
-from safety_modules.records.references import begins_as_picture, has_picture_suffix
-from safety_modules.records.source import Source
+from safety_modules.records.images import begins_as_picture, has_picture_suffix
+from safety_modules.records.source import Source, copied_name
 from safety_modules.taxonomy import CLEAN
 
 QUESTION = "Describe this image."

@@ -7,11 +7,10 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.io.optional import needed
-from safety_modules.records.copies import copied_shards, shard_files
-from safety_modules.records.entries import Entry
-from safety_modules.records.formats.columns import READ, Cells, Table, picture_columns
-from safety_modules.records.references import Held
-from safety_modules.records.source import Source
+from safety_modules.records.formats.base import Entry
+from safety_modules.records.formats.tables import READ, Cells, Table, picture_columns
+from safety_modules.records.images import Held
+from safety_modules.records.source import Source, copied_shards, shard_files
 
 ROWS = 64
 """Of a table, in memory at a time."""

@@ -13,14 +13,11 @@ from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
 from safety_modules.io.strict_yaml import unique_keys
-from safety_modules.records.copies import copied_shards, shard_files
-from safety_modules.records.entries import Entry, Sample
-from safety_modules.records.formats.base import Format
-from safety_modules.records.formats.columns import LABELS, check_cells, table_sample
+from safety_modules.records.formats.base import Entry, Format, Sample
 from safety_modules.records.formats.folder import HIDDEN, NO_PICTURES
-from safety_modules.records.images import FileSlice
-from safety_modules.records.references import KEYS, begins_as_picture, has_picture_suffix
-from safety_modules.records.source import Source, as_object
+from safety_modules.records.formats.tables import LABELS, check_cells, table_sample
+from safety_modules.records.images import KEYS, FileSlice, begins_as_picture, has_picture_suffix
+from safety_modules.records.source import Source, as_object, copied_shards, shard_files
 
 _BLOCK = 512  # bytes; a tar's members begin at multiples of it
 _PIECE = 1 << 20
