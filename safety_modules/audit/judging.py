@@ -175,16 +175,9 @@ def joined(parts: Sequence[Judged], config: SafetyConfig) -> Judged:
     """Batches as one; none as no verdict at all."""
     if parts:
         return Judged._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
-    types, levels = len(config.taxonomy.labels), len(config.taxonomy.levels)
-    words, none = [np.zeros(0, object)] * 3, [np.zeros(0)] * 2
-    return Judged(
-        np.zeros((0, types)),
-        np.zeros((0, levels)),
-        *words,
-        *none,
-        np.zeros((0, types - 1, 0, 0)),
-        np.zeros((0, 3), int),
-    )
+    types, levels, words = len(config.taxonomy.labels), len(config.taxonomy.levels), [np.zeros(0, object)] * 3
+    probabilities, numbers = [np.zeros((0, types)), np.zeros((0, levels))], [np.zeros(0), np.zeros(0)]
+    return Judged._make([*probabilities, *words, *numbers, np.zeros((0, types - 1, 0, 0)), np.zeros((0, len(FRAMES)))])
 
 
 def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: SafetyConfig) -> dict[str, np.ndarray]:

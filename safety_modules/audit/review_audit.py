@@ -10,10 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from safety_modules.audit.store import FLAGGED, SUMMARY, VERDICTS
+from safety_modules.audit.store import FLAGGED, SUMMARY, VERDICTS, parquet
 from safety_modules.errors import DataError, validation_problems
 from safety_modules.io.files import sha256_of
-from safety_modules.io.optional import needed
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import CLEAN, Taxonomy
 
@@ -129,11 +128,6 @@ class Audit:
         the smaller one.
         """
         return sorted(rows, key=lambda row: hashlib.sha256(f"{self.digest} {row}".encode()).digest())
-
-
-def parquet() -> Any:
-    """The library."""
-    return needed("pyarrow.parquet", "audits")
 
 
 def read_audit(folder: Path) -> Audit:

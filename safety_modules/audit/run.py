@@ -13,7 +13,7 @@ from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
 from safety_modules.audit.store import KEY, SUMMARY, VERDICTS, Store, check_place, remove_parts
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
-from safety_modules.io.files import write_whole
+from safety_modules.io.files import write_json
 from safety_modules.io.progress import say, track
 from safety_modules.io.run_manifest import begin_run
 from safety_modules.pictures import reading
@@ -115,7 +115,9 @@ def audit(
         return done
     store = Store(folder, taxonomy)
     try:
-        auditor = Auditor(parts, parts.pixels.decoder, store, size, _workers(workers))
+        if workers is None:  # all cores but the one that feeds the tower
+            workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1))
+        auditor = Auditor(parts, parts.pixels.decoder, store, size, workers)
         if store.rows:
             say(f"resuming at row {store.rows:,}", progress)
         total = None if streaming else _count(source, form, progress)
@@ -144,8 +146,7 @@ def audit(
         }
     finally:
         store.close()
-    text = json.dumps(summary, indent=1) + "\n"
-    write_whole(folder / SUMMARY, lambda file: file.write(text.encode()))
+    write_json(folder / SUMMARY, summary)
     remove_parts(folder)
     return summary
 
@@ -175,8 +176,3 @@ def _state(file: Path) -> list[int] | None:
         return None
     found = file.stat()
     return [found.st_size, found.st_mtime_ns]
-
-
-def _workers(asked: int | None) -> int:
-    """Decoding processes: as asked, or all cores but the one that feeds the tower."""
-    return min(MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1)) if asked is None else asked

@@ -8,8 +8,7 @@ In the audit's folder: `run.json` (what is run, so that another run is refused),
 import hashlib
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,26 +105,27 @@ class Store:
         for name, columns in ((FLAGGED, flagged), (VERDICTS, verdicts)):  # the one that counts is written last
             schema = self._schemas[name]
             table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema)
-            write_whole(self._path(self.parts, name), partial(_write_table, table))
+            self._write(self._path(self.parts, name), schema, [table])
         self.parts += 1
 
     def tables(self, name: str) -> Iterator[Any]:
         """The parts' tables of verdicts or of flagged rows, in order."""
-        parquet = needed("pyarrow.parquet", "audits")
         for part in range(self.parts):
-            yield parquet.read_table(self._path(part, name))
+            yield parquet().read_table(self._path(part, name))
 
     def finish(self) -> None:
         """Make one file each of the parts' verdicts and flagged rows."""
-        parquet = needed("pyarrow.parquet", "audits")
         for name, schema in self._schemas.items():
+            self._write(self.out / name, schema, self.tables(name))
 
-            def put(file: Any, name: str = name, schema: Any = schema) -> None:
-                with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-                    for table in self.tables(name):
-                        writer.write_table(table)
+    @staticmethod
+    def _write(path: Path, schema: Any, tables: Iterable[Any]) -> None:
+        def put(file: Any) -> None:
+            with parquet().ParquetWriter(file, schema, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table)
 
-            write_whole(self.out / name, put)
+        write_whole(path, put)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -155,5 +155,6 @@ def remove_parts(out: Path) -> None:
         path.unlink()
 
 
-def _write_table(table: Any, file: Any) -> None:
-    needed("pyarrow.parquet", "audits").write_table(table, file, compression="zstd")
+def parquet() -> Any:
+    """The library."""
+    return needed("pyarrow.parquet", "audits")

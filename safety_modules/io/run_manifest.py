@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import ConfigError, SafetyModulesError
-from safety_modules.io.files import write_whole
+from safety_modules.io.files import write_json
 
 GROWING, SESSIONS = "growing", "sessions"
 """Names in the file beside those of the key."""
@@ -98,10 +98,9 @@ def begin_run(
     if session is not None:
         note = {**note, SESSIONS: [*note.get(SESSIONS, []), _as_json(session)]}
     if note != known or not path.exists():
-        text = json.dumps(note, indent=1) + "\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda file: file.write(text.encode()))
+            write_json(path, note)
         except OSError as fault:
             raise error(f"run not begun: expected a folder at {path.parent}, got {fault}. Name another.") from fault
     return list(note.get(SESSIONS, []))

@@ -54,21 +54,13 @@ class ReadOptions:
 
 @dataclass
 class Source:
-    """A data file, folder or address, and how to read it.
+    """A data file, folder or address, and how to read it."""
 
-    Attributes:
-        path: as the user wrote it.
-        taxonomy: names and order of types and levels.
-        options: see `ReadOptions`.
-        format: its name, once it is known.
-        left_out: what a reader passed over, and how often.
-    """
-
-    path: str
+    path: str  # as the user wrote it
     taxonomy: Taxonomy
     options: ReadOptions = field(default_factory=ReadOptions)
-    format: str = ""
-    left_out: Counter[str] = field(default_factory=Counter)
+    format: str = ""  # its name, once it is known
+    left_out: Counter[str] = field(default_factory=Counter)  # what a reader passed over, and how often
 
     @property
     def file(self) -> Path:

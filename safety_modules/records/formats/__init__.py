@@ -9,14 +9,6 @@ from safety_modules.records.formats.tables import Csv
 from safety_modules.records.formats.vlguard import VLGuard
 from safety_modules.records.formats.webdataset import WebDataset
 
-_ALL: tuple[Format, ...] = (
-    Jsonl(),
-    Llava(),
-    VLGuard(),
-    Csv(),
-    Parquet(),
-    Folder(),
-    HuggingFace(),
-    WebDataset(),
-)
-FORMATS: dict[str, Format] = {form.name: form for form in _ALL}
+FORMATS: dict[str, Format] = {
+    form.name: form for form in (Jsonl(), Llava(), VLGuard(), Csv(), Parquet(), Folder(), HuggingFace(), WebDataset())
+}

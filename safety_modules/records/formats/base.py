@@ -55,27 +55,19 @@ class Row(NamedTuple):
 
 
 class Format(ABC):
-    """One format. A format tells what its entries are and say, and what training demands of them; the rest is here.
-
-    Attributes:
-        name: of the format.
-        rule: when a path is recognised as it, in words; also in docs/data.md.
-        options: of `ReadOptions`, those that mean something here.
-        unlabelled: the type of what carries no label, in training.
-        unasked: what training asks about a picture without a question.
-        names_files: whether its data names picture files, which stay where they are when it is copied.
-    """
+    """One format. A format tells what its entries are and say, and what training demands of them; the rest is here."""
 
     name: ClassVar[str]
-    rule: ClassVar[str]
-    options: ClassVar[tuple[str, ...]] = ("image_dir", "image_key")
-    unlabelled: ClassVar[str] = ""
-    unasked: ClassVar[str] = ""
-    names_files: ClassVar[bool] = True
+    rule: ClassVar[str]  # when a path is recognised as it, in words; also in docs/data.md
+    suffix: ClassVar[str] = ""  # of its files, where that alone is the rule
+    options: ClassVar[tuple[str, ...]] = ("image_dir", "image_key")  # of `ReadOptions`, those that mean something here
+    unlabelled: ClassVar[str] = ""  # the type of what carries no label, in training
+    unasked: ClassVar[str] = ""  # what training asks about a picture without a question
+    names_files: ClassVar[bool] = True  # its data names picture files, which stay where they are when it is copied
 
-    @abstractmethod
     def fits(self, source: Source, strict: bool) -> bool:
         """Whether the rule fits; for training (strict), or for an audit, which needs no labels."""
+        return source.path.endswith(self.suffix) and not source.file.is_dir()
 
     @abstractmethod
     def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:

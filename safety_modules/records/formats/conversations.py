@@ -96,9 +96,7 @@ def _turns(item: Mapping[str, Any]) -> Any:
 class Jsonl(TextFormat):
     name = "jsonl"
     rule = "a file named `*.jsonl`"
-
-    def fits(self, source: Source, strict: bool) -> bool:
-        return source.path.endswith(".jsonl") and not source.file.is_dir()
+    suffix = ".jsonl"
 
     def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
         return json_lines(source)

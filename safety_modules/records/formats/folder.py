@@ -24,6 +24,11 @@ NO_PICTURES = "files that are no pictures"
 NOWHERE = "links that lead nowhere"
 AGAIN = "links to folders that are read under another name"
 HIDDEN = "hidden files and folders"
+FAULTS = {
+    NO_PICTURES: "expected a picture file, by its suffix or its first bytes, got something else.",
+    NOWHERE: "expected a file or folder, got a link that leads nowhere.",
+    AGAIN: "expected each folder once, got a link to one that is read under another name.",
+}
 
 
 class Folder(Format):
@@ -49,18 +54,10 @@ class Folder(Format):
         if not source.file.is_dir():
             raise DataError(f"data not read: expected a folder, got {source.path}. Check the path.")
         for path, kind in _walk(source.file):
-            if kind is None:
-                yield Entry(str(path), path)
-            elif kind == HIDDEN:
+            if kind == HIDDEN:
                 source.left_out[HIDDEN] += 1
-            elif kind == NO_PICTURES:
-                fault = "expected a picture file, by its suffix or its first bytes, got something else."
-                yield Entry(str(path), path, fault, NO_PICTURES)
-            elif kind == NOWHERE:
-                yield Entry(str(path), path, "expected a file or folder, got a link that leads nowhere.", NOWHERE)
-            elif kind == AGAIN:
-                fault = "expected each folder once, got a link to one that is read under another name."
-                yield Entry(str(path), path, fault, AGAIN)
+            elif kind in FAULTS:
+                yield Entry(str(path), path, FAULTS[kind], kind)
             else:
                 yield Entry(str(path), path, kind)
 

@@ -21,9 +21,7 @@ class Parquet(Table):
 
     name = "parquet"
     rule = "a file named `*.parquet`"
-
-    def fits(self, source: Source, strict: bool) -> bool:
-        return source.path.endswith(".parquet") and not source.file.is_dir()
+    suffix = ".parquet"
 
     def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
         for path, file, name in _opened(source):
@@ -128,9 +126,7 @@ def is_list(type: Any) -> bool:
 
 def _may_hold_pictures(type: Any) -> bool:
     pa = needed("pyarrow.types", "tables")
-    if is_list(type):
-        return _may_hold_pictures(type.value_type)
-    if pa.is_dictionary(type):
+    if is_list(type) or pa.is_dictionary(type):
         return _may_hold_pictures(type.value_type)
     return bool(_holds_pictures(type) or _is_any(type, ("null", "string", "large_string", "string_view")))
 

@@ -18,20 +18,41 @@ READ = (*LABELS, "conversations", "messages")
 
 
 class Cells(NamedTuple):
-    """A row: cells by column, and where relative names of pictures in it start."""
+    """A row."""
 
-    cells: Mapping[str, Any]
-    folder: Path
+    cells: Mapping[str, Any]  # by column
+    folder: Path  # where relative names of pictures in it start
 
 
 class Table(Format):
-    """What all tables have in common."""
+    """What all tables have in common; the value of an entry is its `Cells`."""
 
-    def sample(self, value: Cells, where: str, source: Source) -> Sample:
-        return table_sample(value.cells, where, source, value.folder)
+    def sample(self, value: Any, where: str, source: Source) -> Sample:
+        cells = value.cells
+        type, level, answer = (
+            word if isinstance(word := cells.get(name), str) and word else None for name in ("type", "level", "answer")
+        )
+        if has_turns(cells):
+            return conversation(cells, type, level, where, source, value.folder)
+        pictures = source.pictures(cells, where, value.folder)
+        return Sample(pictures, [Asked(words(cells.get("question")), answer, type, level)])
 
-    def check(self, value: Cells, sample: Sample, source: Source) -> None:
-        check_cells(value.cells, source)
+    def check(self, value: Any, sample: Sample, source: Source) -> None:
+        cells = value.cells
+        for name in LABELS:
+            if not isinstance(word := cells.get(name), str | None):
+                raise DataError(f"{name}: expected words, got {word!r}.")
+        type, level, question = (cells.get(name) for name in ("type", "level", "question"))
+        if not type:
+            if level:
+                raise DataError(f"level without type: expected both, got level {level!r} alone.")
+            raise DataError(f"no type: expected one of {', '.join(source.taxonomy.labels)}, got nothing.")
+        if not level and type != CLEAN:  # where no other level is possible
+            raise DataError(f"no level: expected one of {', '.join(source.taxonomy.risky_levels)}, got nothing.")
+        if not question or not question.strip():
+            raise DataError("no question: expected words, got nothing.")
+        if "<image>" in question:
+            raise DataError(TAGGED)
 
     def check_header(self, columns: list[str], where: str) -> None:
         missing = [name for name in LABELS if name not in columns]
@@ -55,34 +76,6 @@ def picture_columns(found: Iterable[str], where: str, source: Source) -> list[st
     return columns
 
 
-def table_sample(cells: Mapping[str, Any], where: str, source: Source, folder: Path | None = None) -> Sample:
-    """What a row says."""
-    type, level, answer = (
-        value if isinstance(value := cells.get(name), str) and value else None for name in ("type", "level", "answer")
-    )
-    if has_turns(cells):
-        return conversation(cells, type, level, where, source, folder)
-    return Sample(source.pictures(cells, where, folder), [Asked(words(cells.get("question")), answer, type, level)])
-
-
-def check_cells(cells: Mapping[str, Any], source: Source) -> None:
-    """DataError where training demands more of a row."""
-    for name in LABELS:
-        if not isinstance(value := cells.get(name), str | None):
-            raise DataError(f"{name}: expected words, got {value!r}.")
-    type, level, question = (cells.get(name) for name in ("type", "level", "question"))
-    if not type:
-        if level:
-            raise DataError(f"level without type: expected both, got level {level!r} alone.")
-        raise DataError(f"no type: expected one of {', '.join(source.taxonomy.labels)}, got nothing.")
-    if not level and type != CLEAN:  # where no other level is possible
-        raise DataError(f"no level: expected one of {', '.join(source.taxonomy.risky_levels)}, got nothing.")
-    if not question or not question.strip():
-        raise DataError("no question: expected words, got nothing.")
-    if "<image>" in question:
-        raise DataError(TAGGED)
-
-
 LIMIT = 1 << 28
 """Characters of a cell, which may be a picture in base64."""
 
@@ -90,9 +83,7 @@ LIMIT = 1 << 28
 class Csv(TextFormat, Table):
     name = "csv"
     rule = "a file named `*.csv`"
-
-    def fits(self, source: Source, strict: bool) -> bool:
-        return source.path.endswith(".csv") and not source.file.is_dir()
+    suffix = ".csv"
 
     def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
         taken: list[str] = []
