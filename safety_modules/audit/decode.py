@@ -24,6 +24,7 @@ from safety_modules.pictures import open_frames, read_bytes
 from safety_modules.records.images import EncodedImage
 
 Image = Path | EncodedImage
+DIED = "unreadable image: expected a decoded picture, got a decoder process that died (a fault, or too little memory)."
 
 
 class Decoded(NamedTuple):
@@ -171,9 +172,6 @@ class _Workers:
     def _started(self, count: int) -> Any:
         # joblib's processes, unlike multiprocessing's, need no `if __name__ == "__main__"` in the caller's script.
         return ProcessPoolExecutor(count, initializer=_enter, initargs=(self._decoder, PIL.Image.MAX_IMAGE_PIXELS))
-
-
-DIED = "unreadable image: expected a decoded picture, got a decoder process that died (a fault, or too little memory)."
 
 
 def decoded(decoder: Decoder, chunks: Iterable[Sequence[Image]], workers: int) -> Iterator[list[Decoded]]:

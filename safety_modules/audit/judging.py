@@ -28,44 +28,25 @@ FRAMES = ("frame", "frames_judged", "frames")
 
 
 class Started(NamedTuple):
-    """Pictures that are being judged, and the head's output for every reading (`guard.question_readings`) of the
-    question about each of their frames. How many readings each picture's question has.
-    """
+    """Pictures that are being judged."""
 
-    output: HeadOutput
+    output: HeadOutput  # for each frame of each picture, for every reading (`question_readings`) of its question
     pictures: Sequence[Decoded]
-    readings: list[int]
+    readings: list[int]  # of each picture's question
 
 
 class Judged(NamedTuple):
-    """N verdicts, as arrays.
+    """N verdicts, as arrays."""
 
-    Attributes:
-        types: probabilities (N, types + 1), clean last: see `scores.Judgements`.
-        levels: probabilities (N, levels).
-        type: of each verdict, a name.
-        level: of each verdict, a name.
-        rule: that fired, or None.
-        severity: of each verdict (N,), as `Verdict.severity`.
-        risk: of each verdict (N,).
-        attention: (N, types, rows, columns) of the patches; float32.
-        frames: (N, 3): see `FRAMES`.
-    """
-
-    types: np.ndarray
-    levels: np.ndarray
-    type: np.ndarray
-    level: np.ndarray
-    rule: np.ndarray
-    severity: np.ndarray
+    types: np.ndarray  # probabilities (N, types + 1), clean last: see `scores.Judgements`
+    levels: np.ndarray  # probabilities (N, levels)
+    type: np.ndarray  # names
+    level: np.ndarray  # names
+    rule: np.ndarray  # that fired, or None
+    severity: np.ndarray  # as `Verdict.severity`
     risk: np.ndarray
-    attention: np.ndarray
-    frames: np.ndarray
-
-    @property
-    def finite(self) -> np.ndarray:
-        """Which of them have all their probabilities, (N,) bool."""
-        return np.isfinite(self.types).all(1) & np.isfinite(self.levels).all(1)
+    attention: np.ndarray  # (N, types, rows, columns) of the patches; float32
+    frames: np.ndarray  # (N, 3): see `FRAMES`
 
 
 class Parts:
@@ -171,36 +152,28 @@ class Parts:
         return Judged(types, levels, names, level_names, rules, severity, risk, maps, frames)
 
 
-def joined(parts: Sequence[Judged], config: SafetyConfig) -> Judged:
-    """Batches as one; none as no verdict at all."""
-    if parts:
-        return Judged._make(np.concatenate(columns) for columns in zip(*parts, strict=True))
-    types, levels, words = len(config.taxonomy.labels), len(config.taxonomy.levels), [np.zeros(0, object)] * 3
-    probabilities, numbers = [np.zeros((0, types)), np.zeros((0, levels))], [np.zeros(0), np.zeros(0)]
-    return Judged._make([*probabilities, *words, *numbers, np.zeros((0, types - 1, 0, 0)), np.zeros((0, len(FRAMES)))])
-
-
-def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: SafetyConfig) -> dict[str, np.ndarray]:
-    """Verdicts as columns of `count` rows.
+def verdict_columns(
+    found: Sequence[Judged], rows: Sequence[int], faults: list[str | None], config: SafetyConfig
+) -> dict[str, np.ndarray]:
+    """Verdicts as columns. Those without all their probabilities are noted among the faults.
 
     Args:
-        judged: verdicts.
+        found: batches of verdicts.
         rows: where each of them goes; the other rows are NaN and None.
-        count: of all rows.
+        faults: of all rows.
         config: names of types and levels.
     """
-    at, taxonomy = np.asarray(rows, dtype=int), config.taxonomy
-    columns: dict[str, np.ndarray] = {}
-    numbers = {f"p_{name}": values for name, values in zip(taxonomy.labels, judged.types.T, strict=True)}
-    numbers |= {f"level_{name}": values for name, values in zip(taxonomy.levels, judged.levels.T, strict=True)}
-    for name, values in numbers.items():
-        columns[name] = np.full(count, np.nan, np.float32)
-        columns[name][at] = values
-    columns["risk"] = np.full(count, np.nan)
-    columns["risk"][at] = judged.risk
-    flagged = np.array([rule is not None for rule in judged.rule], bool)
-    named = {"type": judged.type, "level": judged.level, "flagged": flagged, "rule": judged.rule}
-    for name, found in {**named, **dict(zip(FRAMES, judged.frames.T, strict=True))}.items():
-        columns[name] = np.full(count, None, object)
-        columns[name][at] = found.tolist()
+    count, taxonomy, at = len(faults), config.taxonomy, np.asarray(rows, int)
+    numbers = [f"p_{name}" for name in taxonomy.labels] + [f"level_{name}" for name in taxonomy.levels]
+    columns = {name: np.full(count, np.nan, np.float32) for name in numbers} | {"risk": np.full(count, np.nan)}
+    columns |= {name: np.full(count, None, object) for name in ("type", "level", "flagged", "rule", *FRAMES)}
+    if found:
+        judged = Judged._make(np.concatenate(parts) for parts in zip(*found, strict=True))
+        flagged = [rule is not None for rule in judged.rule]
+        values = [*judged.types.T, *judged.levels.T, judged.risk, judged.type, judged.level, flagged, judged.rule]
+        for column, part in zip(columns.values(), [*values, *judged.frames.T], strict=True):
+            column[at] = part
+        finite = np.isfinite(judged.types).all(1) & np.isfinite(judged.levels).all(1)
+        for row in at[~finite].tolist():
+            faults[row] = NOT_FINITE
     return columns

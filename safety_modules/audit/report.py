@@ -24,6 +24,14 @@ from safety_modules.records.perceptual_hash import DISTANCE, first_alike
 
 SHOWN = 20_000
 """Flagged rows in a report, those with the highest risk; the random sample comes on top of them."""
+REPORT = "report.html"
+SCRIPTS = ("enlarge.js", "state.js", "marks.js", "view.js", "card.js", "page.js")
+"""Parts of the page's own script, in this order."""
+LISTED = 500
+"""Unreadable rows, and labels in doubt, that are listed in the page."""
+FIRST = 96
+"""Rows whose pictures stand before the page's script, so that it can begin while the rest is read."""
+_BLOCKS = "<!-- blocks -->"
 
 
 class Shown(NamedTuple):
@@ -134,16 +142,6 @@ def _detail(row: dict[str, Any], labels: list[str]) -> dict[str, Any]:
 
 def _base64(data: bytes | None) -> str | None:
     return None if data is None else base64.b64encode(data).decode("ascii")
-
-
-REPORT = "report.html"
-SCRIPTS = ("enlarge.js", "state.js", "marks.js", "view.js", "card.js", "page.js")
-"""Parts of the page's own script, in this order."""
-LISTED = 500
-"""Unreadable rows, and labels in doubt, that are listed in the page."""
-FIRST = 96
-"""Rows whose pictures stand before the page's script, so that it can begin while the rest is read."""
-_BLOCKS = "<!-- blocks -->"
 
 
 class Bar(NamedTuple):

@@ -25,6 +25,10 @@ from safety_modules.taxonomy import CLEAN
 MANIFEST = "manifest.json"
 
 
+NAMES = {"confirm": "confirmed", "reject": "rejected"}
+"""What the files of each judgement are called."""
+
+
 class Applied(NamedTuple):
     """What applying marks wrote."""
 
@@ -141,10 +145,6 @@ def _count(copy: Path, source: Source) -> int:
     beside = source.options.image_dir or (source.file.parent if source.file.is_file() else None)
     copied = Source(str(copy), source.taxonomy, replace(source.options, image_dir=beside))
     return sum(1 for _ in FORMATS[source.format].rows(copied, pictures=False))
-
-
-NAMES = {"confirm": "confirmed", "reject": "rejected"}
-"""What the files of each judgement are called."""
 
 
 def export_marks(audit: Audit, marks: list[Mark], flagged: dict[int, Flagged]) -> dict[str, Path]:

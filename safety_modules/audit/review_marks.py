@@ -11,6 +11,9 @@ from safety_modules.errors import DataError, validation_problems
 from safety_modules.metrics import Estimate, rate
 from safety_modules.records.record import raise_problems
 
+ENOUGH = 10
+"""Judged rows that a type needs for an estimate of its own."""
+
 
 class Mark(BaseModel):
     """A judgement of one flagged row.
@@ -128,10 +131,6 @@ def _conflicts(marks: Iterable[Mark]) -> Iterable[str]:
             yield f"{rows}: expected one judgement, got {other.mark} and {mark.mark}."
         elif other.row == mark.row and (other.type, other.level) != (mark.type, mark.level):
             yield f"row {mark.row}: expected one label, got {other.type} {other.level} and {mark.type} {mark.level}."
-
-
-ENOUGH = 10
-"""Judged rows that a type needs for an estimate of its own."""
 
 
 class Precision(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from safety_modules.audit.judging import NOT_FINITE, Judged, Parts, joined, verdict_columns
+from safety_modules.audit.judging import Judged, Parts, verdict_columns
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.policy.policy import Policy
 from safety_modules.records.images import EncodedImage, reference
@@ -91,10 +91,7 @@ class Scorer:
                 started = parts.start([pictures[row] for row in waiting], [questions[row] for row in waiting])
                 found.append(parts.finish(started))
                 waiting.clear()
-        judged = joined(found, parts.config)
-        for at in np.flatnonzero(~judged.finite).tolist():
-            faults[rows[at]] = NOT_FINITE
-        columns = verdict_columns(judged, rows, count, parts.config)
+        columns = verdict_columns(found, rows, faults, parts.config)
         kept = {name: column for name, column in batch.items() if name != "image"}
         digests = [picture.digest for picture in pictures]
         return {**kept, "image_digest": _objects(digests), **columns, "error": _objects(faults)}

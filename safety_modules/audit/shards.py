@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safety_modules.audit.decode import Decoded, Decoder, decoded
-from safety_modules.audit.judging import NOT_FINITE, Judged, Parts, Started, joined, verdict_columns
+from safety_modules.audit.judging import Judged, Parts, Started, verdict_columns
 from safety_modules.audit.store import Store
 from safety_modules.audit.thumbnails import Thumbnails
 from safety_modules.records.formats.base import Row
@@ -119,12 +119,10 @@ class _Shard:
         """Judge what is left, and write the part."""
         self._run(thumbnails)
         self._finish(thumbnails)
-        began, auditor, count = time.perf_counter(), self._auditor, len(self.rows)
-        judged = joined(self._judged, auditor.parts.config)
-        for at in np.flatnonzero(~judged.finite).tolist():
-            self._faults[self._places[at]] = NOT_FINITE
+        began, auditor = time.perf_counter(), self._auditor
+        columns = verdict_columns(self._judged, self._places, self._faults, auditor.parts.config)
         verdicts: dict[str, Any] = {
-            "row": range(self._first, self._first + count),
+            "row": range(self._first, self._first + len(self.rows)),
             "source": [row.source for row in self.rows],
             "image_digest": self._digests,
             "question": [row.question for row in self.rows],
@@ -133,7 +131,7 @@ class _Shard:
             "error": self._faults,
         }
         scored = [fault is None and copy is None for fault, copy in zip(self._faults, self._copies, strict=True)]
-        for name, values in verdict_columns(judged, self._places, count, auditor.parts.config).items():
+        for name, values in columns.items():
             verdicts[name] = np.where(scored, values.astype(object), np.array(None, object))
         flagged = thumbnails.columns(verdicts, self.rows, self._first)
         auditor.store.write(verdicts, flagged, self._pictures, time.perf_counter() - self._began)

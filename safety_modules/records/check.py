@@ -21,6 +21,8 @@ from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
 Kind = Literal["record", "picture", "conflict", "repeat", "leak", "near-leak", "alike", "balance"]
 SHOWN = 50
 """Rows of findings that are printed; all of them are in the object and in its JSON."""
+RARE = 10
+"""A type with fewer than one in this many of the records of the commonest type is called rare."""
 
 
 class Finding(Problem):
@@ -109,10 +111,6 @@ def _balance_table(places: list[str], balance: Mapping[str, Mapping[str, int]]) 
     for type, counts in balance.items():
         table.add_row(type, *(str(counts[level] or "") for level in levels), str(sum(counts.values())))
     return table
-
-
-RARE = 10
-"""A type with fewer than one in this many of the records of the commonest type is called rare."""
 
 
 def check_data(

@@ -17,7 +17,18 @@ from PIL import Image
 
 from safety_modules.errors import HALVES, DataError
 from safety_modules.io.optional import needed
-from safety_modules.pictures import read_bytes as read_bytes
+from safety_modules.pictures import read_bytes
+
+KEYS = ("image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "file_name", "filename")
+"""Keys and columns that name pictures. `image` and `images` are both read, of the others the first with a value."""
+_OTHERS = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # pictures too, though Pillow may not open them
+_FILMS = {".mp4", ".webm", ".mov", ".avi", ".mkv"}
+_WORDS = {"value", "content", "text", "question", "answer", "prompt", "response", "caption"}
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"8BPS")
+_BOXES = (b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ")
+_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"}
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)  # of two letters or more: C:// is a drive
+_HERE = {"file", "zip", "tar", "hf"}
 
 
 class EncodedImage:
@@ -73,18 +84,6 @@ class Spool:
             file.write(data)
         self._size += len(data)
         return FileSlice(path, self._size - len(data), len(data), name, owner=self)
-
-
-KEYS = ("image", "images", "image_path", "image_paths", "img", "img_path", "image_file", "file_name", "filename")
-"""Keys and columns that name pictures. `image` and `images` are both read, of the others the first with a value."""
-_OTHERS = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".nef", ".arw"}  # pictures too, though Pillow may not open them
-_FILMS = {".mp4", ".webm", ".mov", ".avi", ".mkv"}
-_WORDS = {"value", "content", "text", "question", "answer", "prompt", "response", "caption"}
-_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"8BPS")
-_BOXES = (b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ")
-_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"}
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)  # of two letters or more: C:// is a drive
-_HERE = {"file", "zip", "tar", "hf"}
 
 
 class Held(EncodedImage):

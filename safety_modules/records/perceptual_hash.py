@@ -16,6 +16,7 @@ PLAIN = 2.0
 """Standard deviation of the thumbnail's grey levels (0 to 255) below which a picture has no perceptual hash."""
 MAX_DISTANCE = 8
 """The largest distance that is searched for quickly."""
+_ONES = np.array([value.bit_count() for value in range(256)], dtype=np.int64)
 
 
 def perceptual_hash(picture: Image.Image) -> int | None:
@@ -68,9 +69,6 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     differ = np.ascontiguousarray(a ^ b).view(np.uint8).reshape(-1, BITS // 8)
     count: np.ndarray = _ONES[differ].sum(1)
     return count
-
-
-_ONES = np.array([value.bit_count() for value in range(256)], dtype=np.int64)
 
 
 def _bands(count: int) -> list[int]:

@@ -15,6 +15,14 @@ from safety_modules.records.record import GoodRecords, Problem, Record, raise_pr
 from safety_modules.records.source import ADDRESS, ReadOptions, Source, is_pattern
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
+Pathlike = str | PathLike[str]
+Data = Pathlike | Sequence[Pathlike]
+"""One file, folder or address, or several that are read as one set."""
+Options = ReadOptions | Sequence[ReadOptions]
+"""For all of them, or for each one its own."""
+DEFAULTS = ReadOptions()
+NOTHING = "expected at least one record, got none."
+
 
 def recognise(source: Source, strict: bool = True) -> str:
     """The name of the source's format: as named in its options, or the one whose rule fits.
@@ -53,15 +61,6 @@ def _what_is_in(source: Source) -> str:
             kinds = [key in item for key in ("conversations", "instr-resp")]
             counts[kinds.index(True) if sum(kinds) == 1 else 2] += 1
     return f"; it holds {counts[0]} objects with conversations, {counts[1]} with instr-resp and {counts[2]} others"
-
-
-Pathlike = str | PathLike[str]
-Data = Pathlike | Sequence[Pathlike]
-"""One file, folder or address, or several that are read as one set."""
-Options = ReadOptions | Sequence[ReadOptions]
-"""For all of them, or for each one its own."""
-DEFAULTS = ReadOptions()
-NOTHING = "expected at least one record, got none."
 
 
 def read_records(data: Data, options: Options = DEFAULTS, taxonomy: Taxonomy = DEFAULT_TAXONOMY) -> list[Record]:

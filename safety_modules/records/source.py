@@ -20,6 +20,7 @@ Picture = Path | EncodedImage | DataError
 """A picture to be read, or why there is none where one is named."""
 UNKNOWN_KEY = "no picture under"
 """How the reason begins where a picture stands under a key that is not looked at."""
+ADDRESS = "hf://"
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,6 @@ def as_object(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise DataError(f"expected an object, got {type(item).__name__}.")
     return item
-
-
-ADDRESS = "hf://"
 
 
 def copied_name(source: Source) -> str:

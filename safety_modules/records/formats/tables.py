@@ -15,6 +15,8 @@ from safety_modules.taxonomy import CLEAN
 LABELS = ("type", "level", "question", "answer")
 READ = (*LABELS, "conversations", "messages")
 """Columns that are read beside those of the pictures."""
+LIMIT = 1 << 28
+"""Characters of a cell, which may be a picture in base64."""
 
 
 class Cells(NamedTuple):
@@ -74,10 +76,6 @@ def picture_columns(found: Iterable[str], where: str, source: Source) -> list[st
             "(ReadOptions.image_key, --image-key)."
         )
     return columns
-
-
-LIMIT = 1 << 28
-"""Characters of a cell, which may be a picture in base64."""
 
 
 class Csv(TextFormat, Table):
