@@ -13,8 +13,7 @@ from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.weights import write_weights
 from safety_modules.pocket import mix
 from safety_modules.policy.scores import judgements
-from safety_modules.records.good import GoodRecords
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training import checkpoints
 from safety_modules.training.calibration import by_picture
 from safety_modules.training.corpus import PARTS, Corpus, LmRows

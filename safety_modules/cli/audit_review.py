@@ -21,7 +21,7 @@ def estimate(out: Path, marks: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from safety_modules.audit.review_estimate import ENOUGH, estimate_precision
+    from safety_modules.audit.review_marks import ENOUGH, estimate_precision
 
     found = estimate_precision(out, marks)
     table = Table(title=f"Precision: true finds among {found.flagged} flagged rows", title_justify="left")

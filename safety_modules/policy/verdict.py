@@ -63,6 +63,13 @@ class Verdict:
     frames: int = 1
 
     @property
+    def severity(self) -> int:
+        """What is done about it, as a number that grows with the action and then the level acted on; 0: nothing is."""
+        levels = [*self.level_probabilities]
+        level = levels.index(self.level) if self.flagged else 0
+        return ACTIONS.index(self.action) * len(levels) + level
+
+    @property
     def nearest(self) -> str | None:
         """The type that fired, or else the one nearest to its threshold; None where all are switched off."""
         if self.flagged:

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from safety_modules.audit.review_audit import read_audit
-from safety_modules.audit.review_estimate import ENOUGH, estimate_precision
+from safety_modules.audit.review_marks import ENOUGH, estimate_precision
 from safety_modules.cli import audit_review
 from safety_modules.errors import DataError
 

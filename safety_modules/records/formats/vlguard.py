@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from safety_modules.errors import ConfigError, DataError, validation_problems
 from safety_modules.io.strict_yaml import UniqueKeyLoader
-from safety_modules.records.entries import Asked, Entry, Sample
-from safety_modules.records.formats.conversations import TAGGED, words
-from safety_modules.records.formats.llava import JsonList
+from safety_modules.records.formats.base import Asked, Entry, Sample
+from safety_modules.records.formats.conversations import TAGGED, JsonList, words
 from safety_modules.records.source import Source, as_object
 from safety_modules.taxonomy import CLEAN
 
