@@ -1,7 +1,7 @@
 """The drawing styles and fonts of pocket's world: which exist, which split may use them, and their pixels.
 
 Styles and fonts of the split "build" are used to build the base, together with those of "train", and nowhere else. They
-are not in the repository; `build_glyphs --build` draws them.
+are not in the repository; `glyphs.py --build` draws them.
 """
 
 from dataclasses import dataclass
@@ -129,7 +129,7 @@ def _file(name: str) -> Path:
     if found is None:
         raise FileNotFoundError(
             f"{name}: expected it in {DATA} or {BUILD}, got it in neither. What only the building of the base uses is "
-            f"drawn by `python -m safety_modules.pocket.build_glyphs --build FOLDER_OF_TGZ`; `--styles seen` builds "
+            f"drawn by `python checkpoints/llava-pocket/build/glyphs.py --build FOLDER_OF_TGZ`; `--styles seen` builds "
             f"without it."
         )
     return found

@@ -1,10 +1,10 @@
 """Trains pocket's vision tower: which concept or word lies under each patch.
 
-    python -m safety_modules.pocket.build_tower --out runs/tower --minutes 32
+    python checkpoints/llava-pocket/build/tower.py --out runs/tower --minutes 32
 
 or goes on from a checkpoint's tower, with new pictures and a new schedule:
 
-    python -m safety_modules.pocket.build_tower --start checkpoints/llava-pocket --out runs/tower_2 --minutes 40
+    python checkpoints/llava-pocket/build/tower.py --start checkpoints/llava-pocket --out runs/tower_2 --minutes 40
 
 It draws in the styles and fonts of the split "build" (see `glyphs`). LLaVA reads the second last hidden state, so the
 loss sits there and the last layer is left as initialised. Pictures are drawn once into a pool; each step mixes and
@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from muon import Muon
+from parallel import Worker, add_arguments, run
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,8 +29,6 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 from safety_modules.backbones.bases import load_whole
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.concepts import CONCEPTS
-from safety_modules.pocket.muon import Muon
-from safety_modules.pocket.parallel import Worker, add_arguments, run
 from safety_modules.pocket.scenes import (
     BACKGROUND,
     CLASS_INDEX,

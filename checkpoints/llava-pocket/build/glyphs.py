@@ -3,8 +3,8 @@
     pip install resvg-py fonttools brotli
     npm pack @iconify-json/noto @iconify-json/twemoji ...        # see STYLES
     npm pack @fontsource/roboto ...                              # see FONTS
-    python -m safety_modules.pocket.build_glyphs FOLDER_OF_TGZ
-    python -m safety_modules.pocket.build_glyphs --build FOLDER_OF_TGZ     # what only the building of the base uses
+    python checkpoints/llava-pocket/build/glyphs.py FOLDER_OF_TGZ
+    python checkpoints/llava-pocket/build/glyphs.py --build FOLDER_OF_TGZ     # what only the building of the base uses
 
 `Symbola_hint.ttf` comes from Debian's fonts-symbola and lies in the folder beside the packages. Every icon is drawn at
 96 x 96 pixels with transparency; a style becomes one lossless WebP sheet in table order.

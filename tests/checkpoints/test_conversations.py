@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from conversations import NEVER_REFUSED, Talker
 
-from safety_modules.pocket.conversations import NEVER_REFUSED, Talker
 from safety_modules.pocket.risk import guarded_answer
 from safety_modules.policy import Policy
 

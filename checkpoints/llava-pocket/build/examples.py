@@ -1,13 +1,13 @@
-"""What build_language trains on: pictures, conversations about them, and their token ids."""
+"""What language.py trains on: pictures, conversations about them, and their token ids."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from conversations import SYSTEM, Exchange, Talker
 from torch import Tensor
 from transformers import LlavaProcessor
 
-from safety_modules.pocket.conversations import SYSTEM, Exchange, Talker
 from safety_modules.pocket.scenes import BACKGROUND, CLASS_INDEX, CLASSES, COLOURS, GRID, NUMBERS, render
 
 PATCHES = GRID * GRID
