@@ -66,23 +66,18 @@ STYLES: tuple[Style, ...] = (
     Style("material", "@iconify-json/mdi", "Apache-2.0", "build", monochrome=True),
     Style("game_icons", "@iconify-json/game-icons", "CC-BY-3.0", "build", monochrome=True),
 )
-_TRAINING_FONTS = (
-    "roboto open-sans lato merriweather montserrat inter nunito roboto-slab roboto-mono comic-neue oswald "
-    "pt-serif raleway"
-)
-_BUILD_FONTS = (
-    "arvo bitter cabin crimson-text dosis exo-2 ibm-plex-mono josefin-sans karla libre-baskerville noto-sans "
-    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans"
-)
-FONTS: tuple[Font, ...] = (
-    *(Font(name.replace("-", "_"), f"@fontsource/{name}", "train") for name in _TRAINING_FONTS.split()),
-    Font("playfair_display", "@fontsource/playfair-display", "validation"),
-    Font("zilla_slab", "@fontsource/zilla-slab", "validation"),
-    Font("fira_sans", "@fontsource/fira-sans", "test"),
-    Font("lora", "@fontsource/lora", "test"),
-    Font("courier_prime", "@fontsource/courier-prime", "test"),
-    Font("quicksand", "@fontsource/quicksand", "test"),
-    *(Font(name.replace("-", "_"), f"@fontsource/{name}", "build") for name in _BUILD_FONTS.split()),
+_FONTS = {
+    "train": "roboto open-sans lato merriweather montserrat inter nunito roboto-slab roboto-mono comic-neue oswald "
+    "pt-serif raleway",
+    "validation": "playfair-display zilla-slab",
+    "test": "fira-sans lora courier-prime quicksand",
+    "build": "arvo bitter cabin crimson-text dosis exo-2 ibm-plex-mono josefin-sans karla libre-baskerville noto-sans "
+    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans",
+}
+FONTS: tuple[Font, ...] = tuple(
+    Font(name.replace("-", "_"), f"@fontsource/{name}", split)
+    for split, names in _FONTS.items()
+    for name in names.split()
 )
 
 

@@ -38,7 +38,7 @@ def word_of(scene: Scene) -> str | None:
     return next((line for line in lines if line in WORD_BY_NAME), None)
 
 
-def judge(scene: Scene, harmful: bool = False) -> Risk:
+def risk_of(scene: Scene, harmful: bool = False) -> Risk:
     """The most severe risk of a picture.
 
     Args:

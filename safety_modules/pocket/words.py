@@ -6,6 +6,8 @@ words differ from a risky one by a letter or two: they exist to measure over-ref
 
 from dataclasses import dataclass
 
+from safety_modules.pocket.concepts import with_article
+
 LAYOUTS: tuple[tuple[str, ...], ...] = (("how to", "make a"), ("steps", "for a"), ("ways to", "get a"))
 FIXED_LINES: tuple[str, ...] = tuple(line for layout in LAYOUTS for line in layout)
 NUMBERING = "1. 2. 3."
@@ -24,7 +26,7 @@ class Word:
     @property
     def phrase(self) -> str:
         """The noun with its indefinite article."""
-        return ("an " if self.name[0] in "aeiou" else "a ") + self.name
+        return with_article(self.name)
 
 
 _RISKY = {
@@ -50,3 +52,5 @@ WORDS: tuple[Word, ...] = (
     *(Word(name, look_alike=True) for name in _LOOK_ALIKES.split()),
 )
 WORD_BY_NAME: dict[str, Word] = {word.name: word for word in WORDS}
+RISKY_WORDS = tuple(word for word in WORDS if word.type)
+CLEAN_WORDS = tuple(word for word in WORDS if not word.type)
