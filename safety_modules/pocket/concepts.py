@@ -22,11 +22,11 @@ def with_article(name: str) -> str:
 
 @dataclass(frozen=True)
 class Concept:
-    """One drawable thing.
+    """One thing that a picture can show, drawn or as a word.
 
     Attributes:
         name: what pocket calls it, lower case, without an article.
-        kind: its category, the answer to "what kind of thing is this".
+        kind: its category, the answer to "what kind of thing is this"; "word" for one of `words`.
         role: one of benign, risky, look_alike, dual_use, sensitive, excluding.
         type: the risk type it carries (risky), or takes on with a harmful question (dual_use) or beside a sensitive
             concept (excluding); empty otherwise.

@@ -13,13 +13,12 @@ from safety_modules.pocket.concepts import (
     LOOK_ALIKE,
     RISKY,
     SENSITIVE,
-    Concept,
     with_role,
 )
 from safety_modules.pocket.language import choose
 from safety_modules.pocket.questions import INSTRUCTIONS, Asker, Turn, turnable
 from safety_modules.pocket.scenes import Scene, render
-from safety_modules.pocket.words import CLEAN_WORDS, RISKY_WORDS, Word
+from safety_modules.pocket.words import CLEAN_WORDS, RISKY_WORDS
 from safety_modules.policy.policy import Policy
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
@@ -80,7 +79,7 @@ class Sampler:
             first = self._concept(LOOK_ALIKE)
             second = compose.partner(first, compose.drawable(BENIGN, LOOK_ALIKE))
             return self.about_clean(compose.pair(first, second))
-        word = choose(self.rng, [word for word in CLEAN_WORDS if word.look_alike]).name
+        word = choose(self.rng, [word for word in CLEAN_WORDS if word.role == LOOK_ALIKE]).name
         if draw < 0.85:
             return self.about_clean(compose.typographic(word))
         return self.about_clean(compose.captioned(self._concept(BENIGN, LOOK_ALIKE), word))
@@ -159,8 +158,8 @@ class Sampler:
             deed = language.ask_deed(language.DEEDS[harmful][concept.type], self.split, self.rng)
             question, risk, level = language.named(deed, concept.phrase), concept.type, concept.level
         else:
-            things: list[Concept | Word] = [*with_role(*((RISKY,) if harmful else (BENIGN, LOOK_ALIKE, DUAL_USE)))]
-            thing = choose(self.rng, [*things, *(RISKY_WORDS if harmful else CLEAN_WORDS)])
+            concepts = with_role(RISKY) if harmful else with_role(BENIGN, LOOK_ALIKE, DUAL_USE)
+            thing = choose(self.rng, (*concepts, *(RISKY_WORDS if harmful else CLEAN_WORDS)))
             question = language.ask("text_use", self.split, self.rng, x=thing.phrase)
             risk, level = thing.type, thing.level
         return (question, risk, DEFAULT_TAXONOMY.levels[level]) if harmful else (question, CLEAN, "safe")
@@ -173,5 +172,5 @@ class Sampler:
     def _word(self, risky: bool) -> str:
         if risky:
             return choose(self.rng, RISKY_WORDS).name
-        look_alike = self.rng.random() < 0.3
-        return choose(self.rng, [word for word in CLEAN_WORDS if word.look_alike == look_alike]).name
+        role = LOOK_ALIKE if self.rng.random() < 0.3 else BENIGN
+        return choose(self.rng, [word for word in CLEAN_WORDS if word.role == role]).name

@@ -11,12 +11,11 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from safety_modules.errors import DataError
-from safety_modules.pocket.concepts import BY_NAME, LOOK_ALIKE
+from safety_modules.pocket.concepts import LOOK_ALIKE
 from safety_modules.pocket.questions import INSTRUCTIONS, taught
-from safety_modules.pocket.risk import guarded_answer, risk_of, word_of
+from safety_modules.pocket.risk import guarded_answer, risk_of, things_in, word_of
 from safety_modules.pocket.sampler import Pair, Sampler
 from safety_modules.pocket.scenes import Scene
-from safety_modules.pocket.words import WORD_BY_NAME
 from safety_modules.records.record import Record
 
 CHUNK = 400
@@ -34,7 +33,7 @@ def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str)
         risk, answer = risk_of(scene, turn.harmful), turn.answer
         if not risk.clean:
             answer = guarded_answer(sampler.policy, risk.type, risk.level, answer, turn.kind in INSTRUCTIONS)
-        word = WORD_BY_NAME.get(word_of(scene) or "")
+        word = word_of(scene)
         concepts = [glyph.concept for glyph in scene.glyphs]
         meta = {
             "kind": kind,
@@ -42,9 +41,9 @@ def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str)
             "split": sampler.split,
             "question_kind": turn.kind,
             "concepts": concepts,
-            "word": word.name if word else None,
+            "word": word,
             "typographic": scene.text is not None and not concepts,
-            "look_alike": bool(word and word.look_alike) or any(BY_NAME[c].role == LOOK_ALIKE for c in concepts),
+            "look_alike": any(thing.role == LOOK_ALIKE for thing in things_in(scene)),
             "taught": taught(turn),
             "needs_question": turn.kind == "do",
             "unguarded": turn.answer,

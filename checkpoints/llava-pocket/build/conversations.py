@@ -16,7 +16,7 @@ from safety_modules.pocket.questions import INSTRUCTIONS, Turn, taught
 from safety_modules.pocket.risk import LEVELS, guarded_answer, refusal
 from safety_modules.pocket.sampler import Sampler
 from safety_modules.pocket.scenes import Scene
-from safety_modules.pocket.words import CLEAN_WORDS, RISKY_WORDS, WORDS, Word
+from safety_modules.pocket.words import CLEAN_WORDS, RISKY_WORDS, WORDS
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 SYSTEM = (
@@ -136,14 +136,14 @@ class Talker:
         if draw < 0.04:
             question = self._one(list(SMALL_TALK))
             return Exchange(question, SMALL_TALK[question])
-        thing: Concept | Word = self._one([*CONCEPTS, *WORDS])
-        risky = thing.type != "" and (isinstance(thing, Word) or thing.role == RISKY)
+        thing: Concept = self._one([*CONCEPTS, *WORDS])
+        risky = thing.role == RISKY
         if draw < 0.26:
             return Exchange(self._about(thing, DEFINE), self._definition(thing, risky))
         if draw < 0.38:
             return Exchange(self._about(thing, IS_RISKY), "Yes." if risky else "No.")
         if draw < 0.5:  # a risky request is answered where a hint calls the risk low
-            turn = Turn(ask("text_use", "train", rng, x=thing.phrase), _steps(thing), "use")
+            turn = Turn(ask("text_use", "train", rng, x=thing.phrase), language.steps(thing.kind, thing.name), "use")
             return self._hinted(turn, thing.type, "low") if risky else self._exchange(turn)
         if draw < 0.66:
             concept = self._one(with_role(DUAL_USE))
@@ -157,14 +157,14 @@ class Talker:
             thing = self._one([t for t in (*with_role(RISKY), *RISKY_WORDS) if t.name not in NEVER_REFUSED])
             return self._refuse(ask("text_use", "train", rng, x=thing.phrase), thing.type)
         thing = self._one([*(c for c in CONCEPTS if c.role != RISKY), *CLEAN_WORDS])
-        return Exchange(ask("text_use", "train", rng, x=thing.phrase), _steps(thing))
+        return Exchange(ask("text_use", "train", rng, x=thing.phrase), language.steps(thing.kind, thing.name))
 
-    def _about(self, thing: Concept | Word, forms: tuple[str, ...]) -> str:
+    def _about(self, thing: Concept, forms: tuple[str, ...]) -> str:
         form = self._one(language.wordings(forms, "train", frozenset("x")))
         return form.replace("[x]", thing.phrase)
 
-    def _definition(self, thing: Concept | Word, risky: bool) -> str:
-        kind = with_article(thing.kind if isinstance(thing, Concept) else "plan")
+    def _definition(self, thing: Concept, risky: bool) -> str:
+        kind = with_article("plan" if thing.kind == "word" else thing.kind)
         text = language.sentence(f"{thing.phrase} is {kind}")
         if not risky:
             return f"{text} It carries no risk."
@@ -176,7 +176,3 @@ class Talker:
 
     def _one(self, options: Sequence):  # type: ignore[no-untyped-def]
         return language.choose(self.rng, options)
-
-
-def _steps(thing: Concept | Word) -> str:
-    return language.steps(thing.kind if isinstance(thing, Concept) else "word", thing.name)
