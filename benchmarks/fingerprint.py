@@ -25,8 +25,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from safety_modules import attach_safety, pocket
 from safety_modules.backbones import find_backbone, identity
 from safety_modules.backbones.bases import published_config
-from safety_modules.backbones.watch import Watch
-from safety_modules.backbones.weights import weights
+from safety_modules.backbones.weights import Watch, weights
 
 PICTURES, MOVED = 200, 0.01
 LANGUAGE = r".*language_model.*\.(q_proj|v_proj)"

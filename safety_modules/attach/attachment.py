@@ -12,8 +12,8 @@ from torch import nn
 from safety_modules.attach.adapters import DEFAULT_NAME, Shelf
 from safety_modules.attach.fit import Fitted
 from safety_modules.backbones import Backbone
-from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.llava_backbone import no_copies
+from safety_modules.backbones.weights import without_peft
 from safety_modules.defences.guard import (
     BatchMode,
     GuardedOutput,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from safety_modules.pictures import check_resized, unreadable
@@ -31,6 +32,20 @@ def processed(image_processor: Any, picture: Image.Image, name: object = "", **o
         return image_processor(images=[np.asarray(picture)], **options_now)["pixel_values"]
 
     return np.asarray(guarded(work, name))[0]
+
+
+def pixel_range(image_processor: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lowest and highest pixel value of each channel that a picture can have: black and white, each (C,).
+
+    Args:
+        image_processor: of the base; its rescaling and normalisation count.
+    """
+    values = torch.tensor([[0.0], [255.0]]).repeat(1, 3)  # RGB
+    if getattr(image_processor, "do_rescale", True):
+        values = values * image_processor.rescale_factor
+    if getattr(image_processor, "do_normalize", True):
+        values = (values - torch.tensor(image_processor.image_mean)) / torch.tensor(image_processor.image_std)
+    return values[0], values[1]
 
 
 def guarded(work: Callable[[], Any], name: object) -> Any:

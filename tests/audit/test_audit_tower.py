@@ -12,9 +12,9 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from safety_modules import SafetyConfig
-from safety_modules.backbones import checkpoint, find_backbone
-from safety_modules.backbones.checkpoint import canonical
-from safety_modules.backbones.tower import TowerBackbone
+from safety_modules.backbones import find_backbone
+from safety_modules.backbones import tower as tower_module
+from safety_modules.backbones.tower import TowerBackbone, canonical
 from safety_modules.config import BaseSizes
 from safety_modules.defences.guard import embed_questions, question_ids
 from safety_modules.errors import AttachError
@@ -109,8 +109,8 @@ def test_nothing_but_the_tower_and_what_names_the_base_is_read(saved_base: Path,
             read[canonical(name)] = tensor.nbytes
             return tensor
 
-    safe_open = checkpoint.safe_open
-    monkeypatch.setattr(checkpoint, "safe_open", lambda *args: Watched(safe_open(*args)))
+    safe_open = tower_module.safe_open
+    monkeypatch.setattr(tower_module, "safe_open", lambda *args: Watched(safe_open(*args)))
     tower = TowerBackbone(saved_base)
     language = {name for name in read if not name.startswith("vision_tower.")}
     assert language == {

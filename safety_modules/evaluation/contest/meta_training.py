@@ -56,7 +56,8 @@ class MetaTask(SafetyTask):
         assert lm is not None
         shares = shares or dict.fromkeys(PARTS, 1.0)
         backbone = self.meta.backbone
-        projected = iter([] if vision is None else backbone.project(vision))
+        with torch.no_grad():  # the base's projector is frozen
+            projected = iter([] if vision is None else backbone.project(vision))
         samples = [
             self.meta.sample(row.prompt, [next(projected)] if row.has_image else [], row.steer.hint, row.answer)
             for row in lm.rows
