@@ -17,10 +17,10 @@ from safety_modules.adapter.format import (
     FORMAT,
     FORMAT_VERSION,
     LORA_FILE,
-    LORA_PREFIX,
     AdapterConfig,
 )
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes
 from safety_modules.errors import validation_problems
 from safety_modules.io.strict_json import parse_json, quote, same

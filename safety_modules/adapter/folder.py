@@ -34,13 +34,13 @@ from safety_modules.adapter.format import (
     FORMAT_VERSION,
     LORA_CONFIG_FILE,
     LORA_FILE,
-    LORA_PREFIX,
     SAFETY_FILE,
     AdapterConfig,
     lora_shapes,
     peft_config,
     safety_shapes,
 )
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from os import PathLike
@@ -27,6 +28,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 40,
     },
 }
+
+LORA_PREFIX = "base_model.model.model.language_model."
+"""What peft puts before the in-memory name of a LLaVA's language model (transformers >= 4.52)."""
+
+
+def lora_targets(linears: Iterable[str]) -> str:
+    """peft's `target_modules`: these linears of the language model's blocks (the vision tower has a q_proj too)."""
+    return rf".*language_model\.layers\.\d+\..*\.({'|'.join(linears)})"
 
 
 NEXT_STEP = "Use a LLaVA-1.5 checkpoint in transformers' format, such as llava-hf/llava-1.5-7b-hf."

@@ -158,9 +158,8 @@ class HFLlava(HFModules, LlavaBackbone):
                 f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
         _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
-        LlavaBackbone.__init__(
-            self, model, processor, sizes, ChatFormat(tokenizer, image_token_id, _template(processor))
-        )
+        chat = ChatFormat(tokenizer, image_token_id, _template(processor))
+        LlavaBackbone.__init__(self, model, processor, sizes, chat, model.config.text_config.model_type)
 
     @property
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
@@ -216,11 +215,6 @@ class HFLlava(HFModules, LlavaBackbone):
         tower: Any = self.vision_tower
         parts = [("", tower.get_input_embeddings()), ("", self.projector), ("", self._norm)]
         return identity.first_digest(parts, adapted=[tower, self.projector])
-
-    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
-        config = self.model.config
-        text_model, layer = config.text_config.model_type, self._feature_layer
-        return identity.fingerprint(config.vision_config, text_model, layer, self.sizes, digests)
 
 
 _TOKEN_SETTINGS = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy")

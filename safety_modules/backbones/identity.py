@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional
 
 from safety_modules.backbones.weights import weights
-from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError
 
 # Settings of the image processor that change pixels. Its class is not one of them: it changes between
@@ -60,33 +59,6 @@ class Parts(NamedTuple):
     embeddings: nn.Module
     language: dict[str, nn.Module]
     words: int
-
-
-def fingerprint(
-    vision: Any, text_model: str, feature_layer: Any, sizes: BaseSizes, digests: dict[str, Any]
-) -> dict[str, Any]:
-    """What an adapter records about its base; JSON-able, and the same for one checkpoint in every package.
-
-    Args:
-        vision: the vision tower's config.
-        text_model: transformers' name for the language model's architecture.
-        feature_layer: which layer of the tower is used.
-        sizes: of the base.
-        digests: see `digests` and `first_digest`.
-    """
-    return {
-        "architecture": "LlavaForConditionalGeneration",
-        "vision_model": vision.model_type,
-        "text_model": text_model,
-        "vision_feature_layer": feature_layer,
-        "image_size": vision.image_size,
-        "patch_size": vision.patch_size,
-        "vision_width": sizes.vision_width,
-        "text_width": sizes.text_width,
-        "num_layers": sizes.num_layers,
-        "vocab_size": sizes.vocab_size,
-        **digests,
-    }
 
 
 def digests(parts: Parts, feature_layer: Any, language: bool = True) -> dict[str, Any]:

@@ -91,10 +91,12 @@ class LlavaBackbone(ABC):
         processor: its `tokenizer` and `image_processor`.
         sizes: read from the model.
         chat: finds and writes the parts of the model's prompts.
+        text_model: transformers' name for the language model's architecture.
     """
 
-    def __init__(self, model: Any, processor: Any, sizes: BaseSizes, chat: ChatFormat) -> None:
+    def __init__(self, model: Any, processor: Any, sizes: BaseSizes, chat: ChatFormat, text_model: str) -> None:
         self.model = model
+        self.text_model = text_model
         self.processor = processor
         self.lock: Any = lock_of(model)
         self.sizes = sizes
@@ -218,10 +220,6 @@ class LlavaBackbone(ABC):
         """Which layer of the tower is the base's own."""
 
     @abstractmethod
-    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
-        """The fingerprint with these digests."""
-
-    @abstractmethod
     def _first_digest(self) -> dict[str, Any]:
         """See `identity.first_digest`."""
 
@@ -245,6 +243,23 @@ class LlavaBackbone(ABC):
                 watch = Watch([parts.tower, self.projector, parts.embeddings, *parts.language.values()], self._holders)
                 self._known = watch, self._described(identity.digests(parts, self._feature_layer))
             return dict(self._known[1])
+
+    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
+        """The fingerprint with these digests: the same for one checkpoint in every package."""
+        vision: Any = inner(self.vision_tower)
+        return {
+            "architecture": "LlavaForConditionalGeneration",
+            "vision_model": vision.config.model_type,
+            "text_model": self.text_model,
+            "vision_feature_layer": self._feature_layer,
+            "image_size": vision.config.image_size,
+            "patch_size": vision.config.patch_size,
+            "vision_width": self.sizes.vision_width,
+            "text_width": self.sizes.text_width,
+            "num_layers": self.sizes.num_layers,
+            "vocab_size": self.sizes.vocab_size,
+            **digests,
+        }
 
     def pixel_settings(self) -> dict[str, Any]:
         return identity.pixel_settings(self.processor.image_processor)

@@ -104,7 +104,7 @@ class LlavaPackage(LlavaBackbone):
         # The package keeps the vision tower inside the language model, where LoRA must not find it.
         self._language_model = nn.Module()
         self._language_model.layers = model.get_model().layers
-        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
+        super().__init__(model, Processor(tokenizer, pictures), sizes, chat, "llama")
         self._form = CallForm(self.image_token_id, self.pad_token_id, self.patch_counts)
 
     @property
@@ -205,10 +205,6 @@ class LlavaPackage(LlavaBackbone):
             ("", self._norm),
         ]
         return identity.first_digest(parts, adapted=[tower, self.projector])
-
-    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
-        tower = self.model.get_vision_tower()
-        return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digests)
 
     def pixel_settings(self) -> dict[str, Any]:
         pads = getattr(self.model.config, "image_aspect_ratio", None) == "pad"
