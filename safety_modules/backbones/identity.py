@@ -1,4 +1,4 @@
-"""What identifies a LLaVA: its sizes, a digest of its weights, and the settings that change its pixels."""
+"""What identifies a LLaVA: digests of its weights, and the settings that change its pixels."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
