@@ -43,21 +43,14 @@ _UNUSED = ("post_layernorm.",)  # of the tower: only its pooled output, which a 
 
 
 class Parts(NamedTuple):
-    """What of a base is looked at.
-
-    Attributes:
-        tower: the vision tower.
-        projector: its linears, in order.
-        embeddings: of the language model's input.
-        language: the language model's blocks and last norm, by name.
-        words: rows of the embeddings that text can name. What is beyond (padding, `<image>`, added tokens) differs
-            between conversions of one checkpoint.
-    """
+    """What of a base is looked at."""
 
     tower: nn.Module
-    projector: Sequence[nn.Module]
+    projector: Sequence[nn.Module]  # its linears, in order
     embeddings: nn.Module
-    language: dict[str, nn.Module]
+    language: dict[str, nn.Module]  # the language model's blocks and last norm
+    # Rows of the embeddings that text can name. What is beyond (padding, `<image>`, added tokens) differs between
+    # conversions of one checkpoint.
     words: int
 
 

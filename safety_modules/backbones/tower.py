@@ -6,7 +6,7 @@ what else the base's fingerprint is made of (the projector).
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class TowerBackbone(HFLlava):
         device: of the tower.
 
     Attributes:
-        bytes_read: of the checkpoint's tensors, so far.
+        bytes_read: of the checkpoint's tensors.
 
     Raises:
         AttachError: not such a checkpoint.
@@ -48,7 +48,6 @@ class TowerBackbone(HFLlava):
                 f"base not supported: expected a checkpoint of model_type 'llava', got {config.model_type!r}. "
                 "Use a LLaVA-1.5 checkpoint in transformers' format."
             )
-        self._checkpoint = Checkpoint(folder)
         with init_empty_weights():
             model = LlavaForConditionalGeneration(config).eval()
         super().__init__(model, processor)
@@ -56,7 +55,7 @@ class TowerBackbone(HFLlava):
         layers, places = identity.used_layers(inner.vision_tower, layer)
         del layers[max(places) :]  # LLaVA-1.5: one of 24
         text = inner.language_model
-        self._fill([inner.vision_tower, inner.multi_modal_projector, text.embed_tokens, text.norm])
+        self._fill(folder, [inner.vision_tower, inner.multi_modal_projector, text.embed_tokens, text.norm])
         # Not the language model, which says nothing here.
         digests = {1: self._first_digest(), 2: identity.digests(self._parts, places, language=False)}
         self._identities = {version: self._described(found) for version, found in digests.items()}
@@ -67,10 +66,6 @@ class TowerBackbone(HFLlava):
         inner.language_model = nn.Module()  # so that the model's device and dtype are the tower's
         model.lm_head = nn.Module()
 
-    @property
-    def bytes_read(self) -> int:
-        return self._checkpoint.bytes_read
-
     def fingerprint(self, version: int = identity.DIGEST_VERSION) -> dict[str, Any]:
         return dict(self._identities[version])
 
@@ -78,11 +73,12 @@ class TowerBackbone(HFLlava):
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         return nn.functional.embedding(ids.cpu(), self._table).to(self.device)
 
-    def _fill(self, modules: list[nn.Module]) -> None:
+    def _fill(self, folder: Path, modules: list[nn.Module]) -> None:
         """Read these modules' tensors."""
         own = {id(parameter) for module in modules for parameter in module.parameters()}
         wanted = {canonical(name): name for name, parameter in self.model.named_parameters() if id(parameter) in own}
-        tensors = self._checkpoint.read(wanted)
+        tensors = read_tensors(folder, wanted)
+        self.bytes_read = sum(tensor.nbytes for tensor in tensors.values())
         state = {wanted[name]: tensor for name, tensor in tensors.items()}
         try:
             self.model.load_state_dict(state, strict=False, assign=True)
@@ -101,64 +97,45 @@ def canonical(name: str) -> str:
     return re.sub(r"^vision_tower\.vision_model\.", "vision_tower.", name)
 
 
-class Checkpoint:
-    """The safetensors files of a folder, as transformers lays them out: one file, or shards with an index.
-
-    Tensors are read lazily: nothing else of the files is touched.
+def read_tensors(folder: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """A few tensors of a LLaVA's checkpoint by canonical name, memory-mapped: nothing else of its files is touched.
 
     Args:
-        folder: of the checkpoint.
-
-    Attributes:
-        bytes_read: of all tensors read so far.
+        folder: with safetensors as transformers lays them out: one file, or shards with an index.
+        names: canonical ones.
 
     Raises:
-        AttachError: the folder holds no safetensors.
+        AttachError: there are no safetensors, one cannot be read, or some names are not there.
     """
+    if (folder / _INDEX).is_file():
+        files = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+    elif (folder / _SINGLE).is_file():
+        with _opened(folder / _SINGLE) as file:
+            files = dict.fromkeys(file.keys(), _SINGLE)
+    else:
+        raise AttachError(
+            f"base not read: expected {_SINGLE} or {_INDEX} in {folder}, got neither. Save the base with "
+            "save_pretrained; pickled weights are not opened."
+        )
+    written = {canonical(name): name for name in files}
+    missing = [name for name in names if name not in written]
+    if missing:
+        raise AttachError(
+            f"base not read: expected the tensors of a LLaVA in {folder}, got none named "
+            f"{', '.join(missing[:5])} ({len(missing)} missing). Use a LLaVA-1.5 checkpoint of transformers."
+        )
+    found: dict[str, torch.Tensor] = {}
+    for filename in sorted({files[written[name]] for name in names}):
+        with _opened(folder / filename) as file:
+            here = [name for name in names if files[written[name]] == filename]
+            found |= {name: file.get_tensor(written[name]) for name in here}
+    return found
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.bytes_read = folder, 0
-        if (folder / _INDEX).is_file():
-            named = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-        elif (folder / _SINGLE).is_file():
-            with self._opened(_SINGLE) as file:
-                named = dict.fromkeys(file.keys(), _SINGLE)
-        else:
-            raise AttachError(
-                f"base not read: expected {_SINGLE} or {_INDEX} in {folder}, got neither. Save the base with "
-                "save_pretrained; pickled weights are not opened."
-            )
-        self._places = {canonical(name): (file, name) for name, file in named.items()}
 
-    def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Tensors by canonical name, memory-mapped: bytes leave the disk when they are used.
-
-        Raises:
-            AttachError: naming those that are not there, or a file that cannot be read.
-        """
-        wanted = list(names)
-        missing = [name for name in wanted if name not in self._places]
-        if missing:
-            raise AttachError(
-                f"base not read: expected the tensors of a LLaVA in {self.folder}, got none named "
-                f"{', '.join(missing[:5])} ({len(missing)} missing). Use a LLaVA-1.5 checkpoint of transformers."
-            )
-        by_file: dict[str, list[str]] = {}
-        for name in wanted:
-            by_file.setdefault(self._places[name][0], []).append(name)
-        found = {}
-        for filename, here in by_file.items():
-            with self._opened(filename) as file:
-                for name in here:
-                    found[name] = file.get_tensor(self._places[name][1])
-        self.bytes_read += sum(tensor.nbytes for tensor in found.values())
-        return found
-
-    @contextmanager
-    def _opened(self, filename: str) -> Iterator[Any]:
-        path = self.folder / filename
-        try:
-            with safe_open(path, "pt") as file:
-                yield file
-        except (OSError, SafetensorError) as error:
-            raise AttachError(f"base not read: expected safetensors in {path}, got {error}. Get it again.") from error
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise AttachError(f"base not read: expected safetensors in {path}, got {error}. Get it again.") from error

@@ -17,7 +17,7 @@ from safety_modules.backbones import tower as tower_module
 from safety_modules.backbones.tower import TowerBackbone, canonical
 from safety_modules.config import BaseSizes
 from safety_modules.defences.guard import embed_questions, question_ids
-from safety_modules.errors import AttachError
+from safety_modules.errors import AttachError, ConfigError
 
 pytestmark = pytest.mark.matrix
 Layout = Callable[[str], str]
@@ -71,6 +71,10 @@ def test_a_tower_alone_gives_the_features_of_the_whole_model(
     tower = TowerBackbone(rewritten(saved_base, tmp_path / "base", name, shards))
     pixels = full.pixel_values([make_image(seed) for seed in range(3)])
     assert torch.equal(tower.encode_images(pixels).vision, full.encode_images(pixels).vision)
+    for layer in (0, -2):  # counted as in the whole tower, and the last is not there
+        assert torch.equal(tower.encode_images(pixels, layer).vision, full.encode_images(pixels, layer).vision)
+    with pytest.raises(ConfigError, match=r"expected -3 to -2 or 0 .* to 1, got -1"):
+        tower.encode_images(pixels, -1)
     prompts = [full.prompt_ids("what is shown?"), full.prompt_ids("how?")]
     ours, theirs = (
         embed_questions(backbone, [question_ids(backbone, SafetyConfig(), prompt) for prompt in prompts])
