@@ -25,7 +25,7 @@ from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
 from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.pixels import processed
-from safety_modules.backbones.weights import inner, linears_of, without_peft
+from safety_modules.backbones.weights import linears_of, unwrapped, without_peft
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError
 from safety_modules.pictures import open_picture
@@ -94,7 +94,7 @@ class HFModules:
 
     @property
     def blocks(self) -> nn.ModuleList:
-        language: Any = inner(self.language_model)
+        language: Any = unwrapped(self.language_model)
         return language.layers
 
     @property
@@ -200,7 +200,7 @@ class HFLlava(HFModules, LlavaBackbone):
 
     @property
     def _norm(self) -> nn.Module:
-        language: Any = inner(self.language_model)
+        language: Any = unwrapped(self.language_model)
         return language.norm
 
     @property

@@ -17,7 +17,7 @@ from torch import nn
 from safety_modules.backbones import identity
 from safety_modules.backbones.chat import ChatFormat
 from safety_modules.backbones.pixels import pixel_range
-from safety_modules.backbones.weights import Watch, inner
+from safety_modules.backbones.weights import Watch, unwrapped
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, ConfigError, PromptError
 
@@ -96,7 +96,7 @@ class LlavaBackbone(ABC):
 
     def __init__(self, model: Any, processor: Any, sizes: BaseSizes, chat: ChatFormat, text_model: str) -> None:
         self.model = model
-        self.text_model = text_model
+        self._text_model = text_model
         self.processor = processor
         self.lock: Any = lock_of(model)
         self.sizes = sizes
@@ -226,9 +226,9 @@ class LlavaBackbone(ABC):
     @property
     def _parts(self) -> identity.Parts:
         return identity.Parts(
-            tower=inner(self.vision_tower),
+            tower=unwrapped(self.vision_tower),
             # Between the linears: activations.
-            projector=[part for part in inner(self.projector).children() if any(True for _ in part.parameters())],
+            projector=[part for part in unwrapped(self.projector).children() if any(True for _ in part.parameters())],
             embeddings=self.model.get_input_embeddings(),
             language={"layers": self.blocks, "norm": self._norm},
             words=self.chat.tokenizer.vocab_size,
@@ -246,11 +246,11 @@ class LlavaBackbone(ABC):
 
     def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
         """The fingerprint with these digests: the same for one checkpoint in every package."""
-        vision: Any = inner(self.vision_tower)
+        vision: Any = unwrapped(self.vision_tower)
         return {
             "architecture": "LlavaForConditionalGeneration",
             "vision_model": vision.config.model_type,
-            "text_model": self.text_model,
+            "text_model": self._text_model,
             "vision_feature_layer": self._feature_layer,
             "image_size": vision.config.image_size,
             "patch_size": vision.config.patch_size,
@@ -273,7 +273,7 @@ class LlavaBackbone(ABC):
 
     def _tower_layer(self, layer: int) -> int:
         """The layer's number, counted from the embeddings' output (0), as in transformers' `hidden_states`."""
-        tower: Any = inner(self.vision_tower)
+        tower: Any = unwrapped(self.vision_tower)
         count = int(tower.config.num_hidden_layers)
         kept = len(identity.used_layers(tower, 0)[0])  # a tower read alone ends with the layer that the base uses
         place = layer if type(layer) is not int or layer >= 0 else count + 1 + layer

@@ -25,8 +25,8 @@ from safety_modules.backbones.chat import SplitChatFormat
 from safety_modules.backbones.generation import rows_per_prompt
 from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
-from safety_modules.backbones.pixels import check_size, guarded, processed
-from safety_modules.backbones.weights import inner, linears_of
+from safety_modules.backbones.pixels import check_size, named_faults, processed
+from safety_modules.backbones.weights import linears_of, unwrapped
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.pictures import open_picture
@@ -161,7 +161,7 @@ class LlavaPackage(LlavaBackbone):
     def encode_images(self, pixel_values: torch.Tensor, layer: int | None = None) -> ImageFeatures:
         tower: Any = self.model.get_vision_tower()
         if layer is not None or torch.is_grad_enabled():
-            tower = copy.copy(inner(tower))  # another layer for this call alone; its modules are the same
+            tower = copy.copy(unwrapped(tower))  # another layer for this call alone; its modules are the same
             tower.select_layer = tower.select_layer if layer is None else self._tower_layer(layer)
             # The package's own forward never has gradients; below that it is the same.
             tower.forward = functools.partial(inspect.unwrap(type(tower).forward), tower)
@@ -176,13 +176,9 @@ class LlavaPackage(LlavaBackbone):
         """(1, C, H, W), squared as the package does it."""
         if getattr(self.model.config, "image_aspect_ratio", None) != "pad":
             return torch.from_numpy(processed(self.processor.image_processor, picture))[None]
-
-        def work() -> Any:
+        with named_faults(""):
             check_size(picture.size, self.processor.image_processor, pads=True)
             return process_images([picture], self.processor.image_processor, self.model.config)
-
-        pixels: torch.Tensor = guarded(work, "")
-        return pixels
 
     @property
     def _norm(self) -> nn.Module:

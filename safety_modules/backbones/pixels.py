@@ -1,6 +1,7 @@
 """Pictures to pixel values by the base's own image processor, one by one: a bad picture costs itself, not its batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,10 @@ def processed(image_processor: Any, picture: Image.Image, name: object = "", **o
     Raises:
         DataError: the resize would make more than RESIZED_PIXELS of it, or the processor fails on it.
     """
-
-    def work() -> Any:
+    with named_faults(name):
         check_size(picture.size, image_processor)
-        options_now = {"return_tensors": "np", "input_data_format": "channels_last", **options}
-        return image_processor(images=[np.asarray(picture)], **options_now)["pixel_values"]
-
-    return np.asarray(guarded(work, name))[0]
+        options = {"return_tensors": "np", "input_data_format": "channels_last", **options}
+        return np.asarray(image_processor(images=[np.asarray(picture)], **options)["pixel_values"])[0]
 
 
 def pixel_range(image_processor: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,10 +46,11 @@ def pixel_range(image_processor: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return values[0], values[1]
 
 
-def guarded(work: Callable[[], Any], name: object) -> Any:
-    """What `work` gives; whatever it raises is the picture's fault. Raises DataError."""
+@contextmanager
+def named_faults(name: object) -> Iterator[None]:
+    """Whatever is raised inside is the fault of the picture with this name. Raises DataError."""
     try:
-        return work()
+        yield
     except Exception as error:  # of any processor, for any reason; MemoryError is one
         raise unreadable(name, error) from error
 

@@ -51,19 +51,19 @@ class TowerBackbone(HFLlava):
         with init_empty_weights():
             model = LlavaForConditionalGeneration(config).eval()
         super().__init__(model, processor)
-        inner, layer = model.model, config.vision_feature_layer
-        layers, places = identity.used_layers(inner.vision_tower, layer)
+        parts, layer = model.model, config.vision_feature_layer
+        layers, places = identity.used_layers(parts.vision_tower, layer)
         del layers[max(places) :]  # LLaVA-1.5: one of 24
-        text = inner.language_model
-        self._fill(folder, [inner.vision_tower, inner.multi_modal_projector, text.embed_tokens, text.norm])
+        text = parts.language_model
+        self._fill(folder, [parts.vision_tower, parts.multi_modal_projector, text.embed_tokens, text.norm])
         # Not the language model, which says nothing here.
         digests = {1: self._first_digest(), 2: identity.digests(self._parts, places, language=False)}
         self._identities = {version: self._described(found) for version, found in digests.items()}
         config.vision_feature_layer = places[0] if isinstance(layer, int) else places
         self._table = text.embed_tokens.weight.detach()
-        inner.multi_modal_projector = nn.Identity()  # its input is what the modules see
-        inner.vision_tower.to(device, dtype)
-        inner.language_model = nn.Module()  # so that the model's device and dtype are the tower's
+        parts.multi_modal_projector = nn.Identity()  # its input is what the modules see
+        parts.vision_tower.to(device, dtype)
+        parts.language_model = nn.Module()  # so that the model's device and dtype are the tower's
         model.lm_head = nn.Module()
 
     def fingerprint(self, version: int = identity.DIGEST_VERSION) -> dict[str, Any]:

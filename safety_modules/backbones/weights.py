@@ -52,7 +52,7 @@ def weights(module: nn.Module, *, own: bool = False, path: str = "") -> Iterator
     if own:
         module = without_adapters(module)
     else:
-        module = inner(module)
+        module = unwrapped(module)
         if isinstance(module, BaseTunerLayer):
             below = _merged(module) if _acts(module) else module.get_base_layer()
             yield from weights(below, path=path)
@@ -65,7 +65,7 @@ def weights(module: nn.Module, *, own: bool = False, path: str = "") -> Iterator
         yield from weights(child, own=own, path=f"{path}{name}.")
 
 
-def inner(module: Any) -> nn.Module:
+def unwrapped(module: Any) -> nn.Module:
     """The module without wrappers: compiled -> what was compiled; trained beside its original -> the one that acts."""
     while True:
         if "_orig_mod" in module._modules:  # torch.compile's; its class takes a second to import
@@ -90,7 +90,7 @@ def without_adapters(module: nn.Module) -> nn.Module:
             module = module.get_base_layer()
         elif isinstance(module, ModulesToSaveWrapper):
             module = module.original_module
-        elif (below := inner(module)) is not module:
+        elif (below := unwrapped(module)) is not module:
             module = below
         else:
             return module
