@@ -17,6 +17,9 @@ import typer
 from pocket_trainings import Budget, Calibration, Effort, Only, Out, Records, Trainings, budget_of, check_names
 from rich.console import Console
 from rich.table import Table
+from safety_modules.evaluation.systems.guarded import Guarded
+from safety_modules.evaluation.systems.none import Plain
+from safety_modules.evaluation.systems.unhinted import Unhinted
 from script import command_line, run, spread
 from validation_numbers import SAMPLES, Sets, cases_of, measure
 
@@ -24,9 +27,6 @@ from safety_modules.cli.interruption import goes_on
 from safety_modules.config import SafetyConfig
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.systems import System
-from safety_modules.evaluation.systems.guarded import Guarded
-from safety_modules.evaluation.systems.none import Plain
-from safety_modules.evaluation.systems.unhinted import Unhinted
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.training.recipe import Recipe

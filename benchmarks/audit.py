@@ -84,6 +84,7 @@ class Bench:
         self.rounds, self.spent = 0, {"audit": [], "tower": []}  # pictures a second
         self.times: list[dict[str, float]] = []
 
+    @torch.no_grad()
     def tower(self) -> None:
         began = time.perf_counter()
         for batch in self.batches:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 from safety_modules.attach.fit import fit
+from safety_modules.evaluation.systems.weights import RECORD
 
 from safety_modules import pocket
 from safety_modules.adapter.folder import read_adapter
@@ -27,7 +28,6 @@ from safety_modules.backbones import find_backbone
 from safety_modules.cli.options import writable_folder
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.systems.weights import RECORD
 from safety_modules.io.files import write_whole
 from safety_modules.paths import recipe_dir
 from safety_modules.pocket import mix

@@ -16,10 +16,10 @@ from safety_modules.adapter.format import (
     FORMAT,
     FORMAT_VERSION,
     LORA_FILE,
-    LORA_PREFIX,
     AdapterConfig,
 )
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import (
     LANGUAGE_MODEL,
     VOCABULARY,

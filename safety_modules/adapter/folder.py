@@ -33,7 +33,6 @@ from safety_modules.adapter.format import (
     FORMAT_VERSION,
     LORA_CONFIG_FILE,
     LORA_FILE,
-    LORA_PREFIX,
     SAFETY_FILE,
     AdapterConfig,
     lora_shapes,
@@ -41,6 +40,7 @@ from safety_modules.adapter.format import (
     safety_shapes,
 )
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import Fingerprint
 from safety_modules.config import BaseSizes
 from safety_modules.defences.base import Defence

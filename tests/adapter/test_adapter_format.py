@@ -12,6 +12,7 @@ from safety_modules.adapter import header as adapter_header
 from safety_modules.adapter.checks import MOST_CONFIG_BYTES
 from safety_modules.adapter.format import AdapterConfig, BaseRecord, lora_shapes, peft_config, safety_shapes
 from safety_modules.adapter.hub import FILES
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.io import strict_json
 from safety_modules.taxonomy import Taxonomy
@@ -94,4 +95,4 @@ def test_lora_tensors_are_named_as_the_page_says():
     pattern = "base_model.model.model.language_model.layers.<i>.<p>.lora_A.weight"
     assert pattern in CODE
     name = pattern.replace("<i>", "1").replace("<p>", "self_attn.v_proj")
-    assert lora_shapes(CONFIG.lora, SIZES)[name.removeprefix(adapter_format.LORA_PREFIX)] == (2, 32)
+    assert lora_shapes(CONFIG.lora, SIZES)[name.removeprefix(LORA_PREFIX)] == (2, 32)
