@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import safetensors.torch
 import torch
 
-from safety_modules import __version__
 from safety_modules.adapter.checks import (
     MOST_CONFIG_BYTES,
     Fingerprint,
@@ -46,6 +45,7 @@ from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError
 from safety_modules.io.strict_json import printable
 from safety_modules.policy.policy import Rule
+from safety_modules.version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft")
 

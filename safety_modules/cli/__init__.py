@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from safety_modules import __version__
 from safety_modules.cli import audit, calibrate, data, demo, evaluate, harness, plan, show, systems, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
+from safety_modules.version import __version__
 
 
 def _version(asked: bool) -> None:
