@@ -52,7 +52,7 @@ def test_make_check_runs_the_command_that_is_tested_here() -> None:
         ("metrics.py", "import safety_modules.policy.policy", "safety_modules.metrics -> safety_modules.policy.policy"),
         (
             "backbones/parts.py",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from safety_modules.attach.attach import SafetyAttachment",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from safety_modules.attach import attach",
             "safety_modules.backbones.parts -> safety_modules.attach.attach",
         ),
         (
