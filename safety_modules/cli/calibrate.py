@@ -6,19 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach
+from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach, grouped
 from safety_modules.cli.outcome import check_own
-from safety_modules.cli.reading import (
-    Categories,
-    Formats,
-    ImageKey,
-    Images,
-    Level,
-    Question,
-    Reading,
-    Streaming,
-    load_records,
-)
+from safety_modules.cli.reading import Reading, load_records
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +16,7 @@ if TYPE_CHECKING:
     from safety_modules.records import GoodRecords, Record
 
 
+@grouped
 def calibrate(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder; its thresholds are replaced.")],
     benign: Annotated[
@@ -52,13 +43,7 @@ def calibrate(
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
-    format: Formats = None,
-    images: Images = None,
-    image_key: ImageKey = None,
-    categories: Categories = None,
-    level: Level = None,
-    question: Question = None,
-    streaming: Streaming = False,
+    reading: Reading = Reading(),
     cache: Cache = None,
     json_file: Json = None,
 ) -> None:
@@ -66,7 +51,6 @@ def calibrate(
     from safety_modules.evaluation.results import write_json
     from safety_modules.pocket import mix
 
-    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
     if benign is None and data is None and reading.given():
