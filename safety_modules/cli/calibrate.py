@@ -1,6 +1,5 @@
 """`safety-modules calibrate`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,40 +69,35 @@ def calibrate(
         adapter,
         safety,
         records,
-        max_false_alarm,
-        per_type,
-        confidence,
+        max_false_alarm=max_false_alarm,
+        per_type=per_type,
+        confidence=confidence,
         types=safety.config.taxonomy.types if all_types else type,
         labelled=labelled,
-        cache=cache,
+        cache_dir=cache,
     )
     if json_file is not None:
         write_json(json_file, found)
 
 
 def save_calibrated(
-    adapter: Path,
-    safety: "SafetyAttachment",
-    records: "list[Record] | GoodRecords",
-    max_false_alarm: float,
-    per_type: bool = False,
-    confidence: float = 0.95,
-    *,
-    types: Sequence[str] | None = None,
-    labelled: "list[Record] | GoodRecords | None" = None,
-    cache: Path | None = None,
+    adapter: Path, safety: "SafetyAttachment", records: "list[Record] | GoodRecords", **options: Any
 ) -> dict[str, Any]:
     """Calibrate an adapter attached as it is on disk, so that rounding is part of it; write the outcome there, and
     print it.
+
+    Args:
+        adapter: its folder.
+        safety: the attached adapter.
+        records: benign ones.
+        options: of `training.calibrate`.
     """
     from safety_modules.adapter.folder import read_adapter
     from safety_modules.evaluation.training_tables import print_calibration
     from safety_modules.training import calibrate as set_thresholds
 
     config = read_adapter(adapter).config
-    found = set_thresholds(
-        safety, records, max_false_alarm, per_type, confidence, types=types, labelled=labelled, cache_dir=cache
-    ).to_dict()
+    found = set_thresholds(safety, records, **options).to_dict()
     if set(found["types"]) < set(found["thresholds"]):
         found["before"] = config.metadata.get("calibration")  # the others' thresholds are from there
     safety.save_pretrained(adapter, dtype=config.dtype, metadata={**config.metadata, "calibration": found})

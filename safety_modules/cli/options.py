@@ -103,13 +103,19 @@ def load_base(model: str | Path | None, quantize: str | None = None, dtype: str 
     return base.eval(), processor
 
 
+def adapter_for(model: str | Path | None, adapter: str | Path | None) -> str | Path:
+    """The adapter that is named, or the shipped one for pocket. Raises ConfigError where another base has none."""
+    if adapter is None and model is not None:
+        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
+    return adapter or adapter_dir()
+
+
 def attach(
     model: str | Path | None, adapter: str | Path | None, quantize: str | None = None, dtype: str | None = None
 ) -> "SafetyAttachment":
     """A base with an adapter: the shipped one, where none is named."""
     from safety_modules.attach.attach import attach_safety
 
-    if adapter is None and model is not None:
-        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
+    chosen = adapter_for(model, adapter)
     base, processor = load_base(model, quantize, dtype)
-    return attach_safety(base, processor, adapter=adapter or adapter_dir())
+    return attach_safety(base, processor, adapter=chosen)

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.io.hub import hub_id
+from safety_modules.io.places import check_writable
+from safety_modules.paths import shipped
 
 if TYPE_CHECKING:
     from safety_modules.attach.attachment import SafetyAttachment
@@ -27,8 +30,6 @@ def check_own(adapter: Path) -> None:
         AdapterError: a folder that nothing could be written to.
     """
     from safety_modules.adapter.files import check_target
-    from safety_modules.io.hub import hub_id
-    from safety_modules.paths import shipped
 
     name = str(adapter)
     if not adapter.exists() and (hub_id(name) or shipped("adapters", name)):
@@ -64,7 +65,6 @@ class Outcome:
         """
         from safety_modules.adapter.files import check_target
         from safety_modules.adapter.format import CONFIG_FILE
-        from safety_modules.io.places import check_writable
 
         check_target(self.out)
         check_writable(self._runs)
@@ -125,7 +125,7 @@ class Outcome:
         return None
 
     def _digest(self) -> str | None:
-        """Of the final weights of every stage; None while one has none, or without a folder of the run."""
+        """Of the final weights of every stage; None while one has none."""
         from safety_modules.training.checkpoints import FINAL
 
         files = [] if self._runs is None else [self._runs / f"stage{stage}" / FINAL for stage in self._stages]

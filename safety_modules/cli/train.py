@@ -1,7 +1,7 @@
 """`safety-modules train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -89,4 +89,5 @@ def train(
         if written:
             typer.echo(f"{out}: not calibrated yet. Next: safety-modules calibrate {out} --benign FILE")
     elif written or "calibration" not in (outcome.known() or {}):
-        save_calibrated(out, attach(None, out), mix.calibration_records(), mix.MAX_FALSE_ALARM, cache=training.cache)
+        settings: Any = {"max_false_alarm": mix.MAX_FALSE_ALARM, "cache_dir": training.cache}
+        save_calibrated(out, attach(None, out), mix.calibration_records(), **settings)
