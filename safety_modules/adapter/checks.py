@@ -23,7 +23,7 @@ from safety_modules.adapter.format import (
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
 from safety_modules.config import BaseSizes
 from safety_modules.errors import validation_problems
-from safety_modules.io.strict_json import parse_json, quote, same
+from safety_modules.io.strict import parse_json, quote, same
 
 MOST_ALIKE = 20  # problems of one file that are listed
 MOST_CONFIG_BYTES = 1_000_000

@@ -43,7 +43,7 @@ from safety_modules.adapter.format import (
 from safety_modules.config import BaseSizes
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError
-from safety_modules.io.strict_json import printable
+from safety_modules.io.strict import without_controls
 from safety_modules.policy.policy import Rule
 from safety_modules.version import __version__
 
@@ -165,7 +165,7 @@ def read_adapter(
 
 
 def _refused(directory: str | PathLike[str], problems: list[str]) -> AdapterError:
-    return AdapterError(directory, [printable(problem) for problem in problems])
+    return AdapterError(directory, [without_controls(problem) for problem in problems])
 
 
 def save_adapter(

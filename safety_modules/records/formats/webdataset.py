@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
-from safety_modules.io.strict_yaml import unique_keys
+from safety_modules.io.strict import unique_keys
 from safety_modules.records.copies import copied_shards, shard_files
 from safety_modules.records.entries import Entry, Sample
 from safety_modules.records.formats.base import Format
