@@ -1,5 +1,6 @@
 """Base models: published ones by name, with sizes from their configuration alone; and how to load one in 4 or 8 bit."""
 
+import os
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -67,7 +68,7 @@ def find_base(name: str | PathLike[str]) -> Path:
     Raises:
         ConfigError: the hub has no such model, or cannot be reached and its cache has none.
     """
-    if repository := hub_id(name):
+    if not os.path.exists(name) and (repository := hub_id(name)):
         return download(repository, lambda problem: ConfigError(f"base {name} {problem}"), files=BASE_FILES)
     return shipped("checkpoints", name) or Path(name)
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach, grouped
-from safety_modules.cli.outcome import check_own
 from safety_modules.cli.reading import Reading, load_records
 from safety_modules.errors import ConfigError
+from safety_modules.io.hub import hub_id
+from safety_modules.paths import shipped
 
 if TYPE_CHECKING:
     from safety_modules.attach.attachment import SafetyAttachment
@@ -56,7 +57,7 @@ def calibrate(
         raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
     if type and all_types:
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
-    check_own(adapter)
+    _check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
     options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
     labelled: Any = None
@@ -80,17 +81,24 @@ def calibrate(
         write_json(json_file, found)
 
 
+def _check_own(adapter: Path) -> None:
+    """Refuse, before any work, an adapter that is not a folder of the user's own, or cannot be written to."""
+    from safety_modules.adapter.files import check_target
+
+    name = str(adapter)
+    if not adapter.exists() and (hub_id(name) or shipped("adapters", name)):
+        raise ConfigError(
+            f"not changed in place: expected an adapter's folder, got the name {name}. Copy it first: "
+            f"cp -r $(safety-modules path {name}) my-adapter"
+        )
+    check_target(adapter)
+
+
 def save_calibrated(
     adapter: Path, safety: "SafetyAttachment", records: "list[Record] | GoodRecords", **options: Any
 ) -> dict[str, Any]:
-    """Calibrate an adapter attached as it is on disk, so that rounding is part of it; write the outcome there, and
-    print it.
-
-    Args:
-        adapter: its folder.
-        safety: the attached adapter.
-        records: benign ones.
-        options: of `training.calibrate`.
+    """Calibrate an adapter attached as it is on disk, so that rounding is part of it, on benign records (options: of
+    `training.calibrate`); write the outcome there, and print it.
     """
     from safety_modules.adapter.folder import read_adapter
     from safety_modules.evaluation.training_tables import print_calibration

@@ -37,15 +37,7 @@ def extend_adapter(
     reading: Reading,
     change: Change,
 ) -> None:
-    """Change a trained adapter and save it.
-
-    Args:
-        adapter: its folder, hub id or shipped name.
-        out: folder of the changed one.
-        base: loads the base with the adapter in a folder.
-        training: what to train with.
-        reading: how to read its data.
-        change: what becomes of the adapter.
+    """Change a trained adapter (folder, hub id or shipped name) and save it; `base` loads the base with a folder's.
 
     Raises:
         ConfigError: options that do not go together, or one that is missing.

@@ -8,7 +8,6 @@ import typer
 from safety_modules.cli.options import Preset, Quantize
 from safety_modules.cli.recipes import RecipeName
 from safety_modules.errors import ConfigError
-from safety_modules.paths import recipe_file
 
 if TYPE_CHECKING:
     from safety_modules.training.budget import Budget
@@ -34,6 +33,7 @@ def plan(
 ) -> None:
     """Memory, disk and time of a stage, worked out without loading anything."""
     from safety_modules.config import SafetyConfig
+    from safety_modules.paths import recipe_file
     from safety_modules.training.budget import Setting, base_config, make_budget
     from safety_modules.training.recipe import Recipe
 
@@ -52,8 +52,9 @@ def plan(
     )
     budget = make_budget(base_config(base), SafetyConfig.preset(preset), Recipe.from_yaml(recipe_file(recipe)), setting)
     record = budget_record(budget, tflops)
+    fits = gpu_memory is None or budget.total <= gpu_memory * 1e9
     typer.echo(json.dumps(record, indent=2) if as_json else budget_text(record, gpu_memory))
-    if gpu_memory is not None and budget.total > gpu_memory * 1e9:
+    if not fits:
         raise typer.Exit(1)
 
 
@@ -71,36 +72,34 @@ def budget_record(budget: "Budget", tflops: float | None = None) -> dict[str, An
     }
     if tflops is not None:
         second = tflops * 1e12
-        record |= {
-            "at_tflops": tflops,
-            "seconds_a_step": budget.step_flops / second,
-            "stage_hours": budget.steps * budget.step_flops / second / 3600,
-            "features_hours": budget.tower_flops / second / 3600,
-        }
+        record["at_tflops"] = tflops
+        record["seconds_a_step"] = budget.step_flops / second
+        record["stage_hours"] = budget.steps * budget.step_flops / second / 3600
+        record["features_hours"] = budget.tower_flops / second / 3600
     return record
 
 
 def budget_text(record: dict[str, Any], gpu_memory: float | None = None) -> str:
     """A `budget_record` for people."""
+    lines = ["memory of each device, GB:"]
+    lines += [f"  {name:<44} {size:>8.2f}" for name, size in record["memory_gb"].items() if size]
     verdict = ""
     if gpu_memory is not None:
-        verdict = f"   {'fits in' if record['total_gb'] <= gpu_memory else 'does not fit in'} {gpu_memory:g}"
+        word = "fits in" if record["total_gb"] <= gpu_memory else "does not fit in"
+        verdict = f"   {word} {gpu_memory:g}"
+    lines.append(f"  {'all, without CUDA context and gaps':<44} {record['total_gb']:>8.2f}{verdict}")
     kept = record["activations_gb"]
+    lines.append(f"activations, GB: {kept['kept']:.2f} kept, {kept['checkpointed']:.2f} with activation checkpointing")
     size = f"{record['features_gb']:.2f} on disk, " if record["features_gb"] else ""
-    filling = f"; {record['tower_tflop']:.1f} for the feature cache" if record["tower_tflop"] else ""
-    lines = [
-        "memory of each device, GB:",
-        *(f"  {name:<44} {size:>8.2f}" for name, size in record["memory_gb"].items() if size),
-        f"  {'all, without CUDA context and gaps':<44} {record['total_gb']:>8.2f}{verdict}",
-        f"activations, GB: {kept['kept']:.2f} kept, {kept['checkpointed']:.2f} with activation checkpointing",
-        f"feature cache, GB: {size}{record['features_read_gb']:.3f} read in a step",
+    lines.append(f"feature cache, GB: {size}{record['features_read_gb']:.3f} read in a step")
+    lines.append(
         f"arithmetic of each device, 10^12 operations: {record['step_tflop']:.2f} a step, {record['steps']} steps"
-        f"{filling}",
-    ]
+        + (f"; {record['tower_tflop']:.1f} for the feature cache" if record["tower_tflop"] else "")
+    )
     if "at_tflops" in record:
-        filled = f", {record['features_hours']:.3g} h for the feature cache" if record["features_gb"] else ""
         lines.append(
             f"at {record['at_tflops']:g} x 10^12 operations a second: {record['seconds_a_step']:.3g} s a step, "
-            f"{record['stage_hours']:.3g} h in all{filled}"
+            f"{record['stage_hours']:.3g} h in all"
+            + (f", {record['features_hours']:.3g} h for the feature cache" if record["features_gb"] else "")
         )
     return "\n".join(lines)

@@ -104,14 +104,14 @@ def load_records(
     cache: Path | None = None,
     left_out: Path | None = None,
 ) -> "GoodRecords":
-    """Records to work on, every picture decoded once before any work.
+    """Records to work on, every picture decoded once before any work, except those with vision features in `cache`.
 
     Args:
-        data: files, folders or addresses, read as one set.
+        data: read as one set, each source with its own options.
         options: of each.
-        safety: gives the taxonomy, and the base whose vision features are cached.
+        safety: gives the taxonomy, unless another one is given, and the base whose vision features are cached.
         taxonomy: another one.
-        cache: folder of vision features: pictures that have some are not decoded again.
+        cache: folder of vision features.
         left_out: go on without bad records, and list them in this file; None = refuse data with any.
     """
     from safety_modules.io.files import write_whole

@@ -18,12 +18,8 @@ RecipeName = Annotated[str, typer.Option(help="A stage's YAML file, or a shipped
 
 
 class Chosen(NamedTuple):
-    """Recipes as they will be trained, and where they come from.
-
-    Attributes:
-        recipes: of the stages, in order.
-        texts: of their files, by `stage1.yaml` and `stage2.yaml`.
-        changes: what the command line changed in each stage, by the same names.
+    """Recipes of the stages as they will be trained, the texts of their files, and what the command line changed in
+    them; both by `stage1.yaml` and `stage2.yaml`.
     """
 
     recipes: "list[Recipe]"
@@ -80,21 +76,13 @@ class Training(NamedTuple):
         return self.cache or (self.runs and self.runs / "features")
 
     def recipes(self, default: "Sequence[str | Recipe]" = ()) -> Chosen:
-        """The recipes as they will be trained (see `read_recipes`).
-
-        Args:
-            default: where none is named: recipes, or names of shipped ones.
-        """
+        """The recipes as they will be trained (see `read_recipes`); the default where none is named."""
         return read_recipes(self.recipe or default, self.steps, self.settings or ())
 
 
 def read_recipes(names: "Sequence[str | Recipe]", steps: int | None = None, settings: Sequence[str] = ()) -> Chosen:
-    """Read recipes and change what was asked for; everything is checked.
-
-    Args:
-        names: paths, names of shipped ones, or recipes.
-        steps: of every stage.
-        settings: `key=value`, for every stage that knows the key, or `stage2.key=value`.
+    """Recipes (or their paths, or names of shipped ones) with other steps, and with settings: `key=value` for every
+    stage that knows the key, or `stage2.key=value`.
 
     Raises:
         ConfigError: no such file, a recipe that is refused, or a change that no recipe takes.
