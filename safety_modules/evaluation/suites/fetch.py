@@ -19,7 +19,8 @@ def data_folder(place: str | os.PathLike[str]) -> Path:
 
     Does not cover: checking the files; the readers do.
     """
-    if repository := hub_id(place):
+    repository = None if os.path.exists(place) else hub_id(place)
+    if repository is not None:
         return download(repository, lambda problem: DataError(f"{repository.repository} {problem}"), kind="dataset")
     if not os.path.isdir(place):
         raise DataError(f"no data: expected a folder or a hub id (hf://owner/name), got {place}. Check the path.")
