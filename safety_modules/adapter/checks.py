@@ -31,7 +31,7 @@ from safety_modules.backbones.fingerprint import (
 )
 from safety_modules.config import BaseSizes
 from safety_modules.errors import validation_problems
-from safety_modules.io.strict_json import parse_json, quote, same
+from safety_modules.io.strict import parse_json, quote, same
 
 MOST_CONFIG_BYTES = 1_000_000
 DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}

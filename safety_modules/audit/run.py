@@ -7,7 +7,6 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from safety_modules import __version__
 from safety_modules.audit.scorer import Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
 from safety_modules.audit.store import KEY, SUMMARY, VERDICTS, Store, check_place, remove_parts
@@ -23,6 +22,7 @@ from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.base import Format
 from safety_modules.records.readers import recognise
 from safety_modules.records.source import UNKNOWN_KEY, ReadOptions, Source
+from safety_modules.version import __version__
 
 Pathlike = str | PathLike[str]
 MOST_WORKERS = 16

@@ -14,7 +14,7 @@ from safety_modules.adapter.format import AdapterConfig, BaseRecord, lora_shapes
 from safety_modules.adapter.hub import FILES
 from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
-from safety_modules.io import strict_json
+from safety_modules.io import strict
 from safety_modules.taxonomy import Taxonomy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapter-format.md").read_text(encoding="utf-8")
@@ -66,7 +66,7 @@ def test_dtypes_and_limits_are_the_codes():
     assert set(adapter_format.DTYPES) <= CODE
     assert adapter_format.FORMAT in CODE and f"format version {adapter_format.FORMAT_VERSION}" in PAGE
     assert MOST_CONFIG_BYTES == adapter_header.MOST_HEADER_BYTES == 1_000_000 and "1 000 000 bytes" in PAGE
-    assert f"at most {strict_json.MOST_LEVELS} levels" in PAGE.replace("\n", " ")
+    assert f"at most {strict.MOST_LEVELS} levels" in PAGE.replace("\n", " ")
     assert f"{adapter_format.MOST_TENSOR_BYTES:,}".replace(",", " ") in PAGE
     assert f"at most {adapter_header.MOST_DIMENSIONS} sizes" in PAGE
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
-from safety_modules.io.strict_yaml import unique_keys
+from safety_modules.io.strict import unique_keys
 from safety_modules.records.formats.base import Entry, Sample
 from safety_modules.records.formats.folder import HIDDEN, NO_PICTURES
 from safety_modules.records.formats.tables import LABELS, Cells, Table
