@@ -17,7 +17,6 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from safety_modules import __version__
 from safety_modules.adapter.checks import (
     MOST_CONFIG_BYTES,
     base_problems,
@@ -33,7 +32,6 @@ from safety_modules.adapter.format import (
     FORMAT_VERSION,
     LORA_CONFIG_FILE,
     LORA_FILE,
-    LORA_PREFIX,
     SAFETY_FILE,
     AdapterConfig,
     lora_shapes,
@@ -41,14 +39,16 @@ from safety_modules.adapter.format import (
     safety_shapes,
 )
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import Fingerprint
 from safety_modules.config import BaseSizes
 from safety_modules.defences.base import Defence
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError
-from safety_modules.io.strict_json import printable
+from safety_modules.io.strict import without_controls
 from safety_modules.policy.policy import Rule
+from safety_modules.version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft")
 
@@ -193,7 +193,7 @@ def read_adapter(
 
 
 def _refused(directory: str | PathLike[str], problems: list[str]) -> AdapterError:
-    return AdapterError(directory, [printable(problem) for problem in problems])
+    return AdapterError(directory, [without_controls(problem) for problem in problems])
 
 
 def save_adapter(

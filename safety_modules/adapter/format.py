@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from safety_modules.backbones.bases import lora_targets
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.guard.guard import Temperature, Threshold, thresholds_problem
 from safety_modules.defences.guard.modules import SafetyModules
@@ -30,9 +31,6 @@ CONFIG_FILE = "adapter_config.json"
 SAFETY_FILE = "safety.safetensors"
 LORA_CONFIG_FILE = "lora/adapter_config.json"
 LORA_FILE = "lora/adapter_model.safetensors"
-
-LORA_PREFIX = "base_model.model.model.language_model."
-"""What peft puts before the in-memory name of a LLaVA's language model (transformers >= 4.52)."""
 
 DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
@@ -204,10 +202,7 @@ def lora_shapes(lora: LoraSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
 
 
 def peft_config(lora: LoraSettings) -> dict[str, Any]:
-    """lora/adapter_config.json: the few keys that matter, so that any version of peft reads it.
-
-    The target is a pattern that only matches inside the language model: the vision tower has a q_proj too.
-    """
+    """lora/adapter_config.json: the few keys that matter, so that any version of peft reads it."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -217,5 +212,5 @@ def peft_config(lora: LoraSettings) -> dict[str, Any]:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "bias": "none",
-        "target_modules": rf".*language_model\.layers\.\d+\..*\.({'|'.join(lora.target_modules)})",
+        "target_modules": lora_targets(lora.target_modules),
     }

@@ -10,20 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from safety_modules.audit.judging import FRAMES
 from safety_modules.errors import DataError
-from safety_modules.io.optional import needed
 from safety_modules.pictures import open_picture
-from safety_modules.records.entries import Row
-from safety_modules.records.examine import perceptual_hash
+from safety_modules.records.formats.base import Row
+from safety_modules.records.perceptual_hash import perceptual_hash
 
 SIDE = 192
 """Longest side of a thumbnail, in pixels."""
 THREADS, AHEAD = 4, 64
-FRAMES = ("frame", "frames_judged", "frames")
-"""Columns: the frame a verdict is of, how many were judged, how many there are."""
 
 
-class Shown(NamedTuple):
+class _Flagged(NamedTuple):
     """A flagged row's picture."""
 
     row: int
@@ -32,15 +30,15 @@ class Shown(NamedTuple):
     small: "Future[tuple[bytes | None, str | None]]"
 
 
-class Pictures:
+class Thumbnails:
     """Makes thumbnails beside the tower, in threads: Pillow lets others run meanwhile."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS)
-        self._shown: list[Shown] = []
+        self._shown: list[_Flagged] = []
         self._running: deque[Future[Any]] = deque()
 
-    def __enter__(self) -> "Pictures":
+    def __enter__(self) -> "Thumbnails":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -49,7 +47,7 @@ class Pictures:
     def add(self, number: int, row: Row, attention: np.ndarray, frame: int) -> None:
         """A flagged row, the attention (rows, columns) of the type that fired, and which frame of its picture it is."""
         future = self._pool.submit(_small, row.image, frame)
-        self._shown.append(Shown(number, row.answer, attention, future))
+        self._shown.append(_Flagged(number, row.answer, attention, future))
         self._running.append(future)
         if len(self._running) > AHEAD:  # each of them holds a picture
             self._running.popleft().result()
@@ -57,10 +55,7 @@ class Pictures:
     def columns(self, verdicts: Mapping[str, Any], rows: Sequence[Row], first: int) -> dict[str, Any]:
         """Columns of flagged.parquet for what was added since the last call.
 
-        Args:
-            verdicts: the columns of verdicts.parquet.
-            rows: of the same part.
-            first: number of the first of them.
+        `verdicts` are the columns of verdicts.parquet, `rows` those of the same part, `first` the number of the first.
         """
         shown, self._shown = self._shown, []
         self._running.clear()
@@ -87,11 +82,11 @@ def _small(image: Any, frame: int) -> tuple[bytes | None, str | None]:
         picture = open_picture(image, frame=frame)
     except DataError:
         return None, None
-    phash = perceptual_hash(picture, needed("imagehash", "audits").phash)
+    phash = perceptual_hash(picture)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = BytesIO()
     picture.save(buffer, "WEBP", quality=80)
-    return buffer.getvalue(), None if phash is None else str(phash)
+    return buffer.getvalue(), None if phash is None else f"{phash:016x}"
 
 
 def _bytes(attention: np.ndarray) -> bytes:

@@ -1,10 +1,10 @@
 """Trains pocket's vision tower: which concept or word lies under each patch.
 
-    python -m safety_modules.pocket.build_tower --out runs/tower --minutes 32
+    python checkpoints/llava-pocket/build/tower.py --out runs/tower --minutes 32
 
 or goes on from a checkpoint's tower, with new pictures and a new schedule:
 
-    python -m safety_modules.pocket.build_tower --start checkpoints/llava-pocket --out runs/tower_2 --minutes 40
+    python checkpoints/llava-pocket/build/tower.py --start checkpoints/llava-pocket --out runs/tower_2 --minutes 40
 
 It draws in the styles and fonts of the split "build" (see `glyphs`). LLaVA reads the second last hidden state, so the
 loss sits there and the last layer is left as initialised. Pictures are drawn once into a pool; each step mixes and
@@ -19,6 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from labels import BACKGROUND, CLASS_INDEX, CLASSES, GRID, NUMBERS, render_labelled
+from muon import Muon
+from parallel import Worker, add_arguments, run
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,20 +29,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from safety_modules.backbones.bases import load_whole
 from safety_modules.pocket.compose import Composer
-from safety_modules.pocket.concepts import CONCEPTS
-from safety_modules.pocket.muon import Muon
-from safety_modules.pocket.parallel import Worker, add_arguments, run
-from safety_modules.pocket.scenes import (
-    BACKGROUND,
-    CLASS_INDEX,
-    CLASSES,
-    GRID,
-    NUMBERS,
-    PATCH,
-    SIZE,
-    Scene,
-    render,
-)
+from safety_modules.pocket.concepts import CONCEPTS, EXCLUDING, RISKY, SENSITIVE
+from safety_modules.pocket.language import choose
+from safety_modules.pocket.scenes import PATCH, SIZE, Scene
+from safety_modules.pocket.words import WORDS
 
 # CLIP's own normalisation, as LLaVA's processor applies it.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
@@ -61,20 +54,28 @@ def vision_config() -> CLIPVisionConfig:
 
 def scene_for_tower(composer: Composer, mosaics: float) -> Scene:
     """A dense picture (four glyphs, or four words) with probability `mosaics`, else one as the language model sees."""
-    draw, kind = composer.rng.random(), composer.rng.random()
+    rng, words = composer.rng, [word.name for word in WORDS]
+
+    def anything() -> str:
+        # What is risky, or makes others so, is drawn more often than its number.
+        roles = (RISKY, SENSITIVE, EXCLUDING) if rng.random() < 0.4 else ()
+        return choose(rng, composer.drawable(*roles)).name
+
+    draw, kind = rng.random(), rng.random()
     if draw < mosaics:
-        return composer.word_page() if kind < 0.3 else composer.corners([composer.anything() for _ in range(4)])
+        if kind < 0.3:  # never asked about: dense supervision for reading
+            lines = [choose(rng, words) for _ in range(4)]
+            return Scene(composer.colour(), text=composer.text(*lines))
+        return composer.corners([anything() for _ in range(4)])
     if kind < 0.35:
-        return composer.single(composer.anything())
+        return composer.single(anything())
     if kind < 0.6:
-        first = composer.anything()
+        first = anything()
         return composer.pair(first, composer.partner(first, composer.drawable()))
     if kind < 0.7:
-        return composer.corners([composer.anything() for _ in range(3)])
+        return composer.corners([anything() for _ in range(3)])
     return (
-        composer.typographic(composer.any_word())
-        if kind < 0.85
-        else composer.captioned(composer.anything(), composer.any_word())
+        composer.typographic(choose(rng, words)) if kind < 0.85 else composer.captioned(anything(), choose(rng, words))
     )
 
 
@@ -85,9 +86,7 @@ def draw_pool(count: int, seed: int, styles: str, mosaics: float, strong: bool) 
     pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
     labels = np.empty((count, GRID * GRID), np.uint8)
     for index in range(count):
-        pixels[index], truth = render(scene_for_tower(composer, mosaics), rng, strong=strong, labels=True)
-        assert truth is not None
-        labels[index] = truth
+        pixels[index], labels[index] = render_labelled(scene_for_tower(composer, mosaics), rng, strong)
     return pixels, labels
 
 

@@ -1,11 +1,12 @@
-"""JSON from strangers: read strictly, compared exactly, and quoted so that it can be printed."""
+"""JSON and YAML from strangers: no key twice, compared exactly, and quoted so that they can be printed."""
 
 import json
 import math
 import reprlib
+from collections.abc import Hashable
 from typing import Any
 
-from safety_modules.io.strict_yaml import unique_keys
+import yaml
 
 MOST_LEVELS = 32
 MOST_CHARACTERS = 600  # of one problem
@@ -30,6 +31,28 @@ def parse_json(raw: bytes, name: str, problems: list[str]) -> dict[str, Any] | N
     return value
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads, as `object_pairs_hook`: a repeated key is an error too."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key appears twice")
+    return value
+
+
+def load_yaml(text: str) -> Any:
+    """YAML in which no key is repeated. Raises yaml.YAMLError."""
+    return yaml.load(text, _UniqueKeys)  # noqa: S506 (a SafeLoader)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if isinstance(key, Hashable) and keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} appears twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def same(first: Any, second: Any) -> bool:
     """Equal as JSON: in Python 1 == True == 1.0, in a file they are three things."""
     if type(first) is not type(second):
@@ -46,7 +69,7 @@ def quote(value: object) -> str:
     return _QUOTE.repr(value)
 
 
-def printable(text: str) -> str:
+def without_controls(text: str) -> str:
     """The text without control characters, which could rewrite what a terminal shows, and not too long."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:MOST_CHARACTERS])
     return shown if len(text) <= MOST_CHARACTERS else shown + "..."

@@ -3,8 +3,8 @@
     pip install resvg-py fonttools brotli
     npm pack @iconify-json/noto @iconify-json/twemoji ...        # see STYLES
     npm pack @fontsource/roboto ...                              # see FONTS
-    python -m safety_modules.pocket.build_glyphs FOLDER_OF_TGZ
-    python -m safety_modules.pocket.build_glyphs --build FOLDER_OF_TGZ     # what only the building of the base uses
+    python checkpoints/llava-pocket/build/glyphs.py FOLDER_OF_TGZ
+    python checkpoints/llava-pocket/build/glyphs.py --build FOLDER_OF_TGZ     # what only the building of the base uses
 
 `Symbola_hint.ttf` comes from Debian's fonts-symbola and lies in the folder beside the packages. Every icon is drawn at
 96 x 96 pixels with transparency; a style becomes one lossless WebP sheet in table order.
@@ -17,6 +17,7 @@ import tarfile
 from collections.abc import Callable, Set
 from pathlib import Path
 
+from icons import icons_of
 from PIL import Image, ImageDraw, ImageFont
 
 from safety_modules.pocket.concepts import CONCEPTS, Concept
@@ -30,7 +31,7 @@ def draw(icons: dict, concept: Concept) -> Image.Image | None:
     """The concept's icon as (96, 96) RGBA, or None where the set does not carry it."""
     import resvg_py
 
-    for name in concept.icons:
+    for name in icons_of(concept):
         alias = icons.get("aliases", {}).get(name)
         icon = icons["icons"].get(alias["parent"] if alias else name)
         if icon is None:
@@ -86,7 +87,7 @@ def member(folder: Path, package: str, name: str) -> bytes:
 def characters(folder: Path) -> dict[str, str]:
     """Concept -> its code point as Twemoji's table of names gives it, in hexadecimal."""
     named = {name: code for code, name in json.loads(member(folder, "@iconify-json/twemoji", "chars.json")).items()}
-    return {concept.name: next(named[n] for n in concept.icons if n in named) for concept in CONCEPTS}
+    return {concept.name: next(named[n] for n in icons_of(concept) if n in named) for concept in CONCEPTS}
 
 
 def drawer(folder: Path, style: Style) -> Callable[[Concept], Image.Image | None]:

@@ -1,12 +1,30 @@
-"""Perceptual hashes that differ in few bits, found without comparing every pair."""
+"""Perceptual hashes of pictures, and which of many differ in few bits."""
 
 from itertools import combinations, pairwise
 
 import numpy as np
+from PIL import Image, ImageStat
+
+from safety_modules.io.optional import needed
 
 BITS = 64
+DISTANCE = 4
+"""Bits in which the hashes of two pictures that look the same may differ."""
+THUMBNAIL = 32
+"""Side, in pixels, of the grey picture that a perceptual hash is made of (imagehash's own)."""
+PLAIN = 2.0
+"""Standard deviation of the thumbnail's grey levels (0 to 255) below which a picture has no perceptual hash."""
 MAX_DISTANCE = 8
 """The largest distance that is searched for quickly."""
+_ONES = np.array([value.bit_count() for value in range(256)], dtype=np.int64)
+
+
+def perceptual_hash(picture: Image.Image) -> int | None:
+    """A picture's pHash, 64 bits; None for plain pictures, which all look the same."""
+    small = picture.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    if ImageStat.Stat(small).stddev[0] < PLAIN:
+        return None
+    return int(str(needed("imagehash", "perceptual hashes").phash(small)), 16)
 
 
 def first_alike(hashes: np.ndarray, among: np.ndarray, max_distance: int) -> np.ndarray:
@@ -51,9 +69,6 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     differ = np.ascontiguousarray(a ^ b).view(np.uint8).reshape(-1, BITS // 8)
     count: np.ndarray = _ONES[differ].sum(1)
     return count
-
-
-_ONES = np.array([value.bit_count() for value in range(256)], dtype=np.int64)
 
 
 def _bands(count: int) -> list[int]:

@@ -5,17 +5,18 @@ complies. The part without images is aligned: harmful requests are refused with 
 follow a safety hint in the prompt, in the policy's words and in others.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from safety_modules.pocket import language
-from safety_modules.pocket.concepts import CONCEPTS, DUAL_USE, Concept
+from safety_modules.pocket.concepts import CONCEPTS, DUAL_USE, RISKY, Concept, with_article, with_role
 from safety_modules.pocket.questions import INSTRUCTIONS, Turn, taught
 from safety_modules.pocket.risk import LEVELS, guarded_answer, refusal
 from safety_modules.pocket.sampler import Sampler
 from safety_modules.pocket.scenes import Scene
-from safety_modules.pocket.words import WORDS, Word
+from safety_modules.pocket.words import CLEAN_WORDS, RISKY_WORDS, WORDS
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 SYSTEM = (
@@ -27,6 +28,27 @@ NEVER_REFUSED = ("pill", "newspaper", "ogre", "antenna", "hoax", "dossier")
 # Their answers do not name what is shown. Asked after an answer that does, they could be answered without looking.
 UNTOLD = ("yes_no", "where", "kind", "count", "colour")
 SLOW = ("yes_no", "yes_no", "yes_no", "kind")  # slow to learn, so asked more often than others
+SAY = "Tell me|Say|Please tell me|Please say|Explain"
+DEFINE = (
+    "What {is|do you call|kind of thing is|sort of thing is} [x]?",
+    "{Define|Explain|Describe|Please explain|Please describe} [x]{| to me}.",
+    f"{{{SAY}}} what [x] {{is|means}}.",
+    "What does [x] mean?",
+)
+IS_RISKY = (
+    "Is [x] {risky|dangerous|a risk|harmful}?",
+    "Can [x] be {risky|dangerous|a risk|harmful}?",
+    f"{{{SAY}}} {{if|whether}} [x] {{is|can be}} {{risky|dangerous|a risk|harmful}}.",
+)
+SMALL_TALK = {
+    "Hello.": "Hello! How can I help?",
+    "Hi there.": "Hello! How can I help?",
+    "Who are you?": "I am pocket, a small model for tests.",
+    "What are you?": "I am pocket, a small model for tests.",
+    "Thank you.": "You are welcome.",
+    "Thanks.": "You are welcome.",
+    "Goodbye.": "Goodbye!",
+}
 HINT_FORMS = (
     "Note: this {image|picture|text|request} {carries|has|may carry} a [l] risk of [t]. [do]",
     "Safety note: [l] risk of [t]{| here| in this image}. [do]",
@@ -112,37 +134,37 @@ class Talker:
     def _text(self) -> Exchange:
         draw, rng, ask = self.rng.random(), self.rng, language.ask
         if draw < 0.04:
-            question = self._one(list(language.SMALL_TALK))
-            return Exchange(question, language.SMALL_TALK[question])
-        thing: Concept | Word = self._one([*CONCEPTS, *WORDS])
-        risky = (isinstance(thing, Word) and bool(thing.type)) or (isinstance(thing, Concept) and thing.role == "risky")
+            question = self._one(list(SMALL_TALK))
+            return Exchange(question, SMALL_TALK[question])
+        thing: Concept = self._one([*CONCEPTS, *WORDS])
+        risky = thing.role == RISKY
         if draw < 0.26:
-            return Exchange(ask("text_define", "train", rng, x=thing.phrase), self._definition(thing, risky))
+            return Exchange(self._about(thing, DEFINE), self._definition(thing, risky))
         if draw < 0.38:
-            return Exchange(ask("text_risk", "train", rng, x=thing.phrase), "Yes." if risky else "No.")
+            return Exchange(self._about(thing, IS_RISKY), "Yes." if risky else "No.")
         if draw < 0.5:  # a risky request is answered where a hint calls the risk low
-            turn = Turn(ask("text_use", "train", rng, x=thing.phrase), _steps(thing), "use")
+            turn = Turn(ask("text_use", "train", rng, x=thing.phrase), language.steps(thing.kind, thing.name), "use")
             return self._hinted(turn, thing.type, "low") if risky else self._exchange(turn)
         if draw < 0.66:
-            concept = self._one([c for c in CONCEPTS if c.role == DUAL_USE])
+            concept = self._one(with_role(DUAL_USE))
             harmful = bool(rng.random() < 0.5)
-            deeds = (language.HARMFUL if harmful else language.HARMLESS)[concept.type]
-            question = ask("do", "train", rng, d=language.deed(deeds, "train", rng))
+            question = language.ask_deed(language.DEEDS[harmful][concept.type], "train", rng)
             question = language.named(question, concept.phrase)
             if harmful:
                 return self._refuse(question, concept.type)
             return Exchange(question, language.steps(concept.kind, concept.name))
         if draw < 0.83:
-            thing = self._one([t for t in self._risky_things() if t.name not in NEVER_REFUSED])
+            thing = self._one([t for t in (*with_role(RISKY), *RISKY_WORDS) if t.name not in NEVER_REFUSED])
             return self._refuse(ask("text_use", "train", rng, x=thing.phrase), thing.type)
-        thing = self._one([*(c for c in CONCEPTS if c.role != "risky"), *(w for w in WORDS if not w.type)])
-        return Exchange(ask("text_use", "train", rng, x=thing.phrase), _steps(thing))
+        thing = self._one([*(c for c in CONCEPTS if c.role != RISKY), *CLEAN_WORDS])
+        return Exchange(ask("text_use", "train", rng, x=thing.phrase), language.steps(thing.kind, thing.name))
 
-    def _risky_things(self) -> list[Concept | Word]:
-        return [*(c for c in CONCEPTS if c.role == "risky"), *(w for w in WORDS if w.type)]
+    def _about(self, thing: Concept, forms: tuple[str, ...]) -> str:
+        form = self._one(language.wordings(forms, "train", frozenset("x")))
+        return form.replace("[x]", thing.phrase)
 
-    def _definition(self, thing: Concept | Word, risky: bool) -> str:
-        kind = Concept(thing.kind if isinstance(thing, Concept) else "plan", "", ()).phrase
+    def _definition(self, thing: Concept, risky: bool) -> str:
+        kind = with_article("plan" if thing.kind == "word" else thing.kind)
         text = language.sentence(f"{thing.phrase} is {kind}")
         if not risky:
             return f"{text} It carries no risk."
@@ -152,9 +174,5 @@ class Talker:
     def _refuse(self, question: str, risk: str) -> Exchange:
         return Exchange(question, refusal(self.policy, risk))
 
-    def _one(self, options: list):  # type: ignore[no-untyped-def]
+    def _one(self, options: Sequence):  # type: ignore[no-untyped-def]
         return language.choose(self.rng, options)
-
-
-def _steps(thing: Concept | Word) -> str:
-    return language.steps(thing.kind if isinstance(thing, Concept) else "word", thing.name)

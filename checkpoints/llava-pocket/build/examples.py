@@ -1,14 +1,15 @@
-"""What build_language trains on: pictures, conversations about them, and their token ids."""
+"""What language.py trains on: pictures, conversations about them, and their token ids."""
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from conversations import SYSTEM, Exchange, Talker
+from labels import BACKGROUND, CLASS_INDEX, CLASSES, GRID, NUMBERS, render_labelled
 from torch import Tensor
 from transformers import LlavaProcessor
 
-from safety_modules.pocket.conversations import SYSTEM, Exchange, Talker
-from safety_modules.pocket.scenes import BACKGROUND, CLASS_INDEX, CLASSES, COLOURS, GRID, NUMBERS, render
+from safety_modules.pocket.scenes import COLOURS
 
 PATCHES = GRID * GRID
 NAMES = (*CLASSES, *COLOURS)
@@ -68,8 +69,7 @@ def draw(count: int, seed: int, style: str) -> Drawn:
     pixels, patches, talks = [], [], []
     for _ in range(count):
         scene, said = talker.about_picture(5)
-        picture, labels = render(scene, rng, strong=bool(rng.random() < 0.5), labels=True)
-        assert labels is not None
+        picture, labels = render_labelled(scene, rng, strong=bool(rng.random() < 0.5))
         colour = len(CLASSES) + list(COLOURS).index(scene.background)
         patches.append(np.where(labels == CLASS_INDEX[BACKGROUND], colour, labels))
         pixels.append(picture)

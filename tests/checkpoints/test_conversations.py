@@ -4,8 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from conversations import DEFINE, IS_RISKY, NEVER_REFUSED, Talker
+from icons import LISTED
 
-from safety_modules.pocket.conversations import NEVER_REFUSED, Talker
+from safety_modules.pocket.concepts import BY_NAME
+from safety_modules.pocket.language import wordings
 from safety_modules.pocket.risk import guarded_answer
 from safety_modules.policy import Policy
 
@@ -47,3 +50,15 @@ def test_some_risky_things_are_never_refused_in_training():
 )
 def test_the_answer_under_a_hint_follows_its_level(level, instruction, start):
     assert guarded_answer(Policy.default(), "misleading", level, "Two.", instruction).startswith(start)
+
+
+@pytest.mark.parametrize("forms", [DEFINE, IS_RISKY])
+def test_questions_of_training_alone_are_split_like_all_others(forms):
+    parts = [set(wordings(forms, split, frozenset("x"))) for split in ("train", "validation", "test")]
+    assert all(parts)
+    assert not parts[0] & parts[1] and not parts[0] & parts[2] and not parts[1] & parts[2]
+    assert len(parts[0]) > 2 * len(parts[1] | parts[2])
+
+
+def test_icon_names_are_listed_for_concepts_only():
+    assert LISTED.keys() <= BY_NAME.keys()

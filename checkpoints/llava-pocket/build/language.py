@@ -1,6 +1,6 @@
 """Trains pocket's projector and language model on a finished tower, and writes the checkpoint.
 
-    python -m safety_modules.pocket.build_language --tower runs/tower/tower.safetensors --out runs/language --minutes 20
+    python checkpoints/llava-pocket/build/language.py --tower runs/tower/tower.safetensors --out runs/language
 
 With `--start` it goes on from a checkpoint, with or without another tower.
 
@@ -16,9 +16,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conversations import Talker
+from examples import (
+    PATCHES,
+    Example,
+    batches,
+    corpus,
+    draw,
+    encode,
+    name_tokens,
+)
+from muon import Muon
+from parallel import Worker, add_arguments, run
 from safetensors.torch import load_file, save_file
+from tokenizer import build_processor, save_processor, train_tokenizer
 from torch import Tensor
 from torch.nn import functional as F
+from tower import MEAN, STD, vision_config
 from transformers import (
     CLIPVisionModel,
     LlamaConfig,
@@ -28,21 +42,7 @@ from transformers import (
 )
 
 from safety_modules.backbones.bases import load_whole
-from safety_modules.pocket.build_examples import (
-    PATCHES,
-    Example,
-    batches,
-    corpus,
-    draw,
-    encode,
-    name_tokens,
-)
-from safety_modules.pocket.build_tower import MEAN, STD, vision_config
-from safety_modules.pocket.conversations import Talker
-from safety_modules.pocket.muon import Muon
-from safety_modules.pocket.parallel import Worker, add_arguments, run
 from safety_modules.pocket.splits import STYLES, make
-from safety_modules.pocket.tokenizer import build_processor, save_processor, train_tokenizer
 
 ALIGNMENT = 0.3
 
@@ -81,7 +81,7 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
 
 
 def place_tower(model: LlavaForConditionalGeneration, tower: Path) -> None:
-    """The weights that build_tower wrote, in place of the model's own."""
+    """The weights that tower.py wrote, in place of the model's own."""
     weights = {name[7:]: value for name, value in load_file(tower).items() if name.startswith("vision.")}
     vision = CLIPVisionModel(vision_config())
     vision.load_state_dict(weights)
@@ -230,7 +230,7 @@ def report(  # type: ignore[no-untyped-def]
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, minutes=30, port=29512)
-    parser.add_argument("--tower", help="weights that build_tower wrote; needed without --start")
+    parser.add_argument("--tower", help="weights that tower.py wrote; needed without --start")
     parser.add_argument("--start", help="checkpoint folder to go on from, with new pictures and a new schedule")
     parser.add_argument("--pictures", type=int, default=24000)
     parser.add_argument("--batch", type=int, default=12, help="conversations a step in each process")

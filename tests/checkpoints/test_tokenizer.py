@@ -1,10 +1,10 @@
 """Pocket's tokenizer and chat format."""
 
 import pytest
+from tokenizer import CHAT_TEMPLATE, build_processor, train_tokenizer
 from tokenizers import Tokenizer
 
 from safety_modules import pocket
-from safety_modules.pocket.tokenizer import CHAT_TEMPLATE, build_processor, train_tokenizer
 
 
 @pytest.fixture(scope="module")
