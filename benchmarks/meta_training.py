@@ -10,9 +10,8 @@ from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from safety_modules.evaluation.systems.weights import write_weights
 
 from safety_modules.backbones import find_backbone
-from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.pocket import mix
-from safety_modules.policy.scores import judgements
+from safety_modules.policy.scores import HeadOutput, judgements
 from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training import checkpoints
 from safety_modules.training.calibration import by_picture

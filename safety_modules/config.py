@@ -1,6 +1,6 @@
 """What a set of safety modules looks like (SafetyConfig) and what it must fit (BaseSizes)."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -76,6 +76,19 @@ class LoraSettings(BaseModel):
         return self
 
 
+HEADS = {
+    "concept": "concept:ConceptHead",
+    "pooled_question": "published:PooledQuestionHead",
+    "first_token": "published:FirstTokenHead",
+}
+"""Classifiers by name: file in `defences/guard` and class."""
+
+if TYPE_CHECKING:
+    HeadName = str
+else:
+    HeadName = Literal[tuple(HEADS)]
+
+
 class SafetyConfig(BaseModel):
     """Design of a set of safety modules. Unknown keys are errors; sizes come from the base, not from here.
 
@@ -110,7 +123,7 @@ class SafetyConfig(BaseModel):
     num_head_tokens: int = Field(default=8, gt=0, le=1024)
     num_lm_tokens: int = Field(default=8, ge=0, le=1024)
     attention_heads: int = Field(default=4, gt=0, le=256)
-    query: Literal["concept", "pooled_question", "first_token"] = "concept"
+    query: HeadName = "concept"
     ensemble: int = Field(default=2, gt=0, le=32)
     mode: Literal["gated", "always"] = "gated"
     lora: LoraSettings | None = LoraSettings()

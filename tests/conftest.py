@@ -23,7 +23,8 @@ from transformers import (
 
 from safety_modules.attach.attach import SafetyAttachment
 from safety_modules.config import SafetyConfig
-from safety_modules.defences.guard.modules import HeadOutput, SafetyModules
+from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.policy.scores import HeadOutput
 from safety_modules.taxonomy import CLEAN
 
 IMAGE_SIZE, PATCH_SIZE = 28, 7

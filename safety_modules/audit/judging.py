@@ -15,10 +15,9 @@ from safety_modules.audit.decode import Decoded, Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import embed_questions
-from safety_modules.defences.guard.modules import SafetyModules
-from safety_modules.defences.guard.modules.head import HeadOutput
+from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.policy.policy import Policy
-from safety_modules.policy.scores import Judgements, judgements, most_severe
+from safety_modules.policy.scores import HeadOutput, Judgements, judgements, most_severe
 from safety_modules.training.questions import QuestionEmbeddings
 
 NO_QUESTION = "no question: expected one beside the picture, because this adapter's head cannot judge a picture alone."
@@ -78,7 +77,7 @@ class Parts:
         self.limits = self.policy.limits(self.config.taxonomy, self.thresholds)
         self.modules = SafetyModules(self.config, self.backbone.sizes).to(self.backbone.device).eval()
         self.modules.load_state_dict(loaded.tensors)
-        self.needs_question = self.config.query != "concept"
+        self.needs_question = head_class(self.config).needs_question
         self.pixels = Pixels(self.backbone.processor.image_processor)
         self._embed = QuestionEmbeddings(self.backbone, self.config)
 

@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
-from safety_modules.backbones.base import Backbone, ImageFeatures, images_of_rows
+from safety_modules.backbones.base import Backbone, ImageFeatures
 from safety_modules.errors import AttachError
 
-__all__ = ["Backbone", "ImageFeatures", "find_backbone", "images_of_rows"]
+__all__ = ["Backbone", "ImageFeatures", "find_backbone"]
 
 
 def find_backbone(model: Any, processor: Any) -> Backbone:

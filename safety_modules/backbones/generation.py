@@ -22,6 +22,25 @@ from transformers.generation.streamers import BaseStreamer
 _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
 
 
+def images_of_rows(tokens: Sequence[int], patches: Sequence[int]) -> list[list[int]] | None:
+    """Images shared out to the rows of a batch: per row, the number of image tokens of each of its images.
+
+    Args:
+        tokens: image tokens in each row.
+        patches: image tokens of each image, in order (`Backbone.patch_counts`).
+
+    Returns:
+        None where they do not match.
+    """
+    left, rows = list(patches), []
+    for count in tokens:
+        row: list[int] = []
+        while left and sum(row) < count:
+            row.append(left.pop(0))
+        rows.append(row)
+    return None if left or list(map(sum, rows)) != list(tokens) else rows
+
+
 def option(model: Any, kwargs: dict[str, Any], name: str, default: Any = None) -> Any:
     """A generation setting as transformers resolves it: argument, passed config, the model's config."""
     if kwargs.get(name) is not None:

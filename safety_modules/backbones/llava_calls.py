@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from safety_modules.backbones.base import images_of_rows
-from safety_modules.backbones.generation import seen_through, with_prompts
+from safety_modules.backbones.generation import images_of_rows, seen_through, with_prompts
 from safety_modules.errors import GuardError, PromptError
 
 

@@ -9,11 +9,11 @@ import torch
 from transformers.utils import ModelOutput
 
 from safety_modules.backbones import Backbone
-from safety_modules.backbones.base import images_of_rows
 from safety_modules.backbones.generation import (
     answer_length,
     cache_length_restored,
     end_ids,
+    images_of_rows,
     moved_lengths,
     new_token_budget,
     option,

@@ -18,8 +18,8 @@ from safety_modules.backbones import Backbone
 from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.base import SEED, Defence, Settings
 from safety_modules.defences.call import Call
+from safety_modules.defences.guard.concept import SafetyTokens
 from safety_modules.defences.guard.guard import Temperature, Threshold, embedding_scale, route
-from safety_modules.defences.guard.modules.tokens import SafetyTokens
 from safety_modules.defences.guard.steer import LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.mount.hooks import noted
 from safety_modules.mount.lora import Lora

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
-from safety_modules.policy.scores import judgements
+from safety_modules.policy.scores import HeadOutput, judgements
 from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus

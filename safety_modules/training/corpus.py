@@ -10,6 +10,7 @@ import torch
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.defences.guard import Steer
+from safety_modules.defences.guard.modules import head_class
 from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training.draws import Draw
 from safety_modules.training.features import FeatureStore, cache_features, digests_of
@@ -113,7 +114,7 @@ class Collator:
 
     def _asks(self, draw: Draw) -> bool:
         # The published heads cannot judge an image alone.
-        return draw.asked or self.attachment.config.query != "concept"
+        return draw.asked or head_class(self.attachment.config).needs_question
 
     def _row(self, draw: Draw) -> LmRow:
         record, backbone = self.corpus.records[draw.record], self.attachment.backbone

@@ -15,7 +15,7 @@ from safety_modules.attach.adapters import fit_adapter
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings, guard_among
-from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.guard.modules import ModuleSet, SafetyModules
 from safety_modules.errors import ConfigError, PolicyError
 from safety_modules.policy.policy import Policy, Rule
 from safety_modules.records.readers import read_records
@@ -190,7 +190,7 @@ def _branch(attachment: SafetyAttachment, design: SafetyConfig, name: str) -> Sa
     return modules
 
 
-def _branches(attachment: SafetyAttachment) -> dict[str, SafetyModules]:
+def _branches(attachment: SafetyAttachment) -> dict[str, ModuleSet]:
     return {name: attachment.modules.branch_of(name) for name in attachment.config.added}
 
 
@@ -204,7 +204,7 @@ def _one_type(records: list[Record], name: str, safe: str) -> list[Record]:
 
 def _put(
     attachment: SafetyAttachment,
-    branches: dict[str, SafetyModules],
+    branches: dict[str, ModuleSet],
     rules: dict[str, Rule],
     limits: Mapping[str, float] | None = None,
 ) -> None:

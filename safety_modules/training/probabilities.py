@@ -8,9 +8,8 @@ import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.defences.guard import embed_questions
-from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.errors import DataError
-from safety_modules.policy.scores import Judgements, judgements
+from safety_modules.policy.scores import HeadOutput, Judgements, judgements
 from safety_modules.records.record import Record, check_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus

@@ -7,8 +7,8 @@ from torch import nn
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.defences.guard import Sample, build_inputs, lm_forward
-from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.errors import ConfigError
+from safety_modules.policy.scores import HeadOutput
 from safety_modules.training.corpus import PARTS, LmRows
 from safety_modules.training.losses import HeadLoss, head_loss, language_model_loss
 from safety_modules.training.recipe import Recipe

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from safety_modules.backbones import Backbone, find_backbone, images_of_rows
+from safety_modules.backbones import Backbone, find_backbone
+from safety_modules.backbones.generation import images_of_rows
 from safety_modules.errors import ConfigError
 
 pytestmark = pytest.mark.matrix

@@ -6,8 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety_modules.defences.guard.modules import HeadOutput
-from safety_modules.policy.scores import LIMIT, judgements, log_odds, probability, rule_scores
+from safety_modules.policy.scores import LIMIT, HeadOutput, judgements, log_odds, probability, rule_scores
 
 
 def odds(*probabilities: float) -> list[float]:

@@ -12,9 +12,8 @@ from scipy.stats import binom
 
 from safety_modules.attach import SafetyAttachment
 from safety_modules.defences.guard import question_readings
-from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.errors import DataError
-from safety_modules.policy.scores import LIMIT, log_odds, rule_scores
+from safety_modules.policy.scores import LIMIT, HeadOutput, log_odds, rule_scores
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration

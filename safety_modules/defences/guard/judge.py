@@ -10,7 +10,7 @@ import torch
 
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy.policy import Policy
@@ -24,21 +24,23 @@ MAX_READINGS = 128
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
     """A whole prompt as the head sees it, ids (T,): what it is trained on, and the first of `question_readings`.
 
-    All that is said (`concept`, `pooled_question`), or the first token of the prompt as published (`first_token`).
+    All that is said, or the first token of the prompt as published (`Head.reads_first_token`).
 
     Args:
         backbone: the base.
         config: the modules' design.
         prompt: ids without padding, image tokens expanded or not.
     """
-    return torch.tensor(list(prompt[:1]) if config.query == "first_token" else backbone.whole_text(prompt)).long()
+    return torch.tensor(
+        list(prompt[:1]) if head_class(config).reads_first_token else backbone.whole_text(prompt)
+    ).long()
 
 
 def question_readings(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int] | None) -> list[torch.Tensor]:
     """All that a prompt is judged by, ids (T,) each; the riskiest counts. No prompt: one empty reading."""
     if prompt is None:
         return [torch.zeros(0, dtype=torch.long)]
-    if config.query == "first_token":
+    if head_class(config).reads_first_token:
         return [question_ids(backbone, config, prompt)]
     return [torch.tensor(reading).long() for reading in backbone.readings(prompt)]
 

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from safety_modules.defences.guard.modules.head import ConceptHead, PaperHead, masked_mean
+from safety_modules.defences.guard.concept import ConceptHead, masked_mean
+from safety_modules.defences.guard.published import FirstTokenHead, PooledQuestionHead
 from safety_modules.errors import ConfigError
 
 
@@ -56,7 +57,7 @@ def test_concept_head_with_hand_set_weights_gives_known_numbers():
 
 
 def test_paper_head_with_hand_set_weights_gives_known_numbers():
-    head = PaperHead(2, 2, num_types=1, num_levels=2, attention_heads=1, query="first_token")
+    head = FirstTokenHead(2, 2, num_types=1, num_levels=2, attention_heads=1)
     identity_attention(head.attention)
     with torch.no_grad():
         head.types.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
@@ -76,7 +77,8 @@ def test_both_heads_have_one_signature_and_one_shape(kind):
     if kind == "concept":
         head = make_head()
     else:
-        head = PaperHead(8, 6, num_types=3, num_levels=4, attention_heads=2, query=kind)
+        published = {"first_token": FirstTokenHead, "pooled_question": PooledQuestionHead}[kind]
+        head = published(8, 6, num_types=3, num_levels=4, attention_heads=2)
     out = head(torch.randn(2, 5, 8), torch.randn(4, 8), torch.randn(2, 7, 6), torch.ones(2, 7, dtype=torch.bool))
     assert out.type_logits.shape == (2, 4)
     assert out.level_logits.shape == (2, 4)
@@ -108,16 +110,16 @@ def test_without_a_question_the_learned_vector_stands_in():
 
 
 def test_a_first_token_query_cannot_hear_the_question():
-    head = PaperHead(8, 6, num_types=3, num_levels=4, attention_heads=2, query="first_token")
+    head = FirstTokenHead(8, 6, num_types=3, num_levels=4, attention_heads=2)
     features, tokens, question = torch.randn(1, 5, 8), torch.randn(4, 8), torch.randn(1, 3, 6)
     other = torch.cat([question[:, :1], torch.randn(1, 2, 6)], 1)  # same start token, other words
     assert torch.equal(head(features, tokens, question).type_logits, head(features, tokens, other).type_logits)
-    pooled = PaperHead(8, 6, num_types=3, num_levels=4, attention_heads=2, query="pooled_question")
+    pooled = PooledQuestionHead(8, 6, num_types=3, num_levels=4, attention_heads=2)
     assert not torch.equal(pooled(features, tokens, question).type_logits, pooled(features, tokens, other).type_logits)
 
 
 def test_a_first_token_query_skips_left_padding():
-    head = PaperHead(8, 8, num_types=3, num_levels=4, attention_heads=2, query="first_token")
+    head = FirstTokenHead(8, 8, num_types=3, num_levels=4, attention_heads=2)
     features, tokens, question = torch.randn(1, 5, 8), torch.randn(4, 8), torch.randn(1, 3, 8)
     padded = torch.cat([torch.zeros(1, 2, 8), question], 1)
     mask = torch.tensor([[False, False, True, True, True]])
@@ -125,7 +127,7 @@ def test_a_first_token_query_skips_left_padding():
 
 
 def test_the_published_head_refuses_an_image_without_text():
-    head = PaperHead(8, 6, num_types=3, num_levels=4, attention_heads=2, query="pooled_question")
+    head = PooledQuestionHead(8, 6, num_types=3, num_levels=4, attention_heads=2)
     with pytest.raises(ConfigError, match="expected text features, got None"):
         head(torch.randn(1, 5, 8), torch.randn(4, 8))
     with pytest.raises(ConfigError, match="at least one text position per row"):

@@ -1,7 +1,9 @@
 import torch
 
-from safety_modules.config import SafetyConfig
-from safety_modules.defences.guard.modules.projector import CAbstractor, MLPProjector, RegNetBlock, build_projector
+from safety_modules.config import BaseSizes, SafetyConfig
+from safety_modules.defences.guard.concept import MLPProjector
+from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.guard.published import CAbstractor, RegNetBlock
 
 
 def test_projectors_keep_the_patches_and_change_the_width():
@@ -44,7 +46,8 @@ def test_a_regnet_block_whose_last_norm_is_zero_is_a_silu():
     assert torch.allclose(block(x), torch.nn.functional.silu(x))
 
 
-def test_build_projector_reads_the_config():
-    assert isinstance(build_projector(SafetyConfig(), 16, 32, (3, 4)), MLPProjector)
-    paper = build_projector(SafetyConfig.preset("paper"), 16, 32, (3, 4))
+def test_a_design_says_which_projector_it_has():
+    sizes = BaseSizes(vision_width=16, text_width=32, num_patches=12, grid=(3, 4), vocab_size=9, num_layers=1)
+    assert isinstance(SafetyModules(SafetyConfig(), sizes).projector, MLPProjector)
+    paper = SafetyModules(SafetyConfig.preset("paper"), sizes).projector
     assert isinstance(paper, CAbstractor) and paper.readout[-1].out_features == 32

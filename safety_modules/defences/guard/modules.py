@@ -1,25 +1,109 @@
 """The trainable set: projector, two token sets and head, sized for one base (arXiv 2405.13581); and branches."""
 
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from safety_modules.config import BaseSizes, SafetyConfig
-from safety_modules.defences.guard.modules.head import ConceptHead, HeadOutput, PaperHead
-from safety_modules.defences.guard.modules.projector import build_projector
-from safety_modules.defences.guard.modules.tokens import SafetyTokens
+from safety_modules.config import HEADS, BaseSizes, SafetyConfig
+from safety_modules.defences.guard.concept import MLPProjector, SafetyTokens
+from safety_modules.defences.guard.published import CAbstractor
 from safety_modules.errors import ConfigError
+from safety_modules.policy.scores import HeadOutput
 
 
-class SafetyModules(nn.Module):
+class Head(Protocol):
+    """What classifies. A new one is one file that has this, and a line in `config.HEADS`.
+
+    It is made with (width, text_width, num_types, num_levels, attention_heads), D_s, D, types without clean, levels.
+    """
+
+    needs_question: bool
+    """Whether it can judge no image without a text."""
+    reads_first_token: bool
+    """Whether the text it sees is the prompt's first token, as published, instead of all that is said."""
+
+    def __call__(
+        self,
+        features: torch.Tensor,
+        tokens: torch.Tensor,
+        question: torch.Tensor | None = None,
+        question_mask: torch.Tensor | None = None,
+    ) -> HeadOutput:
+        """Features h_s (B, P, D_s), tokens s1 (K, D_s), text embeddings (B, T, D) and their mask (B, T) -> logits."""
+
+
+def head_class(config: SafetyConfig) -> Any:
+    """The class of the head that a design names."""
+    module, _, name = HEADS[config.query].partition(":")
+    return getattr(import_module(f"safety_modules.defences.guard.{module}"), name)
+
+
+class ModuleSet(nn.Module):
+    """One set: projector, head tokens (s1), language-model tokens (s2) and head. See `SafetyModules`, which is one."""
+
+    def __init__(self, config: SafetyConfig, sizes: BaseSizes, lm_token_std: float = 0.02) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        width, shape = config.feature_width(sizes.text_width), (len(config.first_types), len(config.taxonomy.levels))
+        if config.projector == "mlp":
+            self.projector: nn.Module = MLPProjector(sizes.vision_width, width)
+        else:
+            self.projector = CAbstractor(sizes.vision_width, width, sizes.grid)
+        self.head_tokens = SafetyTokens(config.num_head_tokens, width)
+        self.lm_tokens = SafetyTokens(config.num_lm_tokens, sizes.text_width, std=lm_token_std)
+        self.head = head_class(config)(width, sizes.text_width, *shape, config.attention_heads)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype the modules compute in."""
+        return self.head_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device the modules are on."""
+        return self.head_tokens.weight.device
+
+    def said(
+        self, vision: torch.Tensor, question: torch.Tensor | None, question_mask: torch.Tensor | None
+    ) -> HeadOutput:
+        """What this set alone says; arguments as `SafetyModules.forward`."""
+        self._check(vision, question, question_mask)
+        features = self.projector(vision.to(self.device, self.dtype))  # (B, P, D_s)
+        if question is not None:
+            question = question.to(self.device, self.dtype)
+        if question_mask is not None:
+            question_mask = question_mask.to(self.device)
+        output: HeadOutput = self.head(features, self.head_tokens(), question, question_mask)
+        return output
+
+    def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
+        patches, width = self.sizes.num_patches, self.sizes.vision_width
+        if self.training and self.config.projector == "mlp" and vision.ndim == 3:
+            patches = min(patches, vision.shape[1])
+        if vision.ndim != 3 or tuple(vision.shape[1:]) != (patches, width):
+            raise _misfit("vision features", f"(B, {patches}, {width})", vision)
+        batch, text = vision.shape[0], self.sizes.text_width
+        if question is None:
+            if mask is not None:
+                raise ConfigError("question mask without a question: expected None, got a mask. Pass both or neither.")
+            return
+        if question.ndim != 3 or question.shape[0] != batch or question.shape[2] != text:
+            raise _misfit("question embeddings", f"({batch}, T, {text})", question)
+        if mask is not None and mask.shape != question.shape[:2]:
+            raise _misfit("question mask", str(tuple(question.shape[:2])), mask)
+
+
+class SafetyModules(ModuleSet):
     """Projector, head tokens (s1), language-model tokens (s2) and head; and a branch for each type added later.
 
     In an ensemble, further sets of projector, head tokens and head (`peers`) judge beside this one, and the logits and
     attention maps of all are averaged.
 
-    A branch is a whole small set of its own, with one risk type, that was trained apart. It says how likely its type is
-    against everything else, and at what level, beside the head and without touching what that says.
+    A branch is a small set with one risk type, that was trained apart. It says how likely its type is against
+    everything else, and at what level, beside the head and without touching what that says.
 
     Lives beside the base model, never inside it. Parameters are float32 unless moved; inputs are cast to the
     modules' own dtype and device at the border, so the base may run in any.
@@ -34,38 +118,16 @@ class SafetyModules(nn.Module):
     """
 
     def __init__(self, config: SafetyConfig, sizes: BaseSizes, lm_token_std: float = 0.02) -> None:
-        super().__init__()
-        self.config = config
-        self.sizes = sizes
-        width = config.feature_width(sizes.text_width)
-        num_types, num_levels = len(config.first_types), len(config.taxonomy.levels)
-        self.projector = build_projector(config, sizes.vision_width, sizes.text_width, sizes.grid)
-        self.head_tokens = SafetyTokens(config.num_head_tokens, width)
-        self.lm_tokens = SafetyTokens(config.num_lm_tokens, sizes.text_width, std=lm_token_std)
-        self.head: ConceptHead | PaperHead
-        if config.query == "concept":
-            self.head = ConceptHead(width, sizes.text_width, num_types, num_levels, config.attention_heads)
-        else:
-            self.head = PaperHead(width, sizes.text_width, num_types, num_levels, config.attention_heads, config.query)
+        super().__init__(config, sizes, lm_token_std)
         peer = config.peer()
-        self.peers = nn.ModuleList(SafetyModules(peer, sizes) for _ in range(config.ensemble - 1))
+        self.peers = nn.ModuleList(ModuleSet(peer, sizes) for _ in range(config.ensemble - 1))
         # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
-        self.branches = nn.ModuleList(SafetyModules(config.branch(name), sizes) for name in config.added)
+        self.branches = nn.ModuleList(ModuleSet(config.branch(name), sizes) for name in config.added)
 
     @property
-    def members(self) -> tuple["SafetyModules", ...]:
+    def members(self) -> tuple[ModuleSet, ...]:
         """The sets of the ensemble, this one first."""
-        return (self, *(peer for peer in self.peers if isinstance(peer, SafetyModules)))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """dtype the modules compute in."""
-        return self.head_tokens.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device the modules are on."""
-        return self.head_tokens.weight.device
+        return (self, *(peer for peer in self.peers if isinstance(peer, ModuleSet)))
 
     def forward(
         self,
@@ -113,28 +175,17 @@ class SafetyModules(nn.Module):
         self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
     ) -> tuple[list[HeadOutput], list[HeadOutput]]:
         """By each set of the ensemble, and by each branch."""
-        own = [member._own(vision, question, mask) for member in self.members]
-        return own, [branch(vision, question, mask) for branch in self.branches]
+        own = [member.said(vision, question, mask) for member in self.members]
+        return own, [branch.said(vision, question, mask) for branch in self.branches if isinstance(branch, ModuleSet)]
 
-    def _own(
-        self, vision: torch.Tensor, question: torch.Tensor | None, question_mask: torch.Tensor | None
-    ) -> HeadOutput:
-        self._check(vision, question, question_mask)
-        features = self.projector(vision.to(self.device, self.dtype))  # (B, P, D_s)
-        if question is not None:
-            question = question.to(self.device, self.dtype)
-        if question_mask is not None:
-            question_mask = question_mask.to(self.device)
-        return self.head(features, self.head_tokens(), question, question_mask)
-
-    def branch_of(self, name: str) -> "SafetyModules":
+    def branch_of(self, name: str) -> ModuleSet:
         """The branch of an added type."""
         branch = self.branches[self.config.added.index(name)]
-        assert isinstance(branch, SafetyModules)
+        assert isinstance(branch, ModuleSet)
         return branch
 
     @torch.no_grad()
-    def with_branches(self, branches: Mapping[str, "SafetyModules"]) -> "SafetyModules":
+    def with_branches(self, branches: Mapping[str, ModuleSet]) -> "SafetyModules":
         """A copy that has exactly these branches; everything else has the very same values.
 
         Args:
@@ -153,22 +204,6 @@ class SafetyModules(nn.Module):
             state |= {f"branches.{place}.{name}": value for name, value in branch.state_dict().items()}
         other.load_state_dict(state)
         return other.train(self.training)
-
-    def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
-        patches, width = self.sizes.num_patches, self.sizes.vision_width
-        if self.training and self.config.projector == "mlp" and vision.ndim == 3:
-            patches = min(patches, vision.shape[1])
-        if vision.ndim != 3 or tuple(vision.shape[1:]) != (patches, width):
-            raise _misfit("vision features", f"(B, {patches}, {width})", vision)
-        batch, text = vision.shape[0], self.sizes.text_width
-        if question is None:
-            if mask is not None:
-                raise ConfigError("question mask without a question: expected None, got a mask. Pass both or neither.")
-            return
-        if question.ndim != 3 or question.shape[0] != batch or question.shape[2] != text:
-            raise _misfit("question embeddings", f"({batch}, T, {text})", question)
-        if mask is not None and mask.shape != question.shape[:2]:
-            raise _misfit("question mask", str(tuple(question.shape[:2])), mask)
 
 
 def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:

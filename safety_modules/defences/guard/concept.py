@@ -1,19 +1,51 @@
-"""Safety heads: [s1 ; h_s] and the question -> logits of type and level, and where the head looked. Pure
-torch.
+"""The default design: two linears per patch, learned tokens, one query per risk type. Pure torch.
 
-Two heads with one signature. `ConceptHead` is the default. `PaperHead` follows the published design, mistakes
-included where they are the design, so that the two can be compared.
-
-Does not cover: what the language model will say. A head judges the image and the question, not the answer.
+A projector maps (B, P, Dv) to (B, P, D_s): patches keep their place, so attention over h_s is a map of the picture.
+A head turns [s1 ; h_s] and the question into logits of type and level; it judges these, not what will be answered.
 """
-
-from typing import Literal
 
 import torch
 from torch import nn
 
-from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
+
+
+class MLPProjector(nn.Module):
+    """Two linear layers per patch, after a LayerNorm: the compact default.
+
+    Args:
+        vision_width: width of the tower's features (Dv).
+        width: width of the safety features (D_s).
+    """
+
+    def __init__(self, vision_width: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(vision_width)
+        self.down = nn.Linear(vision_width, width)
+        self.act = nn.GELU()
+        self.out = nn.Linear(width, width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.out(self.act(self.down(self.norm(features))))  # (B, P, D_s)
+
+
+class SafetyTokens(nn.Module):
+    """K learned tokens: s1 beside the safety features, s2 beside the image at the language model's input.
+
+    Args:
+        count: number of tokens (K); 0 is an empty set.
+        width: width of the vectors they stand beside.
+        std: standard deviation at the start; take that of the vectors they stand beside.
+    """
+
+    def __init__(self, count: int, width: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, width))  # (K, width)
+        if count:
+            nn.init.normal_(self.weight, std=std)
+
+    def forward(self) -> torch.Tensor:
+        return self.weight  # (K, width)
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +81,9 @@ class ConceptHead(nn.Module):
         num_levels: levels.
         attention_heads: heads of the cross-attention.
     """
+
+    needs_question = False
+    reads_first_token = False
 
     def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
         super().__init__()
@@ -108,81 +143,3 @@ class ConceptHead(nn.Module):
             mask = question.new_ones(question.shape[:2], dtype=torch.bool)
         mean, present = masked_mean(question, mask.bool())
         return torch.where(present, self.question(self.question_norm(mean)), self.no_question)
-
-
-class PaperHead(nn.Module):
-    """The published safety head (arXiv 2405.13581, section 3.2): text attends to [s1 ; h_s], two linear
-    classifiers.
-
-    Known weaknesses of the design, kept because they are the design:
-    with `first_token`, the published reading, the one query is the prompt's first embedding, a constant start
-    token, so the question cannot influence the verdict and the attention acts as one fixed query;
-    with `pooled_question` it can steer *where* the head looks, but the classifiers never see it beside what
-    was found. Neither can judge an image without text.
-    Not kept: the published projector width of `vision width + number of tokens`, and typed-in sizes.
-
-    Args:
-        width: D_s; the text features get a linear map only where it is not the text width (the paper has D_s
-            = D).
-        text_width: width of the text embeddings (D).
-        num_types: risk types, without clean.
-        num_levels: levels.
-        attention_heads: heads of the cross-attention.
-        query: `first_token` or `pooled_question`.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        text_width: int,
-        num_types: int,
-        num_levels: int,
-        attention_heads: int,
-        query: Literal["first_token", "pooled_question"],
-    ) -> None:
-        super().__init__()
-        self.query = query
-        self.num_types = num_types
-        self.text = nn.Identity() if text_width == width else nn.Linear(text_width, width)
-        self.attention = nn.MultiheadAttention(width, attention_heads, batch_first=True)
-        self.types = nn.Linear(width, num_types + 1)
-        self.level = nn.Linear(width, num_levels)
-
-    def forward(
-        self,
-        features: torch.Tensor,
-        tokens: torch.Tensor,
-        question: torch.Tensor | None = None,
-        question_mask: torch.Tensor | None = None,
-    ) -> HeadOutput:
-        """Judge a batch; arguments as in `ConceptHead.forward`.
-
-        `first_token` takes the first true position of the mask (padding on the left must not become the
-        query); with the prompt's attention mask that is the start token, as published.
-        The one query is every type's attention map, so the map is repeated to (B, types, P).
-
-        Raises:
-            ConfigError: a row has no text; this head cannot judge an image alone.
-        """
-        if question is None:
-            raise ConfigError(
-                "the published head has no question: expected text features, got None. "
-                'Pass questions, or use SafetyConfig(query="concept").'
-            )
-        mask = (
-            question.new_ones(question.shape[:2], dtype=torch.bool) if question_mask is None else question_mask.bool()
-        )
-        if not mask.is_meta and not bool(mask.any(1).all()):
-            raise ConfigError(
-                "the published head has no question: expected at least one text position per row, "
-                'got a row with none. Pass a question for every image, or use SafetyConfig(query="concept").'
-            )
-        if self.query == "first_token":
-            query = question[torch.arange(len(question), device=question.device), mask.int().argmax(1)]  # (B, D)
-        else:
-            query, _ = masked_mean(question, mask)
-        keys = torch.cat([tokens.expand(features.shape[0], -1, -1), features], 1)  # (B, K+P, D_s)
-        attended, weights = self.attention(self.text(query).unsqueeze(1), keys, keys)  # (B, 1, D_s)
-        attended = attended.squeeze(1)
-        patches = weights[:, :, tokens.shape[0] :]  # (B, 1, P)
-        return HeadOutput(self.types(attended), self.level(attended), patches.expand(-1, self.num_types, -1))
