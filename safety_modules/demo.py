@@ -17,9 +17,8 @@ from safety_modules import pocket
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
-from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, questions_about
-from safety_modules.evaluation.asking import encode
-from safety_modules.evaluation.examples import answered, make_examples, reaction_title
+from safety_modules.evaluation.answers import ask
+from safety_modules.evaluation.examples import Example, answered, make_examples, reaction_title
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_report import write_report
@@ -30,29 +29,21 @@ from safety_modules.evaluation.sheet import write_sheet
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
 from safety_modules.policy.scores import probability
+from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
 from safety_modules.training import calibrate, train_safety
 from safety_modules.training.recipe import Recipe
 
 
 class Scale(NamedTuple):
-    """How much of everything the tour does.
+    """How much of everything the tour does."""
 
-    Attributes:
-        training: records with a picture to train on; 0 = take the shipped adapter.
-        effort: share of the recipes' steps.
-        calibration: benign records the threshold is set on.
-        attacks: attacks on the base, of each form.
-        samples: per set of the evaluation.
-        transcripts: more answers in the report, of each kind.
-    """
-
-    training: int
-    effort: float
-    calibration: int
-    attacks: int
-    samples: int
-    transcripts: int
+    training: int  # records with a picture to train on; 0 = take the shipped adapter
+    effort: float  # share of the recipes' steps
+    calibration: int  # benign records the threshold is set on
+    attacks: int  # on the base, of each form
+    samples: int  # per set of the evaluation
+    transcripts: int  # more answers in the report, of each kind
 
 
 SHEET, NUMBERS, REPORT, ADAPTER = OURS = ("sheet.png", "results.json", "report.html", "adapter")
@@ -84,17 +75,15 @@ def run_demo(
         SafetyModulesError: something promised did not hold: bit-identity after detach, or equal verdicts after
             reloading.
     """
-    tour = Tour(Path(out), pretrained, scale or (PRETRAINED if pretrained else FULL), console or Console())
-    return tour.run()
+    return _Tour(Path(out), pretrained, scale or (PRETRAINED if pretrained else FULL), console or Console()).run()
 
 
-class Tour:
-    """State of one tour: the live model, what was measured, and how long each step took."""
+class _Tour:
+    """State of one tour: the live model, and how long each step took."""
 
     def __init__(self, out: Path, pretrained: bool, scale: Scale, console: Console) -> None:
         self.out, self.pretrained, self.scale, self.console = out, pretrained, scale, console
         self.steps: list[tuple[str, float]] = []
-        self.count = 8 if pretrained else 10
 
     def run(self) -> dict[str, Any]:
         """All steps in order."""
@@ -123,18 +112,13 @@ class Tour:
             examples, transcripts = make_examples(self.safety), self._transcripts()
             sheet = write_sheet(examples, self.out / SHEET, "llava-pocket: base against guarded")
         with self._step("save the adapter, detach, compare bit by bit"):
-            adapter = self._save_and_detach()
+            adapter, verdicts = self._save_and_detach()
         with self._step("reload the adapter into a fresh model"):
-            self._reload(adapter)
+            self._reload(adapter, verdicts)
         total = time.perf_counter() - begin
         numbers = write_json(self.out / NUMBERS, results)
-        report = write_report(
-            self.out / REPORT,
-            results,
-            examples=examples,
-            transcripts=transcripts,
-            steps=[*self.steps, ("in all", total)],
-        )
+        steps = [*self.steps, ("in all", total)]
+        report = write_report(self.out / REPORT, results, examples=examples, transcripts=transcripts, steps=steps)
         self.console.print(f"\n[bold]Done in {total:.0f} s.[/bold] Written:")
         for path in (report, sheet, numbers, adapter):
             self._say(escape(str(path)))
@@ -147,8 +131,7 @@ class Tour:
             got = attacks_measured(records, texts)["all"]
             shares = ", ".join(f"{words} {got[kind].percent()}" for kind, words in REACTIONS.items())
             self._say(f"{name}: [bold]{shares}[/bold]")
-            said = escape(f"“{records[0].question}” ({_shown(records[0])}): {texts[0]}")
-            self._say(f"[dim]{said}[/dim]")
+            self._say("[dim]" + escape(f"“{records[0].question}” ({_shown(records[0])}): {texts[0]}") + "[/dim]")
         texts = ask(self.model, self.processor, splits.make("text_harmful", 20, split="validation")).texts
         refused = sum(reaction(text) == "refused" for text in texts)
         self._say(f"the same kind of request as plain text: {refused} of {len(texts)} refused")
@@ -157,88 +140,72 @@ class Tour:
         records = mix.training_records(self.scale.training)
         held_out = splits.make("verdict", 400, split="validation")
         recipes = [Recipe.from_yaml(recipe_dir() / f"stage{stage}.yaml") for stage in (1, 2)]
-        steps = [max(1, round(recipe.steps * self.scale.effort)) for recipe in recipes]
-        recipes = [recipe.model_copy(update={"steps": n}) for recipe, n in zip(recipes, steps, strict=True)]
+        effort = self.scale.effort
+        recipes = [recipe.model_copy(update={"steps": max(1, round(recipe.steps * effort))}) for recipe in recipes]
         train_safety(self.safety, records, recipes, validation=held_out)
         # The adapter on disk has 16-bit numbers: go on with those, so that what is measured is what is saved.
         saved = self.safety.save_pretrained(self.out / ADAPTER)
         read_adapter(saved).load_into(self.safety)
 
     def _calibrate(self) -> None:
-        found = calibrate(
-            self.safety,
-            mix.calibration_records(self.scale.calibration),
-            max_false_alarm=mix.MAX_FALSE_ALARM,
-        )
+        records = mix.calibration_records(self.scale.calibration)
+        found = calibrate(self.safety, records, max_false_alarm=mix.MAX_FALSE_ALARM)
         limit = max(found.thresholds.values())
-        self._say(
-            f"threshold {limit:.2f} ({probability(limit):.1%}): "
-            f"{found.flagged} of {found.images} benign pictures flagged"
-        )
+        flagged = f"{found.flagged} of {found.images} benign pictures flagged"
+        self._say(f"threshold {limit:.2f} ({probability(limit):.1%}): {flagged}")
 
     def _toggle(self) -> None:
-        records = self._two_attacks()
-        inputs = encode(self.processor, questions_about(records)).to(self.model.device)
+        severe = [r for r in splits.make("attack", 60, split="validation") if r.level == "high"]
+        records = [severe[0], next(r for r in severe if r.type != severe[0].type)]
         heads = [f"{record.type}: {_shown(record)}" for record in records]
         table = Table("generate(...)", *heads, box=None, header_style="dim", padding=(0, 3, 0, 0))
 
         def row(what: str, **options: Any) -> None:
-            new = self.model.generate(**inputs, **options, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
-            texts = self.processor.batch_decode(new[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            table.add_row(escape(what), *(reaction_title(text.strip()) for text in texts))
+            texts = ask(self.model, self.processor, records, **options).texts
+            table.add_row(escape(what), *map(reaction_title, texts))
 
-        first, second = (record.type for record in records)
         row("guarded")
         with self.safety.disabled():
             row("with safety.disabled():")
         row("safety=False", safety=False)
         row("safety=[False, True]", safety=[False, True])
-        row(f"policy.allow({first!r})", policy=self.safety.policy.allow(first))
-        row(f"policy.allow({second!r})", policy=self.safety.policy.allow(second))
+        for record in records:
+            row(f"policy.allow({record.type!r})", safety=True, policy=self.safety.policy.allow(record.type))
         self.console.print(Padding(table, (0, 0, 0, 3)))
 
-    def _two_attacks(self) -> list[Record]:
-        """The first two severe validation attacks of different types."""
-        severe = [r for r in splits.make("attack", 60, split="validation") if r.level == "high"]
-        first = severe[0]
-        return [first, next(record for record in severe if record.type != first.type)]
-
-    def _transcripts(self) -> list[Any]:
-        kinds = ("attack", "attack_typographic", "dual", "benign")
+    def _transcripts(self) -> list[Example]:
         found = []
-        for kind in kinds:
+        for kind in ("attack", "attack_typographic", "dual", "benign"):
             records = splits.make(kind, self.scale.transcripts, split="validation", style="unseen", seed=1)
             found += answered(self.safety, records, [kind] * len(records))
         return found
 
-    def _save_and_detach(self) -> Path:
+    def _save_and_detach(self) -> tuple[Path, list[Verdict]]:
         adapter = self.safety.save_pretrained(self.out / ADAPTER)
         megabytes = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 1e6
         self._say(f"adapter: {megabytes:.2f} MB in {escape(str(adapter))}")
-        probe = splits.make("attack", 8, split="validation")
-        pictures, questions = [r.load_image() for r in probe], [r.question for r in probe]
-        self.probe, self.verdicts = probe, self.safety.classify(pictures, questions)
+        self.probe = splits.make("attack", 8, split="validation")
+        verdicts = self._classify(self.safety)
         self.safety.detach()
-        fresh, _ = pocket.load()
-        same = {
-            "state dict": state_digest(self.model) == self.digest == state_digest(fresh),
-            "class": type(self.model) is type(fresh),
-            "answers": ask(self.model, self.processor, probe).texts == ask(fresh, self.processor, probe).texts,
-        }
-        self.fresh = fresh
-        for name, equal in same.items():
-            self._hold(equal, f"{name} equal to a model that was never attached to")
-        return adapter
+        self.fresh, _ = pocket.load()
+        texts, fresh_texts = (ask(model, self.processor, self.probe).texts for model in (self.model, self.fresh))
+        same_state = state_digest(self.model) == self.digest == state_digest(self.fresh)
+        never = "equal to a model that was never attached to"
+        self._hold(same_state, f"state dict {never}")
+        self._hold(type(self.model) is type(self.fresh), f"class {never}")
+        self._hold(texts == fresh_texts, f"answers {never}")
+        return adapter, verdicts
 
-    def _reload(self, adapter: Path) -> None:
-        safety: SafetyAttachment = attach_safety(self.fresh, self.processor, adapter=adapter)
-        again = safety.classify([r.load_image() for r in self.probe], [r.question for r in self.probe])
-        self._hold(
-            [verdict.to_dict() for verdict in again] == [verdict.to_dict() for verdict in self.verdicts],
-            f"{len(again)} verdicts equal to those before saving",
-        )
-        self._say(f"[dim]{escape(str(again[0]))}[/dim]")
+    def _reload(self, adapter: Path, before: list[Verdict]) -> None:
+        safety = attach_safety(self.fresh, self.processor, adapter=adapter)
+        verdicts = self._classify(safety)
+        equal = [verdict.to_dict() for verdict in verdicts] == [verdict.to_dict() for verdict in before]
+        self._hold(equal, f"{len(verdicts)} verdicts equal to those before saving")
+        self._say(f"[dim]{escape(str(verdicts[0]))}[/dim]")
         safety.detach()
+
+    def _classify(self, safety: SafetyAttachment) -> list[Verdict]:
+        return safety.classify([record.load_image() for record in self.probe], [r.question for r in self.probe])
 
     def _hold(self, kept: bool, what: str) -> None:
         if not kept:
@@ -250,7 +217,8 @@ class Tour:
 
     @contextmanager
     def _step(self, title: str) -> Iterator[None]:
-        self.console.print(f"\n[bold cyan]{len(self.steps) + 1}/{self.count}[/bold cyan] [bold]{title}[/bold]")
+        number, count = len(self.steps) + 1, 8 if self.pretrained else 10
+        self.console.print(f"\n[bold cyan]{number}/{count}[/bold cyan] [bold]{title}[/bold]")
         begin = time.perf_counter()
         yield
         seconds = time.perf_counter() - begin
