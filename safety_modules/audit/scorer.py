@@ -100,6 +100,8 @@ class Scorer:
 class _Missing(EncodedImage):
     """No picture, for a reason that its row shall tell."""
 
+    name = "of the batch"
+
     def __init__(self, reason: DataError) -> None:
         self._reason = reason
 

@@ -76,6 +76,12 @@ def test_files_cells_and_bytes_are_pictures_and_others_are_refused(scorer: Score
         scorer({"image": [picture(1)]})
 
 
+def test_a_picture_that_is_not_there_is_named_in_its_row(scorer: Scorer, tmp_path: Path) -> None:
+    found = scorer({"image": [str(tmp_path / "gone.png"), encoded(1)]})
+    assert str(tmp_path / "gone.png") in found["error"][0] and " object at " not in found["error"][0]
+    assert found["error"][1] is None and np.isnan(found["risk"][0])
+
+
 def test_every_reading_of_a_long_question_counts_as_in_classify(
     scorer: Scorer, model: LlavaForConditionalGeneration, processor: LlavaProcessor, saved_adapter: Path
 ) -> None:

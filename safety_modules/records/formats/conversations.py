@@ -47,8 +47,7 @@ def check_turns(item: Mapping[str, Any], has_picture: bool, needs_answer: bool) 
     """DataError for turns that training does not take.
 
     Args:
-        item: with `conversations`: `[{"from": "USER", "value": "<image>\\n..."}, {"from": "ASSISTANT", "value":
-            "..."}, ...]`.
+        item: with `conversations`, as `Jsonl` shows them.
         has_picture: whether `<image>` must stand in it, once, in the first question.
         needs_answer: whether a single question must have an answer.
     """
@@ -94,6 +93,12 @@ def _turns(item: Mapping[str, Any]) -> Any:
 
 
 class Jsonl(TextFormat):
+    """The published safety data (arXiv 2405.13581): one JSON object a line, labels as class indices.
+
+    `{"image": "x.jpg", "safe_type": 0..6, "safe_level": 0..3, "conversations": [{"from": "USER", "value":
+    "<image>\\n..."}, {"from": "ASSISTANT", "value": "..."}]}`. The assistant's turn may be missing.
+    """
+
     name = "jsonl"
     rule = "a file named `*.jsonl`"
     suffix = ".jsonl"
@@ -148,6 +153,11 @@ class JsonList(TextFormat):
 
 
 class Llava(JsonList):
+    """LLaVA's instruction data: one JSON list of objects with `conversations` and an optional `image`; all of it clean.
+
+    An object with a `safe_type` or `safe_level` is refused: that file is mislabelled or misnamed.
+    """
+
     name = "llava"
     rule = "a file named `*.json`; every object has `conversations`, none `instr-resp`"
     key, not_key = "conversations", "instr-resp"

@@ -79,6 +79,8 @@ def picture_columns(found: Iterable[str], where: str, source: Source) -> list[st
 
 
 class Csv(TextFormat, Table):
+    """With a header, in UTF-8. An empty cell is nothing: no picture, no answer; a row of them is none."""
+
     name = "csv"
     rule = "a file named `*.csv`"
     suffix = ".csv"
