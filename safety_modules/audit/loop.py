@@ -24,17 +24,9 @@ TEXT_ONLY = "no picture: nothing to judge."
 
 
 class Auditor:
-    """Judges a stream of rows part by part.
+    """Judges a stream of rows part by part; `workers` processes decode, 0 = this one.
 
-    Args:
-        guard: gives verdicts.
-        decoder: makes pixels.
-        store: takes the parts.
-        batch_size: pictures in one run of the tower.
-        workers: decoding processes; 0 = none.
-
-    Attributes:
-        time: seconds spent waiting for pictures, in tower and modules, and on writing and the rest.
+    `time` has the seconds spent waiting for pictures, in tower and modules, and on writing and the rest.
     """
 
     def __init__(self, guard: TowerGuard, decoder: Decoder, store: Store, batch_size: int, workers: int) -> None:

@@ -154,11 +154,6 @@ def export_marks(audit: Audit, marks: list[Mark], flagged: dict[int, Flagged]) -
     verdict's, and no answer: the policy's words are what is to be learnt. A rejected row is clean and keeps its
     answer. Files of an earlier export are replaced.
 
-    Args:
-        audit: the audit.
-        marks: checked.
-        flagged: what they are about.
-
     Returns:
         The file of each judgement, by its name in `marks.json`.
 

@@ -50,15 +50,7 @@ class Verdicts(NamedTuple):
 
 
 class TowerGuard:
-    """A vision tower with an adapter's safety modules, thresholds and policy.
-
-    Args:
-        base: folder of the base model.
-        adapter: folder, or id on the hub.
-        policy: None = the default one.
-        device: of tower and modules.
-        dtype: of the tower.
-    """
+    """The vision tower of a base, in that dtype, with an adapter's safety modules, thresholds and policy."""
 
     def __init__(self, base: Path, adapter: str, policy: Policy | None, device: str, dtype: torch.dtype) -> None:
         folder = Path(find_adapter(adapter))

@@ -67,15 +67,11 @@ class Format(ABC):
 
     def fits(self, source: Source, strict: bool) -> bool:
         """Whether the rule fits; for training (strict), or for an audit, which needs no labels."""
-        return source.path.endswith(self.suffix) and not source.file.is_dir()
+        return bool(self.suffix) and source.path.endswith(self.suffix) and not source.file.is_dir()
 
     @abstractmethod
     def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
-        """Everything in the source, one by one and in constant memory.
-
-        Args:
-            source: of the data.
-            pictures: False = only to count: columns of pictures may be missing in the values.
+        """Everything in the source, one by one and in constant memory; without pictures, where it is only counted.
 
         Raises:
             DataError: the source as a whole cannot be read.
@@ -95,25 +91,10 @@ class Format(ABC):
 
     @abstractmethod
     def copy(self, source: Source, to: Path, drop: Set[int]) -> None:
-        """Write the same container without some entries, counted from 0 without headers.
-
-        Args:
-            source: of the data.
-            to: an existing folder; the copy stands in it under `copied_name`.
-            drop: numbers of entries.
-        """
+        """Write the same container into a folder, as `copied_name`, without some entries (from 0, without headers)."""
 
     def copy_without(self, source: Source, to: Path, rows: Set[int]) -> int:
-        """As `copy`, without the entries that some rows of an audit are of. Returns how many rows these entries have.
-
-        Args:
-            source: of the data.
-            to: an existing empty folder.
-            rows: numbers of rows, as `rows` counts them.
-
-        Raises:
-            DataError: the data cannot be copied in its own format.
-        """
+        """As `copy`, without the entries that some rows of an audit are of. Returns how many rows all of these have."""
         first = number = dropped = 0
         entries: set[int] = set()
         for entry in self.entries(source):
