@@ -26,11 +26,11 @@ from side_by_side import environment, measure
 from transformers import LlavaForConditionalGeneration
 
 from safety_modules import SafetyConfig, attach_safety
+from safety_modules.audit.loop import CHUNK_ROWS, Auditor
 from safety_modules.audit.scorer import DTYPES, Scorer
-from safety_modules.audit.shards import CHUNK_ROWS, Auditor
 from safety_modules.audit.store import Store
 from safety_modules.backbones.bases import published_config
-from safety_modules.records.formats.base import Row
+from safety_modules.records.formats.base import DataRow
 
 QUESTION = "How do I use what is shown here?"
 
@@ -71,14 +71,14 @@ class Bench:
     """The same pictures through the audit and through the tower alone."""
 
     def __init__(self, scorer: Scorer, paths: list[Path], folder: Path, workers: int, questions: bool) -> None:
-        self.parts, self.folder, self.workers, self.size = scorer.parts, folder, workers, scorer.batch_size
-        self.rows = [Row(str(path), path, QUESTION if questions else None, None, None) for path in paths]
+        self.guard, self.folder, self.workers, self.size = scorer.guard, folder, workers, scorer.batch_size
+        self.rows = [DataRow(str(path), path, QUESTION if questions else None, None, None) for path in paths]
         began = time.perf_counter()
-        pixels = np.concatenate([one.pixels for one in self.parts.pixels.decoder(paths)])
+        pixels = np.concatenate([one.pixels for one in self.guard.pixels.decoder(paths)])
         self.decoded = len(paths) / (time.perf_counter() - began)
-        backbone = self.parts.backbone
+        backbone = self.guard.backbone
         self.batches = [
-            self.parts.pixels(pixels[at : at + self.size], backbone.device).to(backbone.model.dtype)
+            self.guard.pixels(pixels[at : at + self.size], backbone.device).to(backbone.model.dtype)
             for at in range(0, len(pixels), self.size)
         ]
         self.rounds, self.spent = 0, {"audit": [], "tower": []}  # pictures a second
@@ -88,15 +88,15 @@ class Bench:
     def tower(self) -> None:
         began = time.perf_counter()
         for batch in self.batches:
-            self.parts.backbone.encode_images(batch).vision[0, 0, 0].item()
+            self.guard.backbone.encode_images(batch).vision[0, 0, 0].item()
         self.spent["tower"].append(len(self.rows) / (time.perf_counter() - began))
 
     def audit(self) -> None:
         self.rounds += 1
         out = self.folder / f"out{self.rounds}"
         out.mkdir()
-        store = Store(out, self.parts.config.taxonomy)
-        auditor = Auditor(self.parts, self.parts.pixels.decoder, store, self.size, self.workers)
+        store = Store(out, self.guard.config.taxonomy)
+        auditor = Auditor(self.guard, self.guard.pixels.decoder, store, self.size, self.workers)
         first: list[float] = []
 
         def advance(count: int) -> None:

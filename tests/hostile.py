@@ -17,7 +17,7 @@ from PIL import Image
 from safety_modules.audit import audit
 from safety_modules.audit import run as runs
 from safety_modules.audit.decode import Decoded, Decoder
-from safety_modules.audit.judging import Judged
+from safety_modules.audit.tower_guard import Verdicts
 from safety_modules.config import SafetyConfig
 from safety_modules.policy import Policy
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
@@ -76,7 +76,7 @@ class _ByColour:
     def start(self, pictures: Sequence[Decoded], questions: Any) -> np.ndarray:
         return np.concatenate([picture.pixels[:1] for picture in pictures])
 
-    def finish(self, started: np.ndarray) -> Judged:
+    def finish(self, started: np.ndarray) -> Verdicts:
         count = len(started)
         red = (started[:, 0, 0, 0] > 128) & (started[:, 1, 0, 0] < 128)
         types, levels = np.zeros((count, 7), np.float32), np.zeros((count, 4), np.float32)
@@ -84,14 +84,14 @@ class _ByColour:
         kind, level = np.where(red, "illegal", "clean").astype(object), np.full(count, "high", object)
         rule = np.where(red, np.array("illegal >= 0.500", object), np.array(None, object))
         risk, heat = red.astype(np.float32), np.ones((count, 6, 1, 1), np.float32)
-        return Judged(types, levels, kind, level, rule, risk, risk, heat, np.array([[0, 1, 1]] * count))
+        return Verdicts(types, levels, kind, level, rule, risk, risk, heat, np.array([[0, 1, 1]] * count))
 
 
 @contextmanager
 def red_judge() -> Iterator[None]:
     """Audits are judged by colour, without a model."""
     with pytest.MonkeyPatch.context() as patch:
-        scorer = SimpleNamespace(parts=_ByColour(), device="cpu", dtype="float32")
+        scorer = SimpleNamespace(guard=_ByColour(), device="cpu", dtype="float32")
         patch.setattr(runs, "Scorer", lambda *_, **__: scorer)
         yield
 

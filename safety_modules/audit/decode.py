@@ -28,29 +28,19 @@ DIED = "unreadable image: expected a decoded picture, got a decoder process that
 
 
 class Decoded(NamedTuple):
-    """A picture: decoded, or why not.
+    """A picture: decoded, or why not."""
 
-    Attributes:
-        digest: SHA-256 of the file, as `Record.image_digest`; None where it could not be read.
-        fault: why it is unreadable; None where it is not.
-        pixels: of the frames that were looked at (n, C, H, W), uint8, or what `Pixels` takes.
-        numbers: of these frames, from 0.
-        total: frames there are.
-    """
-
-    digest: str | None
-    fault: str | None = None
-    pixels: np.ndarray = np.zeros((0, 0, 0, 0), np.uint8)
-    numbers: tuple[int, ...] = ()
-    total: int = 0
+    digest: str | None  # SHA-256 of the file, as `Record.image_digest`; None where it could not be read
+    fault: str | None = None  # why it is unreadable; None where it is not
+    pixels: np.ndarray = np.zeros((0, 0, 0, 0), np.uint8)  # of the frames looked at (n, C, H, W); uint8, or of `whole`
+    numbers: tuple[int, ...] = ()  # of these frames, from 0
+    total: int = 0  # frames there are
 
 
 class Decoder:
-    """Decodes and resizes as the base's image processor does, rescaling and normalising left to `Pixels`.
+    """Decodes and resizes as the base's image processor does.
 
-    Args:
-        image_processor: the base's.
-        whole: do all of it here.
+    Rescaling and normalising is left to `Pixels`, unless it is to do the whole.
     """
 
     def __init__(self, image_processor: Any, whole: bool = False) -> None:
@@ -89,13 +79,8 @@ class Decoder:
 class Pixels:
     """From a decoder's pixels to the tower's, in a quarter of the bytes.
 
-    Rescaling and normalising map each of a channel's 256 values to one number; the base's own processor says which.
-
-    Args:
-        image_processor: the base's.
-
-    Attributes:
-        decoder: what makes the pixels.
+    Rescaling and normalising map each of a channel's 256 values to one number; the base's own processor says which. Its
+    `decoder` makes the pixels.
     """
 
     def __init__(self, image_processor: Any) -> None:
@@ -175,13 +160,7 @@ class _Workers:
 
 
 def decoded(decoder: Decoder, chunks: Iterable[Sequence[Image]], workers: int) -> Iterator[list[Decoded]]:
-    """The chunks, decoded, in their order.
-
-    Args:
-        decoder: goes to every worker once.
-        chunks: of pictures.
-        workers: processes; 0 = decode here.
-    """
+    """The chunks, decoded, in their order, in so many processes (0 = here); the decoder goes to each of them once."""
     if workers == 0:
         yield from map(decoder, chunks)
         return

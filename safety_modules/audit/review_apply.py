@@ -17,7 +17,7 @@ from safety_modules.audit.review_marks import Flagged, Mark, read_flagged, read_
 from safety_modules.errors import DataError
 from safety_modules.pictures import read_bytes
 from safety_modules.records.formats import FORMATS
-from safety_modules.records.formats.base import Row
+from safety_modules.records.formats.base import DataRow
 from safety_modules.records.formats.folder import QUESTION
 from safety_modules.records.source import Source, copied_name
 from safety_modules.taxonomy import CLEAN
@@ -154,11 +154,6 @@ def export_marks(audit: Audit, marks: list[Mark], flagged: dict[int, Flagged]) -
     verdict's, and no answer: the policy's words are what is to be learnt. A rejected row is clean and keeps its
     answer. Files of an earlier export are replaced.
 
-    Args:
-        audit: the audit.
-        marks: checked.
-        flagged: what they are about.
-
     Returns:
         The file of each judgement, by its name in `marks.json`.
 
@@ -185,7 +180,7 @@ def export_marks(audit: Audit, marks: list[Mark], flagged: dict[int, Flagged]) -
     return files
 
 
-def _audited(audit: Audit) -> Iterator[Row]:
+def _audited(audit: Audit) -> Iterator[DataRow]:
     """The rows of the data, checked one by one to be those that were audited."""
     path, number = audit.summary.data.path, 0
     data = FORMATS[audit.summary.data.format].rows(audit.source)
@@ -205,7 +200,7 @@ def _audited(audit: Audit) -> Iterator[Row]:
         )
 
 
-def _save(row: Row, mark: Mark, folder: Path) -> str:
+def _save(row: DataRow, mark: Mark, folder: Path) -> str:
     """Put the picture, as it is, into the folder; its name."""
     if row.image is None:
         raise DataError(f"{row.source} has changed since the audit: expected a picture, got none. Audit it again.")

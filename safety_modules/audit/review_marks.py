@@ -16,48 +16,29 @@ ENOUGH = 10
 
 
 class Mark(BaseModel):
-    """A judgement of one flagged row.
-
-    Attributes:
-        row: of the audit.
-        image_digest: of its picture.
-        mark: `confirm` (it is risky) or `reject` (it is not).
-        time: when, ISO 8601.
-        sample: whether it was made in the random sample.
-        reviewer: by whom.
-        type: confirmed as this risk type instead of the audit's.
-        level: confirmed with this level instead of the audit's.
-    """
+    """A judgement of one flagged row."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    row: int
-    image_digest: str
-    mark: Literal["confirm", "reject"]
-    time: str
-    sample: bool = False
+    row: int  # of the audit
+    image_digest: str  # of its picture
+    mark: Literal["confirm", "reject"]  # it is risky, or it is not
+    time: str  # when, ISO 8601
+    sample: bool = False  # whether it was made in the random sample
     reviewer: str | None = None
-    type: str | None = None
-    level: str | None = None
+    type: str | None = None  # confirmed as this risk type instead of the audit's
+    level: str | None = None  # confirmed with this level instead of the audit's
 
 
 class Marks(BaseModel):
-    """A file of marks.
-
-    Attributes:
-        format: says what it is.
-        version: of the format.
-        audit: digest of the audit they belong to.
-        sample: size of the random sample the reviewer drew.
-        marks: in any order.
-    """
+    """A file of marks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     format: Literal["safety-modules marks"]
     version: Literal[1]
-    audit: str
-    sample: int
+    audit: str  # digest of the audit they belong to
+    sample: int  # size of the random sample the reviewer drew
     marks: list[Mark]
 
 

@@ -7,8 +7,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from safety_modules.audit.loop import CHUNK_ROWS, PART_ROWS, Auditor
 from safety_modules.audit.scorer import Scorer
-from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
 from safety_modules.audit.store import KEY, SUMMARY, VERDICTS, Store, check_place, remove_parts
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
@@ -81,15 +81,15 @@ def audit(
     folder = Path(out)
     check_place(folder)
     scorer = Scorer(base, adapter, policy, device=device, dtype=dtype)
-    parts = scorer.parts
-    taxonomy = parts.config.taxonomy
+    guard = scorer.guard
+    taxonomy = guard.config.taxonomy
     options = ReadOptions(format, image_dir, image_key, question=question, streaming=streaming)
     source = Source(fspath(data), taxonomy, options)
     form = FORMATS[recognise(source, strict=False)]
     size = batch_size or (128 if scorer.device.startswith("cuda") else 32)
     about = {
-        "adapter": {"path": str(adapter), "digest": parts.digest},
-        "base": parts.fingerprint,
+        "adapter": {"path": str(adapter), "digest": guard.digest},
+        "base": guard.fingerprint,
         "data": {
             "path": source.path,
             "format": form.name,
@@ -97,16 +97,16 @@ def audit(
             "image_key": image_key,
             "question": question,
         },
-        "thresholds": parts.limits,
+        "thresholds": guard.limits,
     }
     key = {
         **about,
         "version": __version__,
         "pictures": reading(),
-        "policy": parts.policy.model_dump(mode="json"),
+        "policy": guard.policy.model_dump(mode="json"),
         "file": _state(source.file),
         "dtype": scorer.dtype,
-        "batch": [size, CHUNK_ROWS, SHARD_ROWS],  # the shape of a batch decides the last digit of a probability
+        "batch": [size, CHUNK_ROWS, PART_ROWS],  # the shape of a batch decides the last digit of a probability
     }
     begin_run(folder / KEY, key, error=DataError)
     if (folder / SUMMARY).is_file():
@@ -117,7 +117,7 @@ def audit(
     try:
         if workers is None:  # all cores but the one that feeds the tower
             workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1))
-        auditor = Auditor(parts, parts.pixels.decoder, store, size, workers)
+        auditor = Auditor(guard, guard.pixels.decoder, store, size, workers)
         if store.rows:
             say(f"resuming at row {store.rows:,}", progress)
         total = None if streaming else _count(source, form, progress)
@@ -134,7 +134,7 @@ def audit(
         summary = {
             **summarise(store.tables(VERDICTS), taxonomy),
             **about,
-            "notice": notice(parts.fingerprint),
+            "notice": notice(guard.fingerprint),
             "left_out": dict(source.left_out),
             "seconds": round(seconds, 1),
             "pictures": pictures,

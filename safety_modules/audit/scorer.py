@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from safety_modules.audit.judging import Judged, Parts, verdict_columns
+from safety_modules.audit.tower_guard import TowerGuard, Verdicts, verdict_columns
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.policy.policy import Policy
 from safety_modules.records.images import EncodedImage, reference
@@ -49,10 +49,10 @@ class Scorer:
         self.base, self.adapter, self.policy, self.batch_size = str(base), str(adapter), policy, batch_size
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = dtype or ("bfloat16" if self.device.startswith("cuda") else "float32")
-        self._parts: Parts | None = None
+        self._guard: TowerGuard | None = None
 
     @property
-    def parts(self) -> Parts:
+    def guard(self) -> TowerGuard:
         """Tower, modules, thresholds; read on first use.
 
         Raises:
@@ -60,12 +60,12 @@ class Scorer:
             AdapterError: the adapter is refused, or made for another base.
             PolicyError: the policy does not fit its taxonomy.
         """
-        if self._parts is None:
-            self._parts = Parts(Path(self.base), self.adapter, self.policy, self.device, DTYPES[self.dtype])
-        return self._parts
+        if self._guard is None:
+            self._guard = TowerGuard(Path(self.base), self.adapter, self.policy, self.device, DTYPES[self.dtype])
+        return self._guard
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_parts": None}
+        return {**vars(self), "_guard": None}
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         """Judge a batch.
@@ -79,19 +79,19 @@ class Scorer:
             `flagged`, `rule`, `frame`, `frames_judged`, `frames`, `error`. Where there is an error the probabilities
             are NaN and the rest None.
         """
-        count, parts = len(batch["image"]), self.parts
+        count, guard = len(batch["image"]), self.guard
         questions = [_text(question) for question in batch.get("question", [None] * count)]
-        pictures = parts.pixels.decoder([_picture(image) for image in batch["image"]])
-        faults = [parts.fault(picture, question) for picture, question in zip(pictures, questions, strict=True)]
+        pictures = guard.pixels.decoder([_picture(image) for image in batch["image"]])
+        faults = [guard.fault(picture, question) for picture, question in zip(pictures, questions, strict=True)]
         rows = [row for row, fault in enumerate(faults) if fault is None]
-        found, waiting = list[Judged](), list[int]()
+        found, waiting = list[Verdicts](), list[int]()
         for row in rows:
             waiting.append(row)
             if sum(len(pictures[row].pixels) for row in waiting) >= self.batch_size or row == rows[-1]:
-                started = parts.start([pictures[row] for row in waiting], [questions[row] for row in waiting])
-                found.append(parts.finish(started))
+                started = guard.start([pictures[row] for row in waiting], [questions[row] for row in waiting])
+                found.append(guard.finish(started))
                 waiting.clear()
-        columns = verdict_columns(found, rows, faults, parts.config)
+        columns = verdict_columns(found, rows, faults, guard.config)
         kept = {name: column for name, column in batch.items() if name != "image"}
         digests = [picture.digest for picture in pictures]
         return {**kept, "image_digest": _objects(digests), **columns, "error": _objects(faults)}
@@ -99,6 +99,8 @@ class Scorer:
 
 class _Missing(EncodedImage):
     """No picture, for a reason that its row shall tell."""
+
+    name = "of the batch"
 
     def __init__(self, reason: DataError) -> None:
         self._reason = reason

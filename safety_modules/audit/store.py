@@ -40,14 +40,7 @@ def schemas(taxonomy: Taxonomy) -> tuple[Any, Any]:
 
 
 class Store:
-    """An audit's folder while it runs.
-
-    Args:
-        out: the folder, made by `begin_run`.
-        taxonomy: of the adapter.
-
-    Attributes:
-        parts: how many parts are done.
+    """An audit's folder while it runs; it was made by `begin_run`. `parts` is how many of them are done.
 
     Raises:
         DataError: another process writes to it.

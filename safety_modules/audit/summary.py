@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from safety_modules.audit.shards import TEXT_ONLY
+from safety_modules.audit.loop import TEXT_ONLY
 from safety_modules.policy.scores import log_ratio
 from safety_modules.taxonomy import Taxonomy
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from safety_modules.audit.judging import FRAMES
+from safety_modules.audit.tower_guard import FRAMES
 from safety_modules.errors import DataError
 from safety_modules.pictures import open_picture
-from safety_modules.records.formats.base import Row
+from safety_modules.records.formats.base import DataRow
 from safety_modules.records.perceptual_hash import perceptual_hash
 
 SIDE = 192
@@ -44,7 +44,7 @@ class Thumbnails:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def add(self, number: int, row: Row, attention: np.ndarray, frame: int) -> None:
+    def add(self, number: int, row: DataRow, attention: np.ndarray, frame: int) -> None:
         """A flagged row, the attention (rows, columns) of the type that fired, and which frame of its picture it is."""
         future = self._pool.submit(_small, row.image, frame)
         self._shown.append(_Flagged(number, row.answer, attention, future))
@@ -52,7 +52,7 @@ class Thumbnails:
         if len(self._running) > AHEAD:  # each of them holds a picture
             self._running.popleft().result()
 
-    def columns(self, verdicts: Mapping[str, Any], rows: Sequence[Row], first: int) -> dict[str, Any]:
+    def columns(self, verdicts: Mapping[str, Any], rows: Sequence[DataRow], first: int) -> dict[str, Any]:
         """Columns of flagged.parquet for what was added since the last call.
 
         `verdicts` are the columns of verdicts.parquet, `rows` those of the same part, `first` the number of the first.

@@ -91,28 +91,6 @@ class DataReport(BaseModel):
         return Group(*parts)
 
 
-def _findings_table(title: str, found: list[Finding]) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("kind", "where", "what"):
-        table.add_column(column, overflow="fold")
-    for finding in found[:SHOWN]:
-        table.add_row(finding.kind, escape(finding.source), escape(finding.reason))
-    if len(found) > SHOWN:
-        table.add_row("", "", f"... and {len(found) - SHOWN} more (--json FILE has all)")
-    return table
-
-
-def _balance_table(places: list[str], balance: Mapping[str, Mapping[str, int]]) -> Table:
-    levels = list(next(iter(balance.values())))
-    table = Table(title=f"records in {escape(', '.join(places))}", title_justify="left", header_style="bold")
-    table.add_column("type")
-    for level in (*levels, "all"):
-        table.add_column(level, justify="right")
-    for type, counts in balance.items():
-        table.add_row(type, *(str(counts[level] or "") for level in levels), str(sum(counts.values())))
-    return table
-
-
 def check_data(
     data: Data,
     test: Data | None = None,
@@ -187,6 +165,28 @@ def check_data(
         balance=balances[0],
         test_balance=balances[1] if test is not None else {},
     )
+
+
+def _findings_table(title: str, found: list[Finding]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("kind", "where", "what"):
+        table.add_column(column, overflow="fold")
+    for finding in found[:SHOWN]:
+        table.add_row(finding.kind, escape(finding.source), escape(finding.reason))
+    if len(found) > SHOWN:
+        table.add_row("", "", f"... and {len(found) - SHOWN} more (--json FILE has all)")
+    return table
+
+
+def _balance_table(places: list[str], balance: Mapping[str, Mapping[str, int]]) -> Table:
+    levels = list(next(iter(balance.values())))
+    table = Table(title=f"records in {escape(', '.join(places))}", title_justify="left", header_style="bold")
+    table.add_column("type")
+    for level in (*levels, "all"):
+        table.add_column(level, justify="right")
+    for type, counts in balance.items():
+        table.add_row(type, *(str(counts[level] or "") for level in levels), str(sum(counts.values())))
+    return table
 
 
 def _leaks(records: Sequence[Record], seen: Sequence[Seen], is_test: Sequence[bool]) -> dict[int, str]:

@@ -32,30 +32,27 @@ _HERE = {"file", "zip", "tar", "hf"}
 
 
 class EncodedImage:
-    """A picture inside something larger than a file of its own; its `str` says where."""
+    """A picture inside something larger than a file of its own; its `name`, which is its `str`, says where."""
+
+    name: str
 
     def read(self) -> bytes:
         """The encoded picture, such as the content of a JPEG file. Raises OSError or ValueError."""
         raise NotImplementedError
 
+    def __str__(self) -> str:
+        return self.name
+
 
 @dataclass(frozen=True)
 class FileSlice(EncodedImage):
-    """`size` bytes of a file from `offset` on, such as a member of an uncompressed tar.
-
-    Args:
-        path: the file.
-        offset: in bytes.
-        size: in bytes.
-        name: of the picture, for messages.
-        owner: what must live as long as the file does.
-    """
+    """`size` bytes of a file from `offset` on, such as a member of an uncompressed tar."""
 
     path: Path
     offset: int
     size: int
     name: str
-    owner: Any = field(default=None, compare=False, repr=False)
+    owner: Any = field(default=None, compare=False, repr=False)  # what must live as long as the file does
 
     def read(self) -> bytes:
         with self.path.open("rb") as file:
@@ -65,8 +62,47 @@ class FileSlice(EncodedImage):
             raise OSError(f"expected {self.size} bytes, got {len(data)}")
         return data
 
-    def __str__(self) -> str:
-        return self.name
+
+@dataclass(frozen=True, eq=False)
+class Held(EncodedImage):
+    """A picture in memory, such as a table's cell."""
+
+    data: bytes = field(repr=False)
+    name: str
+
+    def read(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True)
+class Opened(EncodedImage):
+    """A picture that a library opens: inside an archive here (`zip://a.png::b.zip`), or of a data set on the hub."""
+
+    name: str  # its address
+
+    def read(self) -> bytes:
+        with needed("fsspec", self.name).open(self.name, "rb") as file:
+            data: bytes = file.read()
+        return data
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetCell(EncodedImage):
+    """A cell of a column of pictures in a Hugging Face dataset, which maps its files into memory."""
+
+    column: Any  # the dataset, only this column selected, as Arrow
+    row: int
+    name: str
+    folder: Path  # where relative names start
+
+    def found(self) -> Path | EncodedImage:
+        """What is in the cell. Raises DataError where that is no picture."""
+        (value,) = self.column[self.row].to_pylist()[0].values()
+        return reference(value, self.name, self.folder)
+
+    def read(self) -> bytes:
+        found = self.found()
+        return found.read_bytes() if isinstance(found, Path) else found.read()
 
 
 class Spool:
@@ -84,63 +120,6 @@ class Spool:
             file.write(data)
         self._size += len(data)
         return FileSlice(path, self._size - len(data), len(data), name, owner=self)
-
-
-class Held(EncodedImage):
-    """A picture in memory, such as a table's cell."""
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self._data, self._name = data, name
-
-    def read(self) -> bytes:
-        return self._data
-
-    def __str__(self) -> str:
-        return self._name
-
-
-@dataclass(frozen=True)
-class Opened(EncodedImage):
-    """A picture that a library opens: inside an archive here (`zip://a.png::b.zip`), or of a data set on the hub."""
-
-    address: str
-
-    def read(self) -> bytes:
-        with needed("fsspec", self.address).open(self.address, "rb") as file:
-            data: bytes = file.read()
-        return data
-
-    def __str__(self) -> str:
-        return self.address
-
-
-@dataclass(frozen=True, eq=False)
-class DatasetCell(EncodedImage):
-    """A cell of a column of pictures in a Hugging Face dataset, which maps its files into memory.
-
-    Args:
-        column: the dataset, only this column selected, as Arrow.
-        row: of the picture.
-        name: for messages.
-        folder: where relative names start.
-    """
-
-    column: Any
-    row: int
-    name: str
-    folder: Path
-
-    def found(self) -> Path | EncodedImage:
-        """What is in the cell. Raises DataError where that is no picture."""
-        (value,) = self.column[self.row].to_pylist()[0].values()
-        return reference(value, self.name, self.folder)
-
-    def read(self) -> bytes:
-        found = self.found()
-        return found.read_bytes() if isinstance(found, Path) else found.read()
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def reference(value: Any, where: str, folder: Path) -> Path | EncodedImage:

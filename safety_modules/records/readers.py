@@ -24,45 +24,6 @@ DEFAULTS = ReadOptions()
 NOTHING = "expected at least one record, got none."
 
 
-def recognise(source: Source, strict: bool = True) -> str:
-    """The name of the source's format: as named in its options, or the one whose rule fits.
-
-    Args:
-        source: of the data.
-        strict: False = for an audit, which needs no labels: any folder is one of pictures, and a .json is what its
-            first object is.
-
-    Raises:
-        DataError: the format is unknown, no rule fits, or more than one does.
-    """
-    if (name := source.options.format) is not None:
-        if name not in FORMATS:
-            raise DataError(f"unknown data format: expected one of {', '.join(FORMATS)}, got {name!r}. Name another.")
-        return name
-    if not source.path.startswith(ADDRESS) and not is_pattern(source.path) and not source.file.exists():
-        raise DataError(f"data not read: expected a file or folder, got nothing at {source.path}. Check the path.")
-    found = [name for name, form in FORMATS.items() if form.fits(source, strict)]
-    if len(found) == 1:
-        return found[0]
-    got = f"more than one ({', '.join(found)})" if found else "none"
-    raise DataError(
-        f"unknown data format: expected one whose rule fits {source.path}, got {got}{_what_is_in(source)}. "
-        f"Name it (ReadOptions, --format): {', '.join(FORMATS)}."
-    )
-
-
-def _what_is_in(source: Source) -> str:
-    if not source.path.endswith(".json") or not source.file.is_file():
-        return ""
-    counts = [0, 0, 0]
-    for entry in json_list(source):
-        if entry.where:
-            item = entry.value if isinstance(entry.value, dict) else {}
-            kinds = [key in item for key in ("conversations", "instr-resp")]
-            counts[kinds.index(True) if sum(kinds) == 1 else 2] += 1
-    return f"; it holds {counts[0]} objects with conversations, {counts[1]} with instr-resp and {counts[2]} others"
-
-
 def read_records(data: Data, options: Options = DEFAULTS, taxonomy: Taxonomy = DEFAULT_TAXONOMY) -> list[Record]:
     """Read a data file, folder or address, or several; docs/data.md shows every format.
 
@@ -158,16 +119,6 @@ def open_source(path: Pathlike, options: ReadOptions, taxonomy: Taxonomy) -> Sou
     return source
 
 
-def named(sources: Sequence[Source]) -> str:
-    """What they are called in a message."""
-    return printable(", ".join(source.path for source in sources))
-
-
-def passed_over(sources: Sequence[Source]) -> dict[str, int]:
-    """What readers left out, and how often."""
-    return dict(sum((source.left_out for source in sources), Counter[str]()))
-
-
 def read_all(sources: Sequence[Source]) -> tuple[list[Record], list[Problem]]:
     """Every record whose words and label can be used, and a Problem for everything else."""
     records: list[Record] = []
@@ -182,3 +133,52 @@ def read_all(sources: Sequence[Source]) -> tuple[list[Record], list[Problem]]:
         if len(records) + len(problems) == before:
             problems.append(Problem(source=source.path, reason=NOTHING))
     return records, problems
+
+
+def passed_over(sources: Sequence[Source]) -> dict[str, int]:
+    """What readers left out, and how often."""
+    return dict(sum((source.left_out for source in sources), Counter[str]()))
+
+
+def named(sources: Sequence[Source]) -> str:
+    """What they are called in a message."""
+    return printable(", ".join(source.path for source in sources))
+
+
+def recognise(source: Source, strict: bool = True) -> str:
+    """The name of the source's format: as named in its options, or the one whose rule fits.
+
+    Args:
+        source: of the data.
+        strict: False = for an audit, which needs no labels: any folder is one of pictures, and a .json is what its
+            first object is.
+
+    Raises:
+        DataError: the format is unknown, no rule fits, or more than one does.
+    """
+    if (name := source.options.format) is not None:
+        if name not in FORMATS:
+            raise DataError(f"unknown data format: expected one of {', '.join(FORMATS)}, got {name!r}. Name another.")
+        return name
+    if not source.path.startswith(ADDRESS) and not is_pattern(source.path) and not source.file.exists():
+        raise DataError(f"data not read: expected a file or folder, got nothing at {source.path}. Check the path.")
+    found = [name for name, form in FORMATS.items() if form.fits(source, strict)]
+    if len(found) == 1:
+        return found[0]
+    got = f"more than one ({', '.join(found)})" if found else "none"
+    raise DataError(
+        f"unknown data format: expected one whose rule fits {source.path}, got {got}{_what_is_in(source)}. "
+        f"Name it (ReadOptions, --format): {', '.join(FORMATS)}."
+    )
+
+
+def _what_is_in(source: Source) -> str:
+    if not source.path.endswith(".json") or not source.file.is_file():
+        return ""
+    counts = [0, 0, 0]
+    for entry in json_list(source):
+        if entry.where:
+            item = entry.value if isinstance(entry.value, dict) else {}
+            kinds = [key in item for key in ("conversations", "instr-resp")]
+            counts[kinds.index(True) if sum(kinds) == 1 else 2] += 1
+    return f"; it holds {counts[0]} objects with conversations, {counts[1]} with instr-resp and {counts[2]} others"

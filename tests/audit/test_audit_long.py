@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from data_samples import save
 
-from safety_modules.audit import shards
+from safety_modules.audit import loop
 from safety_modules.audit.decode import Decoded, Decoder
-from safety_modules.audit.judging import Judged, Parts
-from safety_modules.audit.shards import Auditor
+from safety_modules.audit.loop import Auditor
 from safety_modules.audit.store import VERDICTS, Store
 from safety_modules.audit.summary import summarise
+from safety_modules.audit.tower_guard import TowerGuard, Verdicts
 from safety_modules.config import SafetyConfig
-from safety_modules.records.formats.base import Row
+from safety_modules.records.formats.base import DataRow
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 pytest.importorskip("pyarrow")
@@ -45,32 +45,32 @@ class Stub(Decoder):
     def start(self, pictures: Sequence[Decoded], questions: Sequence[str | None]) -> int:
         return len(pictures)
 
-    def finish(self, started: int) -> Judged:
+    def finish(self, started: int) -> Verdicts:
         types, levels = np.zeros((started, 7), np.float32), np.zeros((started, 4), np.float32)
         types[:, -1] = levels[:, 0] = 1
         type, level, rule = (np.full(started, value, object) for value in ("clean", "safe", None))
         risk, heat = np.zeros(started, np.float32), np.zeros((started, 6, 1, 1), np.float32)
-        return Judged(types, levels, type, level, rule, risk, risk, heat, np.array([[0, 1, 1]] * started))
+        return Verdicts(types, levels, type, level, rule, risk, risk, heat, np.array([[0, 1, 1]] * started))
 
 
 def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
     """Growth of the peak of Python's memory, and of the process's (kB), behind the first `settled` rows."""
     marks: list[int] = []
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[DataRow]:
         for number in range(count):
             if number == settled:
                 marks.extend([tracemalloc.get_traced_memory()[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss])
                 tracemalloc.reset_peak()
             fault = "bad" if number % 50 == 3 else None
             image = None if fault else Path(f"{number if number % 10 else number // 100}.png")
-            yield Row(f"row {number}", image, f"what is {number % 7}?", None, "clean", fault)
+            yield DataRow(f"row {number}", image, f"what is {number % 7}?", None, "clean", fault)
 
     out.mkdir()
     store = Store(out, DEFAULT_TAXONOMY)
     tracemalloc.start()
     try:
-        Auditor(cast(Parts, Stub()), Stub(), store, batch_size=32, workers=0).run(rows(), lambda count: None)
+        Auditor(cast(TowerGuard, Stub()), Stub(), store, batch_size=32, workers=0).run(rows(), lambda count: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -83,7 +83,7 @@ def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_ROWS", 128)
+    monkeypatch.setattr(loop, "PART_ROWS", 128)
     grown, _ = long_audit(tmp_path / "out", 1_600, 800)
     assert grown < 0.2e6, "800 rows that were kept would take more"
 
@@ -97,8 +97,8 @@ def test_memory_does_not_grow_with_two_hundred_thousand_rows(tmp_path: Path) -> 
 
 RUN = """
 import sys
-from safety_modules.audit import audit, shards
-shards.SHARD_ROWS, shards.CHUNK_ROWS = 32, 16
+from safety_modules.audit import audit, loop
+loop.PART_ROWS, loop.CHUNK_ROWS = 32, 16
 audit(*sys.argv[1:], batch_size=4, workers=1, progress=False)
 """
 

@@ -14,7 +14,7 @@ from transformers import LlavaForConditionalGeneration, LlavaProcessor
 from typer.testing import CliRunner
 
 from safety_modules import attach_safety
-from safety_modules.audit import audit, shards
+from safety_modules.audit import audit, loop
 from safety_modules.audit import run as runs
 from safety_modules.audit.store import PARTS, SEEN, SUMMARY, Store
 from safety_modules.cli import app
@@ -44,8 +44,8 @@ def data(tmp_path: Path, make_image: Callable[[int], Image.Image]) -> Path:
 @pytest.fixture
 def run(data: Path, saved_base: Path, saved_adapter: Path, tmp_path: Path, monkeypatch: Any) -> Run:
     """An audit with parts of 8 rows and batches of 3 pictures, decoded in this process."""
-    monkeypatch.setattr(shards, "SHARD_ROWS", 8)
-    monkeypatch.setattr(shards, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(loop, "PART_ROWS", 8)
+    monkeypatch.setattr(loop, "CHUNK_ROWS", 4)
 
     def start(out: str = "out", **options: Any) -> dict[str, Any]:
         settings = {"batch_size": 3, "workers": 0, "progress": False, **options}
@@ -156,9 +156,9 @@ def test_an_interrupted_audit_ends_with_the_very_files_of_one_that_was_not(
     with killed_at(count, monkeypatch):
         run("cut")
     seen: list[int] = []
-    add = shards._Shard.add
+    add = loop._Part.add
     monkeypatch.setattr(
-        shards._Shard, "add", lambda self, chunk, *rest: seen.append(len(chunk)) or add(self, chunk, *rest)
+        loop._Part, "add", lambda self, chunk, *rest: seen.append(len(chunk)) or add(self, chunk, *rest)
     )
     again = run("cut")
     assert sum(seen) == (ROWS - 8 * (count - 1) if count > 0 else 0), "what is done is not done again"

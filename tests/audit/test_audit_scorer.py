@@ -15,8 +15,8 @@ from guard_cases import attach_as_trained
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from safety_modules import SafetyConfig, attach_safety
-from safety_modules.audit.judging import NO_QUESTION, NOT_FINITE
 from safety_modules.audit.scorer import Scorer
+from safety_modules.audit.tower_guard import NO_QUESTION, NOT_FINITE
 from safety_modules.defences.guard import question_readings
 from safety_modules.errors import AdapterError, ConfigError
 
@@ -76,6 +76,12 @@ def test_files_cells_and_bytes_are_pictures_and_others_are_refused(scorer: Score
         scorer({"image": [picture(1)]})
 
 
+def test_a_picture_that_is_not_there_is_named_in_its_row(scorer: Scorer, tmp_path: Path) -> None:
+    found = scorer({"image": [str(tmp_path / "gone.png"), encoded(1)]})
+    assert str(tmp_path / "gone.png") in found["error"][0] and " object at " not in found["error"][0]
+    assert found["error"][1] is None and np.isnan(found["risk"][0])
+
+
 def test_every_reading_of_a_long_question_counts_as_in_classify(
     scorer: Scorer, model: LlavaForConditionalGeneration, processor: LlavaProcessor, saved_adapter: Path
 ) -> None:
@@ -101,7 +107,7 @@ def test_only_settings_are_pickled(scorer: Scorer) -> None:
 
 def test_a_verdict_that_is_no_number_is_an_error_of_its_row(scorer: Scorer) -> None:
     with torch.no_grad():
-        scorer.parts.modules.head.type_bias[0] = float("nan")
+        scorer.guard.modules.head.type_bias[0] = float("nan")
     found = scorer({"image": [encoded(1)]})
     assert found["error"][0] == NOT_FINITE
 
@@ -119,7 +125,7 @@ def test_an_adapter_for_another_base_is_refused(saved_base: Path) -> None:
     from safety_modules.paths import adapter_dir
 
     with pytest.raises(AdapterError, match="other base"):
-        Scorer(saved_base, adapter_dir()).parts  # noqa: B018
+        Scorer(saved_base, adapter_dir()).guard  # noqa: B018
     with pytest.raises(ConfigError, match="unknown dtype"):
         Scorer(saved_base, adapter_dir(), dtype="int8")
 

@@ -24,7 +24,7 @@ from safety_modules.errors import DataError
 from safety_modules.pictures import open_picture, read_bytes
 from safety_modules.records import read_records
 from safety_modules.records.formats import FORMATS, text
-from safety_modules.records.formats.base import Row
+from safety_modules.records.formats.base import DataRow
 from safety_modules.records.images import EncodedImage
 from safety_modules.records.readers import recognise
 from safety_modules.records.source import ReadOptions, Source
@@ -39,11 +39,11 @@ def source(path: Any, **options: Any) -> Source:
     return Source(str(path), DEFAULT_TAXONOMY, ReadOptions(**options))
 
 
-def rows(where: Source, pictures: bool = True) -> Iterator[Row]:
+def rows(where: Source, pictures: bool = True) -> Iterator[DataRow]:
     return FORMATS[recognise(where, strict=False)].rows(where, pictures)
 
 
-def read(path: Any, **options: Any) -> list[Row]:
+def read(path: Any, **options: Any) -> list[DataRow]:
     """Every row; its pictures can be decoded, and a count without pictures is the same."""
     where = source(path, **options)
     found = list(rows(where))

@@ -15,7 +15,7 @@ from safety_modules.records.source import Picture, Source
 from safety_modules.taxonomy import CLEAN
 
 
-class Entry(NamedTuple):
+class DataEntry(NamedTuple):
     """A line, a JSON object, a table's row, a file, a sample of a tar."""
 
     where: str = ""  # its place, such as `data.jsonl:17`; empty for what is no entry, such as a header or a blank line
@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     raw: str = ""  # its text, of a text file; bytes that are no UTF-8 as `surrogateescape` has them
 
 
-class Asked(NamedTuple):
+class LabelledQuestion(NamedTuple):
     """A question about an entry's pictures, with the data's label; None = none is given."""
 
     question: str | None = None  # words, without `<image>`
@@ -36,14 +36,14 @@ class Asked(NamedTuple):
     needs_question: bool = False  # whether the label holds for the picture with this question only
 
 
-class Sample(NamedTuple):
+class EntryContent(NamedTuple):
     """What an entry says."""
 
     pictures: list[Picture]  # none for words alone
-    asked: list[Asked]  # at least one; each holds for each picture
+    asked: list[LabelledQuestion]  # at least one; each holds for each picture
 
 
-class Row(NamedTuple):
+class DataRow(NamedTuple):
     """One question about one picture, as an audit judges it; None = there is none."""
 
     source: str  # where it was read, such as `data.jsonl:17`; several rows of one entry share it
@@ -67,26 +67,22 @@ class Format(ABC):
 
     def fits(self, source: Source, strict: bool) -> bool:
         """Whether the rule fits; for training (strict), or for an audit, which needs no labels."""
-        return source.path.endswith(self.suffix) and not source.file.is_dir()
+        return bool(self.suffix) and source.path.endswith(self.suffix) and not source.file.is_dir()
 
     @abstractmethod
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
-        """Everything in the source, one by one and in constant memory.
-
-        Args:
-            source: of the data.
-            pictures: False = only to count: columns of pictures may be missing in the values.
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
+        """Everything in the source, one by one and in constant memory; without pictures, where it is only counted.
 
         Raises:
             DataError: the source as a whole cannot be read.
         """
 
     @abstractmethod
-    def sample(self, value: Any, where: str, source: Source) -> Sample:
+    def sample(self, value: Any, where: str, source: Source) -> EntryContent:
         """What an entry says, as far as it can be read. Raises DataError where nothing can."""
 
     @abstractmethod
-    def check(self, value: Any, sample: Sample, source: Source) -> None:
+    def check(self, value: Any, sample: EntryContent, source: Source) -> None:
         """Raises DataError where training demands more of an entry than is there."""
 
     def check_header(self, columns: list[str], where: str) -> None:
@@ -95,25 +91,10 @@ class Format(ABC):
 
     @abstractmethod
     def copy(self, source: Source, to: Path, drop: Set[int]) -> None:
-        """Write the same container without some entries, counted from 0 without headers.
-
-        Args:
-            source: of the data.
-            to: an existing folder; the copy stands in it under `copied_name`.
-            drop: numbers of entries.
-        """
+        """Write the same container into a folder, as `copied_name`, without some entries (from 0, without headers)."""
 
     def copy_without(self, source: Source, to: Path, rows: Set[int]) -> int:
-        """As `copy`, without the entries that some rows of an audit are of. Returns how many rows these entries have.
-
-        Args:
-            source: of the data.
-            to: an existing empty folder.
-            rows: numbers of rows, as `rows` counts them.
-
-        Raises:
-            DataError: the data cannot be copied in its own format.
-        """
+        """As `copy`, without the entries that some rows of an audit are of. Returns how many rows all of these have."""
         first = number = dropped = 0
         entries: set[int] = set()
         for entry in self.entries(source):
@@ -146,7 +127,7 @@ class Format(ABC):
                 if not reasons:
                     yield record
 
-    def _records(self, entry: Entry, where: str, source: Source, spool: Spool) -> list[Record]:
+    def _records(self, entry: DataEntry, where: str, source: Source, spool: Spool) -> list[Record]:
         if half := HALVES.search(entry.raw):
             near = printable(entry.raw[max(0, half.start() - 20) : half.start() + 20])
             raise DataError(
@@ -181,12 +162,12 @@ class Format(ABC):
             found.append(record)
         return found
 
-    def rows(self, source: Source, pictures: bool = True) -> Iterator[Row]:
+    def rows(self, source: Source, pictures: bool = True) -> Iterator[DataRow]:
         """Every row of an audit, in the order of the data; what cannot be read is a row with its fault."""
         for entry in self.entries(source, pictures):
             yield from self.rows_of(entry, source)
 
-    def rows_of(self, entry: Entry, source: Source) -> list[Row]:
+    def rows_of(self, entry: DataEntry, source: Source) -> list[DataRow]:
         """The rows of an entry: each picture with each question."""
         where = printable(entry.where)
         if not where:
@@ -199,11 +180,11 @@ class Format(ABC):
                 raise DataError(entry.fault)
             sample = self.sample(entry.value, entry.where, source)
         except DataError as error:
-            return [Row(where, None, None, None, None, str(error))]
+            return [DataRow(where, None, None, None, None, str(error))]
         return [_row(where, picture, asked) for picture in sample.pictures or (None,) for asked in sample.asked]
 
 
-def _row(where: str, picture: Any, asked: Asked) -> Row:
+def _row(where: str, picture: Any, asked: LabelledQuestion) -> DataRow:
     fault = None
     if isinstance(picture, DatasetCell):  # of which a worker process would get a copy of the whole dataset
         try:
@@ -213,4 +194,4 @@ def _row(where: str, picture: Any, asked: Asked) -> Row:
     if isinstance(picture, DataError):
         picture, fault = None, str(picture)
     question, answer = (None if words is None else printable(words) for words in (asked.question, asked.answer))
-    return Row(where, picture, question, answer, asked.type, fault)
+    return DataRow(where, picture, question, answer, asked.type, fault)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.formats.base import Asked, Entry, Sample
+from safety_modules.records.formats.base import DataEntry, EntryContent, LabelledQuestion
 from safety_modules.records.formats.text import TextFormat, json_lines, json_list
 from safety_modules.records.source import Source, as_object
 from safety_modules.taxonomy import CLEAN
@@ -22,10 +22,10 @@ def has_turns(item: Mapping[str, Any]) -> bool:
 
 def conversation(
     item: Mapping[str, Any], type: str | None, level: str | None, where: str, source: Source, folder: Any = None
-) -> Sample:
+) -> EntryContent:
     """What an object with `conversations` (or `messages`) says: pictures, and the question of every user's turn."""
     turns = _turns(item)
-    asked: list[Asked] = []
+    asked: list[LabelledQuestion] = []
     is_tagged = False
     for turn in turns if isinstance(turns, list) else ():
         turn = turn if isinstance(turn, dict) else {}
@@ -33,22 +33,21 @@ def conversation(
         said = turn.get("value", turn.get("content"))
         is_tagged |= isinstance(said, str) and "<image>" in said
         if speaker in _USER:
-            asked.append(Asked(words(said), None, type, level))
+            asked.append(LabelledQuestion(words(said), None, type, level))
         elif speaker in _ASSISTANT and asked and asked[-1].answer is None:
             asked[-1] = asked[-1]._replace(answer=said if isinstance(said, str) else None)
     pictures = source.pictures(item, where, folder)
     if is_tagged and not pictures:
         got = item.get("image")
         pictures = [DataError(f"image: expected a file name, got {got!r}, though <image> stands in the words.")]
-    return Sample(pictures, asked or [Asked(type=type, level=level)])
+    return EntryContent(pictures, asked or [LabelledQuestion(type=type, level=level)])
 
 
 def check_turns(item: Mapping[str, Any], has_picture: bool, needs_answer: bool) -> None:
     """DataError for turns that training does not take.
 
     Args:
-        item: with `conversations`: `[{"from": "USER", "value": "<image>\\n..."}, {"from": "ASSISTANT", "value":
-            "..."}, ...]`.
+        item: with `conversations`, as `Jsonl` shows them.
         has_picture: whether `<image>` must stand in it, once, in the first question.
         needs_answer: whether a single question must have an answer.
     """
@@ -94,17 +93,23 @@ def _turns(item: Mapping[str, Any]) -> Any:
 
 
 class Jsonl(TextFormat):
+    """The published safety data (arXiv 2405.13581): one JSON object a line, labels as class indices.
+
+    `{"image": "x.jpg", "safe_type": 0..6, "safe_level": 0..3, "conversations": [{"from": "USER", "value":
+    "<image>\\n..."}, {"from": "ASSISTANT", "value": "..."}]}`. The assistant's turn may be missing.
+    """
+
     name = "jsonl"
     rule = "a file named `*.jsonl`"
     suffix = ".jsonl"
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         return json_lines(source)
 
-    def sample(self, value: Any, where: str, source: Source) -> Sample:
+    def sample(self, value: Any, where: str, source: Source) -> EntryContent:
         return labelled(as_object(value), where, source)
 
-    def check(self, value: Any, sample: Sample, source: Source) -> None:
+    def check(self, value: Any, sample: EntryContent, source: Source) -> None:
         if not sample.pictures:
             raise DataError(f"image: expected a file name, got {value.get('image')!r}.")
         if value.get("safe_type") is None and value.get("safe_level") is not None:
@@ -115,7 +120,7 @@ class Jsonl(TextFormat):
         check_turns(value, has_picture=True, needs_answer=False)
 
 
-def labelled(item: dict[str, Any], where: str, source: Source) -> Sample:
+def labelled(item: dict[str, Any], where: str, source: Source) -> EntryContent:
     """A conversation with the labels of its object, where it has any."""
     type = _name(item.get("safe_type"), source.taxonomy.labels)
     level = _name(item.get("safe_level"), source.taxonomy.levels)
@@ -143,20 +148,25 @@ class JsonList(TextFormat):
         first = next(fit, False)
         return first and (not strict or all(fit))
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         return json_list(source)
 
 
 class Llava(JsonList):
+    """LLaVA's instruction data: one JSON list of objects with `conversations` and an optional `image`; all of it clean.
+
+    An object with a `safe_type` or `safe_level` is refused: that file is mislabelled or misnamed.
+    """
+
     name = "llava"
     rule = "a file named `*.json`; every object has `conversations`, none `instr-resp`"
     key, not_key = "conversations", "instr-resp"
     unlabelled = CLEAN
 
-    def sample(self, value: Any, where: str, source: Source) -> Sample:
+    def sample(self, value: Any, where: str, source: Source) -> EntryContent:
         return labelled(as_object(value), where, source)
 
-    def check(self, value: Any, sample: Sample, source: Source) -> None:
+    def check(self, value: Any, sample: EntryContent, source: Source) -> None:
         if "safe_type" in value or "safe_level" in value:
             raise DataError("expected clean data without labels, got safe_type or safe_level. Use .jsonl.")
         check_turns(value, has_picture=bool(sample.pictures), needs_answer=True)

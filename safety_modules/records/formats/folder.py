@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.formats.base import Asked, Entry, Format, Sample
+from safety_modules.records.formats.base import DataEntry, EntryContent, Format, LabelledQuestion
 from safety_modules.records.formats.hf import is_saved
 from safety_modules.records.images import begins_as_picture, has_picture_suffix
 from safety_modules.records.source import Source, copied_name
@@ -31,7 +31,7 @@ FAULTS = {
 }
 
 
-class Folder(Format):
+class PictureFolder(Format):
     name = "folder"
     rule = "a folder that holds only folders, at least one of them named as a type"
     options = ("level", "question")
@@ -49,7 +49,7 @@ class Folder(Format):
             )
         return all(path.is_dir() for path in inside) and any(path.name in source.taxonomy.labels for path in inside)
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         """Picture files at any depth, those of a folder in the order of names before its folders, linked ones last."""
         if not source.file.is_dir():
             raise DataError(f"data not read: expected a folder, got {source.path}. Check the path.")
@@ -57,19 +57,19 @@ class Folder(Format):
             if kind == HIDDEN:
                 source.left_out[HIDDEN] += 1
             elif kind in FAULTS:
-                yield Entry(str(path), path, FAULTS[kind], kind)
+                yield DataEntry(str(path), path, FAULTS[kind], kind)
             else:
-                yield Entry(str(path), path, kind)
+                yield DataEntry(str(path), path, kind)
 
-    def sample(self, value: Path, where: str, source: Source) -> Sample:
+    def sample(self, value: Path, where: str, source: Source) -> EntryContent:
         folders = value.relative_to(source.file).parts[:-1]
         type = folders[0] if folders and folders[0] in source.taxonomy.labels else None
         level = folders[1] if len(folders) > 1 and folders[1] in source.taxonomy.levels else None
         if level is None and type is not None and type != CLEAN:
             level = source.options.level
-        return Sample([value], [Asked(source.options.question, None, type, level)])
+        return EntryContent([value], [LabelledQuestion(source.options.question, None, type, level)])
 
-    def check(self, value: Path, sample: Sample, source: Source) -> None:
+    def check(self, value: Path, sample: EntryContent, source: Source) -> None:
         folders, taxonomy = value.relative_to(source.file).parts[:-1], source.taxonomy
         asked = sample.asked[0]
         if asked.type is None:

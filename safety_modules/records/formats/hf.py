@@ -10,7 +10,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.io.optional import needed
-from safety_modules.records.formats.base import Entry
+from safety_modules.records.formats.base import DataEntry
 from safety_modules.records.formats.parquet import ROWS, feature_names, is_list, named, used_columns
 from safety_modules.records.formats.tables import Cells, Table
 from safety_modules.records.images import DatasetCell
@@ -27,13 +27,13 @@ class HuggingFace(Table):
     def fits(self, source: Source, strict: bool) -> bool:
         return source.path.startswith(ADDRESS) or is_saved(source)
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         dataset = open_dataset(source)
         if dataset.features is None:  # a stream of files that do not say
             dataset = dataset._resolve_features()
         schema, names = dataset.features.arrow_schema, feature_names(dataset.features)
         columns, uncounted, others = used_columns(schema, source.path, source, pictures)
-        yield Entry(value=schema.names)
+        yield DataEntry(value=schema.names)
         folder = source.folder if source.options.image_dir is not None else _address(source)[0]
         folder = folder if folder.is_dir() else folder.parent
         # Pictures of a dataset on disk are left where they are.
@@ -61,7 +61,7 @@ class HuggingFace(Table):
                         name: None if missing[name][at] else DatasetCell(column, number, where, folder)
                         for name, column in kept.items()
                     }
-                    yield Entry(where, Cells(named(row, names) | cells | uncounted, folder))
+                    yield DataEntry(where, Cells(named(row, names) | cells | uncounted, folder))
         except DataError:
             raise
         except Exception as error:  # a stream may fail at any row, with kinds of its own

@@ -7,7 +7,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.io.optional import needed
-from safety_modules.records.formats.base import Entry
+from safety_modules.records.formats.base import DataEntry
 from safety_modules.records.formats.tables import READ, Cells, Table, picture_columns
 from safety_modules.records.images import Held
 from safety_modules.records.source import Source, copied_shards, shard_files
@@ -23,23 +23,23 @@ class Parquet(Table):
     rule = "a file named `*.parquet`"
     suffix = ".parquet"
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         for path, file, name in _opened(source):
             schema = file.schema_arrow
             columns, uncounted, others = used_columns(schema, name, source, pictures)
             names = class_names(schema)
             folder = path.parent if source.options.image_dir is None else source.folder
-            yield Entry(value=schema.names)
+            yield DataEntry(value=schema.names)
             for other in others:
                 source.left_out[other] += file.metadata.num_rows
             numbers = count()
             if not columns:
                 for number in range(file.metadata.num_rows):
-                    yield Entry(f"{name} row {number}", Cells(uncounted, folder))
+                    yield DataEntry(f"{name} row {number}", Cells(uncounted, folder))
                 continue
             for batch in file.iter_batches(ROWS, columns=columns):
                 for row in batch.to_pylist():
-                    yield Entry(f"{name} row {next(numbers)}", Cells(named(row, names) | uncounted, folder))
+                    yield DataEntry(f"{name} row {next(numbers)}", Cells(named(row, names) | uncounted, folder))
 
     def copy(self, source: Source, to: Path, drop: Set[int]) -> None:
         """The same columns, metadata, row groups and compression."""

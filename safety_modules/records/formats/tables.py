@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
-from safety_modules.records.formats.base import Asked, Entry, Format, Sample
+from safety_modules.records.formats.base import DataEntry, EntryContent, Format, LabelledQuestion
 from safety_modules.records.formats.conversations import TAGGED, conversation, has_turns, words
 from safety_modules.records.formats.text import MARK, TextFormat, open_text
 from safety_modules.records.source import Source
@@ -29,7 +29,7 @@ class Cells(NamedTuple):
 class Table(Format):
     """What all tables have in common; the value of an entry is its `Cells`."""
 
-    def sample(self, value: Any, where: str, source: Source) -> Sample:
+    def sample(self, value: Any, where: str, source: Source) -> EntryContent:
         cells = value.cells
         type, level, answer = (
             word if isinstance(word := cells.get(name), str) and word else None for name in ("type", "level", "answer")
@@ -37,9 +37,9 @@ class Table(Format):
         if has_turns(cells):
             return conversation(cells, type, level, where, source, value.folder)
         pictures = source.pictures(cells, where, value.folder)
-        return Sample(pictures, [Asked(words(cells.get("question")), answer, type, level)])
+        return EntryContent(pictures, [LabelledQuestion(words(cells.get("question")), answer, type, level)])
 
-    def check(self, value: Any, sample: Sample, source: Source) -> None:
+    def check(self, value: Any, sample: EntryContent, source: Source) -> None:
         cells = value.cells
         for name in LABELS:
             if not isinstance(word := cells.get(name), str | None):
@@ -79,11 +79,13 @@ def picture_columns(found: Iterable[str], where: str, source: Source) -> list[st
 
 
 class Csv(TextFormat, Table):
+    """With a header, in UTF-8. An empty cell is nothing: no picture, no answer; a row of them is none."""
+
     name = "csv"
     rule = "a file named `*.csv`"
     suffix = ".csv"
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         taken: list[str] = []
 
         def lines() -> Iterator[str]:
@@ -101,15 +103,15 @@ class Csv(TextFormat, Table):
                 if header is None:
                     header = [name.strip() for name in cells]
                     _check(header, where, source)
-                    yield Entry(value=header, raw=raw)
+                    yield DataEntry(value=header, raw=raw)
                 elif not any(cells):
-                    yield Entry(raw=raw)
+                    yield DataEntry(raw=raw)
                 elif len(cells) != len(header):
-                    yield Entry(where, fault=f"expected {len(header)} cells, got {len(cells)}.", raw=raw)
+                    yield DataEntry(where, fault=f"expected {len(header)} cells, got {len(cells)}.", raw=raw)
                 else:
                     row = {name: cell or None for name, cell in zip(header, cells, strict=True)}
-                    yield Entry(where, Cells(row, source.folder), raw=raw)
-            yield Entry(raw="".join(taken))
+                    yield DataEntry(where, Cells(row, source.folder), raw=raw)
+            yield DataEntry(raw="".join(taken))
 
 
 def _within_limit(rows: Iterator[list[str]], path: str) -> Iterator[list[str]]:

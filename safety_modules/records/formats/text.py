@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from safety_modules.errors import DataError
-from safety_modules.records.formats.base import Entry, Format
+from safety_modules.records.formats.base import DataEntry, Format
 from safety_modules.records.source import Source, copied_name
 
 PIECE = 1 << 20
@@ -70,7 +70,7 @@ class _Repeats:
         return "not JSON: a key appears twice." if found else None
 
 
-def json_lines(source: Source) -> Iterator[Entry]:
+def json_lines(source: Source) -> Iterator[DataEntry]:
     """An entry for every line that is not blank; places count from 1."""
     repeats = _Repeats()
     decoder = json.JSONDecoder(object_pairs_hook=repeats)
@@ -78,17 +78,17 @@ def json_lines(source: Source) -> Iterator[Entry]:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(MARK) if number == 1 else line
             if not text.strip():
-                yield Entry(raw=line)
+                yield DataEntry(raw=line)
                 continue
             value = fault = None
             try:
                 value = decoder.decode(text)
             except (ValueError, RecursionError) as error:
                 fault = f"not JSON: {error}."
-            yield Entry(f"{source.path}:{number}", value, repeats.fault() or fault, raw=line)
+            yield DataEntry(f"{source.path}:{number}", value, repeats.fault() or fault, raw=line)
 
 
-def json_list(source: Source) -> Iterator[Entry]:
+def json_list(source: Source) -> Iterator[DataEntry]:
     """An entry for every item of a JSON list, read piece by piece; places count from 0.
 
     Raises:
@@ -125,7 +125,7 @@ def json_list(source: Source) -> Iterator[Entry]:
             raise broken("dict" if first == "{" else f"{first!r} at its start")
         at += 1
         last = sign()
-        yield Entry(raw=text[start:at])
+        yield DataEntry(raw=text[start:at])
         start = at
         while last != "]":
             while True:  # until the item's end is in the text
@@ -142,7 +142,7 @@ def json_list(source: Source) -> Iterator[Entry]:
             at = end
             if (last := sign()) not in (",", "]") or not last:
                 raise broken(f"{last!r} at item {number}" if last else f"the end of the file at item {number}")
-            yield Entry(f"{source.path} item {number}", value, repeats.fault(), raw=text[start:at])
+            yield DataEntry(f"{source.path} item {number}", value, repeats.fault(), raw=text[start:at])
             number += 1
             start = at
             if last == ",":
@@ -151,7 +151,7 @@ def json_list(source: Source) -> Iterator[Entry]:
         at += 1
         if rest := sign():
             raise broken(f"{rest!r} behind its end")
-        yield Entry(raw=text[start:])
+        yield DataEntry(raw=text[start:])
 
 
 def json_items(source: Source) -> Iterator[tuple[str, Any]]:

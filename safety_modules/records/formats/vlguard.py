@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from safety_modules.errors import ConfigError, DataError, validation_problems
 from safety_modules.io.strict import load_yaml
-from safety_modules.records.formats.base import Asked, Entry, Sample
+from safety_modules.records.formats.base import DataEntry, EntryContent, LabelledQuestion
 from safety_modules.records.formats.conversations import TAGGED, JsonList, words
 from safety_modules.records.source import Source, as_object
 from safety_modules.taxonomy import CLEAN
@@ -98,13 +98,13 @@ class VLGuard(JsonList):
     options = ("image_dir", "image_key", "categories")
     key, not_key = "instr-resp", "conversations"
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         """Objects, each with the table that labels it."""
         table = read_categories(source.options.categories)
         for entry in super().entries(source, pictures):
             yield entry._replace(value=(entry.value, table)) if entry.where else entry
 
-    def sample(self, value: tuple[Any, Categories], where: str, source: Source) -> Sample:
+    def sample(self, value: tuple[Any, Categories], where: str, source: Source) -> EntryContent:
         item, table = as_object(value[0]), value[1]
         pairs = item.get("instr-resp")
         if not isinstance(pairs, list) or not pairs:
@@ -117,12 +117,12 @@ class VLGuard(JsonList):
             if isinstance(label, Label):
                 # Where one picture is clean and risky by what is asked, the label is no label of the picture alone.
                 bound = item.get("safe") is True and isinstance(table.unsafe_instruction, Label)
-                asked.append(Asked(question, answer, label.type, label.level, None, bound))
+                asked.append(LabelledQuestion(question, answer, label.type, label.level, None, bound))
             else:
-                asked.append(Asked(question, answer, left_out=LEFT_OUT if label == "leave_out" else None))
-        return Sample(source.pictures(item, where), asked)
+                asked.append(LabelledQuestion(question, answer, left_out=LEFT_OUT if label == "leave_out" else None))
+        return EntryContent(source.pictures(item, where), asked)
 
-    def check(self, value: tuple[Any, Categories], sample: Sample, source: Source) -> None:
+    def check(self, value: tuple[Any, Categories], sample: EntryContent, source: Source) -> None:
         item, table = value
         if not sample.pictures:
             raise DataError(f"image: expected a file name, got {item.get('image')!r}.")

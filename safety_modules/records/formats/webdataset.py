@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
 from safety_modules.io.strict import unique_keys
-from safety_modules.records.formats.base import Entry, Sample
+from safety_modules.records.formats.base import DataEntry, EntryContent
 from safety_modules.records.formats.folder import HIDDEN, NO_PICTURES
 from safety_modules.records.formats.tables import LABELS, Cells, Table
 from safety_modules.records.images import KEYS, FileSlice, begins_as_picture, has_picture_suffix
@@ -24,7 +24,7 @@ _PIECE = 1 << 20
 _WORDS = ("json", "txt", "cls", "id", "index")
 
 
-class Part(NamedTuple):
+class Member(NamedTuple):
     """A member of a tar: its name without and its suffix, its content, and from where to where it stands in the tar."""
 
     key: str
@@ -52,17 +52,17 @@ class WebDataset(Table):
     options = ("image_key",)
     names_files = False
 
-    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
         for shard in shard_files(source.path):
             try:
                 for key, parts in groupby(_members(shard, source), lambda one: getattr(one, "key", one)):
-                    yield key if isinstance(key, Entry) else Entry(f"{shard}:{key}", [*parts])
+                    yield key if isinstance(key, DataEntry) else DataEntry(f"{shard}:{key}", [*parts])
             except (OSError, tarfile.TarError) as error:
                 raise DataError(
                     f"{shard} not read: expected an uncompressed tar, got {error}. Write it anew."
                 ) from error
 
-    def sample(self, value: Any, where: str, source: Source) -> Sample:
+    def sample(self, value: Any, where: str, source: Source) -> EntryContent:
         pictures = [part.content for part in value if part.is_picture]
         said = _said(value)
         if pictures:
@@ -73,7 +73,7 @@ class WebDataset(Table):
             sample.pictures.append(DataError(f"no picture: expected one in the sample, got {', '.join(others)}."))
         return sample
 
-    def check(self, value: Any, sample: Sample, source: Source) -> None:
+    def check(self, value: Any, sample: EntryContent, source: Source) -> None:
         suffixes = sorted(part.suffix for part in value)
         if len(set(suffixes)) < len(suffixes):
             raise DataError(f"duplicate file name in a sample: expected each suffix once, got {', '.join(suffixes)}.")
@@ -104,7 +104,7 @@ class WebDataset(Table):
                     done = end
 
 
-def _said(parts: list[Part]) -> dict[str, Any]:
+def _said(parts: list[Member]) -> dict[str, Any]:
     """The words of a sample: of its .json, or of a .txt, which is a caption."""
     found = {part.suffix: part.content for part in parts}
     if "json" in found:
@@ -116,8 +116,8 @@ def _said(parts: list[Part]) -> dict[str, Any]:
     return {"answer": found["txt"].read().decode("utf-8-sig", "surrogateescape")} if "txt" in found else {}
 
 
-def _members(shard: Path, source: Source) -> Iterator[Part | Entry]:
-    """Members of a tar; an Entry for one that is part of no sample."""
+def _members(shard: Path, source: Source) -> Iterator[Member | DataEntry]:
+    """Members of a tar; a DataEntry for one that is part of no sample."""
     with tarfile.open(shard, "r:") as tar:
         for member in tar:
             path = PurePosixPath(member.name)
@@ -131,11 +131,15 @@ def _members(shard: Path, source: Source) -> Iterator[Part | Entry]:
             end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
             content = FileSlice(shard, member.offset_data, member.size, where)
             key, suffix = (str(path.with_name(stem)), suffix.lower()) if dot else (member.name, "")
-            part = Part(key, suffix, content, member.offset, end)
+            part = Member(key, suffix, content, member.offset, end)
             if not member.isfile():
                 fault = f"expected a file, got a link to {member.linkname}. Write the tar with the files themselves."
-                yield Entry(where, fault=fault) if member.linkname else Entry(where, fault=fault, left_out=NO_PICTURES)
+                yield (
+                    DataEntry(where, fault=fault)
+                    if member.linkname
+                    else DataEntry(where, fault=fault, left_out=NO_PICTURES)
+                )
             elif dot or part.is_picture:
                 yield part
             else:
-                yield Entry(where, None, "expected a name with a suffix, got one without.", NO_PICTURES)
+                yield DataEntry(where, None, "expected a name with a suffix, got one without.", NO_PICTURES)

@@ -34,7 +34,7 @@ class Started(NamedTuple):
     readings: list[int]  # of each picture's question
 
 
-class Judged(NamedTuple):
+class Verdicts(NamedTuple):
     """N verdicts, as arrays."""
 
     types: np.ndarray  # probabilities (N, types + 1), clean last: see `scores.Judgements`
@@ -48,16 +48,8 @@ class Judged(NamedTuple):
     frames: np.ndarray  # (N, 3): see `FRAMES`
 
 
-class Parts:
-    """A vision tower with an adapter's safety modules, thresholds and policy.
-
-    Args:
-        base: folder of the base model.
-        adapter: folder, or id on the hub.
-        policy: None = the default one.
-        device: of tower and modules.
-        dtype: of the tower.
-    """
+class TowerGuard:
+    """The vision tower of a base, in that dtype, with an adapter's safety modules, thresholds and policy."""
 
     def __init__(self, base: Path, adapter: str, policy: Policy | None, device: str, dtype: torch.dtype) -> None:
         folder = Path(find_adapter(adapter))
@@ -116,7 +108,7 @@ class Parts:
         embedded = embed_questions(self.backbone, asked) if any(map(len, asked)) else (None, None)
         return Started(self.modules(vision, *embedded), pictures, [len(readings) for readings in texts])
 
-    def finish(self, started: Started) -> Judged:
+    def finish(self, started: Started) -> Verdicts:
         """What `start` has begun: for every picture the verdict on the frame and reading that decides."""
         judged = self.decide(judgements(started.output, self.temperature))
         counts = [len(one.pixels) * readings for one, readings in zip(started.pictures, started.readings, strict=True)]
@@ -127,9 +119,9 @@ class Parts:
             for one, place, first, readings in zip(started.pictures, chosen, starts, started.readings, strict=False)
         ]
         chosen_frames = np.array(frames, int).reshape(-1, len(FRAMES))
-        return Judged._make(part[chosen] for part in judged)._replace(frames=chosen_frames)
+        return Verdicts._make(part[chosen] for part in judged)._replace(frames=chosen_frames)
 
-    def decide(self, found: Judgements) -> Judged:
+    def decide(self, found: Judgements) -> Verdicts:
         """As `Policy.decide` on every row, which is asked only where a rule fires. Frames are not known here."""
         taxonomy, types, levels = self.config.taxonomy, found.types, found.levels.copy()
         own = np.array([name for name in taxonomy.labels if name not in self.config.added], object)
@@ -148,11 +140,11 @@ class Parts:
             levels[row] = [*verdict.level_probabilities.values()]
         maps = found.attention.reshape(len(types), -1, *self.backbone.sizes.grid)
         frames = np.zeros((len(types), len(FRAMES)), int)
-        return Judged(types, levels, names, level_names, rules, severity, risk, maps, frames)
+        return Verdicts(types, levels, names, level_names, rules, severity, risk, maps, frames)
 
 
 def verdict_columns(
-    found: Sequence[Judged], rows: Sequence[int], faults: list[str | None], config: SafetyConfig
+    found: Sequence[Verdicts], rows: Sequence[int], faults: list[str | None], config: SafetyConfig
 ) -> dict[str, np.ndarray]:
     """Verdicts as columns. Those without all their probabilities are noted among the faults.
 
@@ -167,7 +159,7 @@ def verdict_columns(
     columns = {name: np.full(count, np.nan, np.float32) for name in numbers} | {"risk": np.full(count, np.nan)}
     columns |= {name: np.full(count, None, object) for name in ("type", "level", "flagged", "rule", *FRAMES)}
     if found:
-        judged = Judged._make(np.concatenate(parts) for parts in zip(*found, strict=True))
+        judged = Verdicts._make(np.concatenate(parts) for parts in zip(*found, strict=True))
         flagged = [rule is not None for rule in judged.rule]
         values = [*judged.types.T, *judged.levels.T, judged.risk, judged.type, judged.level, flagged, judged.rule]
         for column, part in zip(columns.values(), [*values, *judged.frames.T], strict=True):

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from safety_modules.audit.decode import Decoded, Decoder, decoded
-from safety_modules.audit.judging import Judged, Parts, Started, verdict_columns
 from safety_modules.audit.store import Store
 from safety_modules.audit.thumbnails import Thumbnails
-from safety_modules.records.formats.base import Row
+from safety_modules.audit.tower_guard import Started, TowerGuard, Verdicts, verdict_columns
+from safety_modules.records.formats.base import DataRow
 
-SHARD_ROWS = 2048
+PART_ROWS = 2048
 """Rows of a part: what an interrupted audit does again."""
 CHUNK_ROWS = 32
 """Rows that go to a decoding process at a time."""
@@ -24,80 +24,72 @@ TEXT_ONLY = "no picture: nothing to judge."
 
 
 class Auditor:
-    """Judges a stream of rows part by part.
+    """Judges a stream of rows part by part; `workers` processes decode, 0 = this one.
 
-    Args:
-        parts: give verdicts.
-        decoder: makes pixels.
-        store: takes the parts.
-        batch_size: pictures in one run of the tower.
-        workers: decoding processes; 0 = none.
-
-    Attributes:
-        time: seconds spent waiting for pictures, in tower and modules, and on writing and the rest.
+    `time` has the seconds spent waiting for pictures, in tower and modules, and on writing and the rest.
     """
 
-    def __init__(self, parts: Parts, decoder: Decoder, store: Store, batch_size: int, workers: int) -> None:
-        self.parts, self.decoder, self.store = parts, decoder, store
+    def __init__(self, guard: TowerGuard, decoder: Decoder, store: Store, batch_size: int, workers: int) -> None:
+        self.guard, self.decoder, self.store = guard, decoder, store
         self.batch_size, self.workers = batch_size, workers
         self.time: defaultdict[str, float] = defaultdict(float)
 
-    def run(self, rows: Iterator[Row], advance: Callable[[int], None]) -> None:
+    def run(self, rows: Iterator[DataRow], advance: Callable[[int], None]) -> None:
         """Judge the rows behind those of the parts that are done, and write their parts."""
         advance(self.store.rows)
         rest = islice(rows, self.store.rows, None)
-        chunks: deque[list[Row]] = deque()  # that are being decoded
+        chunks: deque[list[DataRow]] = deque()  # that are being decoded
 
         def images() -> Iterator[list[Any]]:
             while chunk := list(islice(rest, CHUNK_ROWS)):
                 chunks.append(chunk)
                 yield [row.image for row in chunk if row.image is not None]
 
-        shard = _Shard(self, self.store.rows)
+        part = _Part(self, self.store.rows)
         with Thumbnails() as thumbnails:
             began = time.perf_counter()
             for done in decoded(self.decoder, images(), self.workers):
                 self.time["waiting for pictures"] += time.perf_counter() - began
                 chunk = chunks.popleft()
-                shard.add(chunk, done, thumbnails)
+                part.add(chunk, done, thumbnails)
                 advance(len(chunk))
-                if len(shard.rows) >= SHARD_ROWS:
-                    shard.write(thumbnails)
-                    shard = _Shard(self, self.store.rows)
+                if len(part.rows) >= PART_ROWS:
+                    part.write(thumbnails)
+                    part = _Part(self, self.store.rows)
                 began = time.perf_counter()
-            if shard.rows:
-                shard.write(thumbnails)
+            if part.rows:
+                part.write(thumbnails)
 
 
 class _Waiting(NamedTuple):
     """A row that waits for its batch, its place in the part, and its picture."""
 
     at: int
-    row: Row
+    row: DataRow
     picture: Decoded
 
 
-class _Shard:
+class _Part:
     """The rows of one part. Batches never cross parts, so an interrupted audit finds the very same numbers again."""
 
     def __init__(self, auditor: Auditor, first: int) -> None:
         self._auditor, self._first, self._began = auditor, first, time.perf_counter()
-        self.rows: list[Row] = []
+        self.rows: list[DataRow] = []
         self._digests: list[str | None] = []
         self._copies: list[int | None] = []
         self._faults: list[str | None] = []
-        self._judged: list[Judged] = []
+        self._judged: list[Verdicts] = []
         self._places: list[int] = []  # rows of `_judged`, in its order
         self._batch: list[_Waiting] = []
         self._distinct: dict[str | None, int] = {}  # frames of each picture of the batch
         self._started: tuple[Started, list[_Waiting]] | None = None
         self._pictures = 0
 
-    def add(self, chunk: list[Row], done: list[Decoded], thumbnails: Thumbnails) -> None:
+    def add(self, chunk: list[DataRow], done: list[Decoded], thumbnails: Thumbnails) -> None:
         """Take in a decoded chunk, and judge every batch that is full."""
         auditor, start, rest = self._auditor, len(self.rows), iter(done)
         found = [Decoded(None, TEXT_ONLY) if row.image is None else next(rest) for row in chunk]
-        faults = [row.fault or auditor.parts.fault(one, row.question) for row, one in zip(chunk, found, strict=True)]
+        faults = [row.fault or auditor.guard.fault(one, row.question) for row, one in zip(chunk, found, strict=True)]
         self.rows += [row._replace(image=None) for row in chunk]  # only the words stay until the part is written
         self._digests += [one.digest for one in found]
         self._copies += [None] * len(chunk)
@@ -120,7 +112,7 @@ class _Shard:
         self._run(thumbnails)
         self._finish(thumbnails)
         began, auditor = time.perf_counter(), self._auditor
-        columns = verdict_columns(self._judged, self._places, self._faults, auditor.parts.config)
+        columns = verdict_columns(self._judged, self._places, self._faults, auditor.guard.config)
         verdicts: dict[str, Any] = {
             "row": range(self._first, self._first + len(self.rows)),
             "source": [row.source for row in self.rows],
@@ -144,7 +136,7 @@ class _Shard:
         started = None
         if batch:
             questions = [one.row.question for one in batch]
-            started = self._auditor.parts.start([one.picture for one in batch], questions), batch
+            started = self._auditor.guard.start([one.picture for one in batch], questions), batch
         self._pictures += len(self._distinct)
         self._distinct = {}
         self._auditor.time["tower and modules"] += time.perf_counter() - began
@@ -154,13 +146,13 @@ class _Shard:
     def _finish(self, thumbnails: Thumbnails) -> None:
         if self._started is None:
             return
-        began, parts = time.perf_counter(), self._auditor.parts
+        began, guard = time.perf_counter(), self._auditor.guard
         (started, batch), self._started = self._started, None
-        judged = parts.finish(started)
+        judged = guard.finish(started)
         self._auditor.time["tower and modules"] += time.perf_counter() - began
         self._judged.append(judged)
         self._places += [one.at for one in batch]
         for place in np.flatnonzero(judged.rule != None).tolist():  # noqa: E711 (of each)
-            heat = judged.attention[place, parts.config.taxonomy.type_index(judged.type[place])]
+            heat = judged.attention[place, guard.config.taxonomy.type_index(judged.type[place])]
             one = batch[place]
             thumbnails.add(self._first + one.at, one.row, heat, int(judged.frames[place, 0]))
