@@ -55,6 +55,7 @@ class Backbone(Protocol):
         projector: from the tower's features to the language model's width.
         language_model: the module LoRA goes on.
         blocks: the language model's blocks, in order.
+        final_norm: behind the last block; gives the last hidden states (B, T, D).
         lock: a reentrant lock, one per model; held around everything that changes what the model computes.
     """
 
@@ -77,6 +78,9 @@ class Backbone(Protocol):
 
     @property
     def blocks(self) -> nn.ModuleList: ...
+
+    @property
+    def final_norm(self) -> nn.Module: ...
 
     @property
     def device(self) -> torch.device: ...

@@ -199,7 +199,7 @@ class HFLlava(HFModules, LlavaBackbone):
         return torch.from_numpy(np.stack(pixels)).to(self.device)
 
     @property
-    def _norm(self) -> nn.Module:
+    def final_norm(self) -> nn.Module:
         language: Any = unwrapped(self.language_model)
         return language.norm
 
@@ -213,7 +213,7 @@ class HFLlava(HFModules, LlavaBackbone):
 
     def _first_digest(self) -> dict[str, Any]:
         tower: Any = self.vision_tower
-        parts = [("", tower.get_input_embeddings()), ("", self.projector), ("", self._norm)]
+        parts = [("", tower.get_input_embeddings()), ("", self.projector), ("", self.final_norm)]
         return identity.first_digest(parts, adapted=[tower, self.projector])
 
 

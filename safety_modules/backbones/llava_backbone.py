@@ -207,7 +207,7 @@ class LlavaBackbone(ABC):
 
     @property
     @abstractmethod
-    def _norm(self) -> nn.Module:
+    def final_norm(self) -> nn.Module:
         """Of the language model's last block's output."""
 
     @property
@@ -231,7 +231,7 @@ class LlavaBackbone(ABC):
             # Between the linears: activations.
             projector=[part for part in unwrapped(self.projector).children() if any(True for _ in part.parameters())],
             embeddings=self.model.get_input_embeddings(),
-            language={"layers": self.blocks, "norm": self._norm},
+            language={"layers": self.blocks, "norm": self.final_norm},
             words=self.chat.tokenizer.vocab_size,
         )
 

@@ -181,7 +181,7 @@ class LlavaPackage(LlavaBackbone):
             return process_images([picture], self.processor.image_processor, self.model.config)
 
     @property
-    def _norm(self) -> nn.Module:
+    def final_norm(self) -> nn.Module:
         return self.model.get_model().norm
 
     @property
@@ -198,7 +198,7 @@ class LlavaPackage(LlavaBackbone):
         parts = [
             ("", tower.vision_tower.get_input_embeddings()),
             *((f"linear_{number}.", linear) for number, linear in enumerate(linears, 1)),  # transformers' names
-            ("", self._norm),
+            ("", self.final_norm),
         ]
         return identity.first_digest(parts, adapted=[tower, self.projector])
 

@@ -160,6 +160,19 @@ class Call:
         """Ids of a row without padding."""
         return self.ids[row][self.mask[row].bool()].tolist()
 
+    def question(self, row: int, text: str, images: bool = True) -> list[int]:
+        """Ids of a prompt with this text about a row's images, with image tokens for the features these have here."""
+        count, at = self.counts[row] if images else 0, 0
+        ids, found = self.backbone.prompt_ids(text, count), list[int]()
+        if self.features is None:
+            return ids
+        lengths = iter([len(self.features[image]) for image in self.images_of([row])])
+        while at < len(ids):
+            image = ids[at] == self.backbone.image_token_id
+            found += [ids[at]] * (next(lengths) if image else 1)
+            at += self.backbone.sizes.num_patches if image else 1
+        return found
+
     def images_of(self, rows: Sequence[int]) -> list[int]:
         """Indices of the images of these rows."""
         ends = torch.tensor([0, *self.counts]).cumsum(0).tolist()

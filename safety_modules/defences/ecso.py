@@ -73,9 +73,9 @@ class Ecso(Defence):
         """The same rows with one of the three prompts, with their images or without."""
         # A model may write its own image token; in a prompt it would stand for a picture.
         token, prompts = self.backbone.image_token, []
-        for count, values in zip(call.counts, words, strict=True):
+        for row, values in enumerate(words):
             text = prompt.format(**{name: value.replace(token, "") for name, value in values.items()})
-            prompts.append(self.backbone.prompt_ids(text, count if images else 0))
+            prompts.append(call.question(row, text, images))
         return call.asked(prompts, images)
 
     def _texts(self, answer: Answer) -> list[str]:

@@ -21,6 +21,7 @@ from safety_modules.defences.call import Call
 from safety_modules.defences.guard.guard import Temperature, Threshold, embedding_scale, route
 from safety_modules.defences.guard.modules.tokens import SafetyTokens
 from safety_modules.defences.guard.steer import LmInputs, Sample, Steer, build_inputs, lm_forward
+from safety_modules.mount.hooks import noted
 from safety_modules.mount.lora import Lora
 from safety_modules.policy.policy import check_policy
 from safety_modules.policy.scores import HeadOutput, judgements
@@ -167,11 +168,12 @@ class MetaToken(Defence):
 
     def read(self, inputs: LmInputs, **options: Any) -> tuple[HeadOutput, Any]:
         """One call of the language model: what the head says about each picture, and the call's output."""
-        output = lm_forward(self.backbone, inputs, output_hidden_states=True, use_cache=False, **options)
-        states = output.hidden_states[-1]  # (B, T, D)
+        with noted(self.backbone.final_norm) as found:
+            output = lm_forward(self.backbone, inputs, use_cache=False, **options)
+        states = found[-1]  # (B, T, D)
         places = inputs.input_ids == self.backbone.image_token_id
-        found = states[places.to(states.device)].split([len(feature) for feature in inputs.features])
-        return self.modules(torch.stack([one[-self.settings.tokens :].mean(0) for one in found])), output
+        images = states[places.to(states.device)].split([len(feature) for feature in inputs.features])
+        return self.modules(torch.stack([one[-self.settings.tokens :].mean(0) for one in images])), output
 
     def _sample(self, call: Call, row: int, steer: Steer) -> Sample:
         features = call.features or []

@@ -44,3 +44,16 @@ def hooked(
         for module in [modules] if isinstance(modules, nn.Module) else modules:
             stack.callback(module.register_forward_hook(changed).remove)
         yield
+
+
+@contextmanager
+def noted(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What a module gives inside this block, in this thread: a list that grows by its output, call by call."""
+    found: list[torch.Tensor] = []
+
+    def note(output: torch.Tensor) -> torch.Tensor:
+        found.append(output)
+        return output
+
+    with hooked(module, note):
+        yield found
