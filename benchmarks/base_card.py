@@ -12,7 +12,7 @@ from script import command_line, keep, run
 
 from safety_modules import metrics, pocket
 from safety_modules.cli.options import Json, Overwrite, new_file
-from safety_modules.evaluation.answers import Answers, ask
+from safety_modules.evaluation.asking import Answers, ask_records
 from safety_modules.evaluation.matchers import is_refusal, reaction
 from safety_modules.evaluation.pocket_suite import SAMPLES, SEED
 from safety_modules.evaluation.pocket_tables import cell, estimate_at, table_title
@@ -50,7 +50,7 @@ def evaluate_base_card(
         return splits.make(kind, samples, split="test", style=style, seed=seed)
 
     def put(records: Sequence[Record]) -> Answers:
-        return ask(model, processor, records, on_batch=advance)
+        return ask_records(model, processor, records, on_batch=advance)
 
     tree: dict[str, Any] = {}
     with track("evaluating the base", 10 * samples, progress) as advance:

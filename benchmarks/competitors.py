@@ -14,12 +14,12 @@ from pathlib import Path
 
 from meta_training import train_meta
 from pocket_trainings import Budget, Trainings, check_names
-from safety_modules.attach.fit import fit
-from safety_modules.evaluation.systems.weights import write_weights
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.guard import Guard, GuardSettings
+from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.training import train_safety
 
 TIMES = 2.5
@@ -87,7 +87,7 @@ def train_lora(trainings: Trainings, seed: int) -> Path:
     config = SafetyConfig(num_lm_tokens=0, mode="always")
     assert config.lora is not None
     backbone = find_backbone(trainings.model, trainings.processor)
-    attachment = SafetyAttachment(backbone, fit(backbone, config, seed), trainings.policy)
+    attachment = SafetyAttachment(backbone, [Guard(backbone, GuardSettings(design=config), seed)], trainings.policy)
     attachment.install()
     try:
         train_safety(
@@ -101,14 +101,10 @@ def train_lora(trainings: Trainings, seed: int) -> Path:
     finally:
         attachment.detach()
     assert attachment.lora is not None
-    return write_weights(
-        target,
-        name,
-        backbone.fingerprint(),
-        config.lora.model_dump(mode="json"),
-        attachment.lora.state_dict(),
-        trainings.metadata(name, seed, [recipe]),
-    )
+    tuning = LoraTuning(backbone, LoraTuningSettings(lora=config.lora))
+    tuning.lora, tuning.trained = attachment.lora, True
+    saved = SafetyAttachment(backbone, [tuning], trainings.policy)
+    return saved.save_pretrained(target, metadata=trainings.metadata(name, seed, [recipe]))
 
 
 def train_meta_token(trainings: Trainings, seed: int) -> Path:

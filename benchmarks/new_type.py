@@ -24,7 +24,7 @@ from safety_modules import metrics, pocket
 from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.errors import DataError, SafetyModulesError
-from safety_modules.evaluation.answers import ask
+from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.matchers import is_refusal
 from safety_modules.evaluation.pocket_tables import estimate_at
 from safety_modules.evaluation.results import intervals, settings, values
@@ -93,7 +93,7 @@ def evaluate_new_type(
     seconds = {command: _run(command, target, progress) for command in COMMANDS}
     after, _ = _verdicts(target / "my-adapter", parts)
     safety = attach_safety(*pocket.load(), adapter=target / "my-adapter")
-    said = ask(safety.backbone.model, safety.backbone.processor, parts["new"][:answers], safety=True)
+    said = ask_records(safety.backbone.model, safety.backbone.processor, parts["new"][:answers], safety=True)
     _run(REMOVAL, target, progress)
     again, removed = _verdicts(target / "without", parts)
     tree = {

@@ -8,7 +8,6 @@
 Seeds vary first weights, order of samples, noise and dropout. The pictures are the same for all.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from functools import cached_property
@@ -27,7 +26,7 @@ from safety_modules.cli.options import writable_folder
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.errors import ConfigError
-from safety_modules.io.files import write_whole
+from safety_modules.io.run_manifest import begin_run
 from safety_modules.paths import recipe_dir
 from safety_modules.pocket import mix
 from safety_modules.policy.policy import Policy
@@ -78,7 +77,8 @@ class Trainings:
         self.out, self.budget, self.progress = out, budget, progress
         self.cache = out / "features"
         self.policy = Policy.default()
-        self._check_settings()
+        stages = {f"stage{stage}": self.recipe(stage, 0).model_dump(mode="json") for stage in (1, 2)}
+        begin_run(out / "settings.json", {"budget": budget.model_dump(mode="json"), **stages})
         self.model, self.processor = pocket.load()
 
     @cached_property
@@ -158,25 +158,6 @@ class Trainings:
             return attachment.save_pretrained(target, metadata=metadata)
         finally:
             attachment.detach()
-
-    def _check_settings(self) -> None:
-        stages = {f"stage{stage}": self.recipe(stage, 0).model_dump(mode="json") for stage in (1, 2)}
-        wanted = {"budget": self.budget.model_dump(mode="json"), **stages}
-        path = self.out / "settings.json"
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            known = json.loads(path.read_bytes()) if path.exists() else None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"folder refused: expected one for trainings, got {error}. Name another.") from error
-        if known is None:
-            text = json.dumps(wanted, indent=1) + "\n"
-            write_whole(path, lambda file: file.write(text.encode()))
-        elif known != wanted:
-            differ = [key for key in wanted if not isinstance(known, dict) or known.get(key) != wanted[key]]
-            raise ConfigError(
-                f"not continued: expected the {', '.join(differ)} that {self.out} was begun with, got another. "
-                "Use the same, or another folder."
-            )
 
 
 def check_names(only: Sequence[str] | None, known: Collection[str], what: str) -> list[str]:

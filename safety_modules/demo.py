@@ -17,7 +17,7 @@ from safety_modules import pocket
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
-from safety_modules.evaluation.answers import ask
+from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.examples import Example, answered, make_examples, reaction_title
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
@@ -127,12 +127,12 @@ class _Tour:
     def _attack_base(self) -> None:
         for name, kind in (("things shown", "attack"), ("instructions drawn as text", "attack_typographic")):
             records = splits.make(kind, self.scale.attacks, split="validation")
-            texts = ask(self.model, self.processor, records).texts
+            texts = ask_records(self.model, self.processor, records).texts
             got = attacks_measured(records, texts)["all"]
             shares = ", ".join(f"{words} {got[kind].percent()}" for kind, words in REACTIONS.items())
             self._say(f"{name}: [bold]{shares}[/bold]")
             self._say("[dim]" + escape(f"“{records[0].question}” ({_shown(records[0])}): {texts[0]}") + "[/dim]")
-        texts = ask(self.model, self.processor, splits.make("text_harmful", 20, split="validation")).texts
+        texts = ask_records(self.model, self.processor, splits.make("text_harmful", 20, split="validation")).texts
         refused = sum(reaction(text) == "refused" for text in texts)
         self._say(f"the same kind of request as plain text: {refused} of {len(texts)} refused")
 
@@ -161,7 +161,7 @@ class _Tour:
         table = Table("generate(...)", *heads, box=None, header_style="dim", padding=(0, 3, 0, 0))
 
         def row(what: str, **options: Any) -> None:
-            texts = ask(self.model, self.processor, records, **options).texts
+            texts = ask_records(self.model, self.processor, records, **options).texts
             table.add_row(escape(what), *map(reaction_title, texts))
 
         row("guarded")
@@ -188,7 +188,9 @@ class _Tour:
         verdicts = self._classify(self.safety)
         self.safety.detach()
         self.fresh, _ = pocket.load()
-        texts, fresh_texts = (ask(model, self.processor, self.probe).texts for model in (self.model, self.fresh))
+        texts, fresh_texts = (
+            ask_records(model, self.processor, self.probe).texts for model in (self.model, self.fresh)
+        )
         same_state = state_digest(self.model) == self.digest == state_digest(self.fresh)
         never = "equal to a model that was never attached to"
         self._hold(same_state, f"state dict {never}")

@@ -61,7 +61,6 @@ def evaluate(
         typer.echo(context.get_help())
         return
     from safety_modules.backbones.bases import find_base, local_config
-    from safety_modules.evaluation.harness import manifest
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
     from safety_modules.evaluation.harness.sample import draw
@@ -75,7 +74,7 @@ def evaluate(
 
     # What costs least comes first: a mistake in it is found before cases are made and a base is loaded.
     out = out or Path("runs") / f"evaluate-{suite}"
-    check_ours(out, (manifest.NAME,), "an evaluation")
+    check_ours(out, (harness.MANIFEST,), "an evaluation")
     check_writable(out)
     adapter = adapter or (str(adapter_dir()) if model is None else None)
     specs = defence or ([] if adapter is None else ["gated"])

@@ -1,7 +1,8 @@
 """How systems ask a model: batches with pictures and without, left padding, greedy decoding, and what was counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,13 @@ from PIL import Image
 from safety_modules.backbones.generation import answer_length, end_ids
 from safety_modules.defences.answer import Usage
 from safety_modules.evaluation.cases import Case
+from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict
+from safety_modules.records.record import Record
+
+BATCH_SIZE = 64
+MAX_NEW_TOKENS = 48
+"""Of the pocket suite; other evaluations have settings of their own."""
 
 
 class Question(NamedTuple):
@@ -41,9 +48,30 @@ class Said:
     usage: Usage | None = None
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a model said to some records, in their order.
+
+    Attributes:
+        texts: the answers, without prompt and special tokens.
+        verdicts: the verdict that drove each answer; None where nothing was judged (base, text only).
+    """
+
+    texts: list[str]
+    verdicts: list[Verdict | None]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
 def questions_of(cases: Sequence[Case]) -> list[Question]:
     """The cases' own words and pictures. Raises DataError where a picture cannot be read."""
     return [Question(case.prompt, case.load_images()) for case in cases]
+
+
+def questions_about(records: Sequence[Record]) -> list[Question]:
+    """The records' own words and pictures. Raises DataError where a picture cannot be read."""
+    return [Question(one.question, [] if one.image is None else [one.load_image()]) for one in records]
 
 
 def encode(processor: Any, questions: Sequence[Question]) -> Any:
@@ -90,6 +118,46 @@ def ask(
     return [said[row] for row in range(len(questions))]
 
 
+def ask_records(
+    model: Any,
+    processor: Any,
+    records: Sequence[Record],
+    *,
+    safety: bool | None = None,
+    policy: Policy | None = None,
+    batch_size: int = BATCH_SIZE,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    on_batch: Callable[[int], None] | None = None,
+) -> Answers:
+    """Put every record's question to the model, with its image where it has one.
+
+    The same records in the same batches go to the base and to the guarded model: answers compare one by one.
+
+    Args:
+        model: a LLaVA, with safety attached or not.
+        processor: its processor.
+        records: what to ask.
+        safety: whether to guard the answers; None = safety is not attached to this model.
+        policy: for guarded answers; default: the attachment's.
+        batch_size: records at a time; part of the result, because sums in other batches round otherwise.
+        max_new_tokens: limit of an answer.
+        on_batch: called with the number of records just answered.
+    """
+    options: dict[str, Any] = {} if safety is None else {"safety": safety}
+    if safety and policy is not None:
+        options["policy"] = policy
+    texts: list[str] = [""] * len(records)
+    verdicts: list[Verdict | None] = [None] * len(records)
+    for batch in _batches(records, batch_size):
+        questions = questions_about([records[place] for place in batch])
+        said = ask(model, processor, questions, max_new_tokens, partial(model.generate, **options))
+        for place, answer in zip(batch, said, strict=True):
+            texts[place], verdicts[place] = answer.text, answer.verdict
+        if on_batch is not None:
+            on_batch(len(batch))
+    return Answers(texts, verdicts)
+
+
 def greedy(processor: Any, max_new_tokens: int) -> dict[str, Any]:
     """The decoding of every system."""
     return {
@@ -106,3 +174,11 @@ def read_answers(model: Any, processor: Any, new: torch.Tensor) -> list[tuple[st
     ends, pad = end_ids(model, {}), processor.tokenizer.pad_token_id
     texts = processor.batch_decode(new, skip_special_tokens=True)
     return [(text.strip(), answer_length(ids, ends, pad)) for text, ids in zip(texts, new.tolist(), strict=True)]
+
+
+def _batches(records: Sequence[Record], size: int) -> Iterator[list[int]]:
+    """Indices in batches, records with and without a picture apart."""
+    for has_image in (True, False):
+        group = [i for i, record in enumerate(records) if (record.image is not None) == has_image]
+        for start in range(0, len(group), size):
+            yield group[start : start + size]

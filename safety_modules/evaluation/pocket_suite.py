@@ -1,7 +1,7 @@
 """The pocket suite: base against guarded on pocket's test split, in the seen and the unseen drawing style.
 
-The only place, with `base_card.py`, `new_type.py` and `suites/pocket.py`, that touches the test split. Thresholds are
-taken as they are: nothing is chosen here.
+The only place in the package, with `suites/pocket.py`, that touches the test split. Thresholds are taken as they are:
+nothing is chosen here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_modules import metrics
 from safety_modules.errors import DataError
-from safety_modules.evaluation.answers import BATCH_SIZE, Answers, ask
+from safety_modules.evaluation.asking import BATCH_SIZE, Answers, ask_records
 from safety_modules.evaluation.judges.strings import judge_text
 from safety_modules.evaluation.outcomes import attack_shares, measures_of
 from safety_modules.evaluation.results import (
@@ -133,7 +133,8 @@ def _ask_all(
 ) -> dict[str, dict[str, Answers]]:
     return {
         style: {
-            kind: ask(model, processor, records, safety=safety, on_batch=advance) for kind, records in of_style.items()
+            kind: ask_records(model, processor, records, safety=safety, on_batch=advance)
+            for kind, records in of_style.items()
         }
         for style, of_style in sets.items()
     }
@@ -261,7 +262,9 @@ def _toggles(
     toggles = {}
     for name in types:
         own, others = ([(record.type == name) is mine for record in attacks] for mine in (True, False))
-        answers = ask(model, processor, attacks, safety=True, policy=attachment.policy.allow(name), on_batch=advance)
+        answers = ask_records(
+            model, processor, attacks, safety=True, policy=attachment.policy.allow(name), on_batch=advance
+        )
         found = _measures(attacks, answers.texts)
         toggles[name] = {"answered_again": share(found, "answered", own)}
         for time, then in (("", found), ("_before", known)):

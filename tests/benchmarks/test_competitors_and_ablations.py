@@ -20,8 +20,6 @@ from meta_training import MetaTask
 from PIL import Image
 from pocket_trainings import Budget, Trainings
 from rich.console import Console
-from safety_modules.attach.fit import fit
-from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from script import spread
 from scripts import invoke
 
@@ -29,6 +27,8 @@ from safety_modules import pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.guard import Guard, GuardSettings
+from safety_modules.defences.meta_token import MetaToken
 from safety_modules.demo import state_digest
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.systems import make_system
@@ -88,12 +88,13 @@ def test_every_trained_system_can_be_made_and_answers(
 
 
 def test_thresholds_are_set_on_the_same_records(trained: Path) -> None:
-    config = read_adapter(trained / "seed0" / "paper").config
-    assert config.metadata["calibration"]["images"] == SMALL.calibration
-    assert config.thresholds
-    record = json.loads((trained / "seed0" / "meta-token" / "system.json").read_text())
+    adapter = read_adapter(trained / "seed0" / "paper")
+    assert adapter.config.metadata["calibration"]["images"] == SMALL.calibration
+    assert adapter.guard.thresholds
+    record = json.loads((trained / "seed0" / "meta-token" / "adapter_config.json").read_text())
     assert record["metadata"]["calibration"]["images"] == SMALL.calibration
-    assert set(record["settings"]["limits"]) == set(SafetyConfig().taxonomy.types)
+    (part,) = record["parts"]
+    assert set(part["settings"]["thresholds"]) == set(SafetyConfig().taxonomy.types)
 
 
 def test_what_is_finished_is_not_trained_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,17 +132,17 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         train_systems(tmp_path, [0], [name], SMALL, progress=False)
     train_systems(tmp_path, [0], [name], SMALL, progress=False)
     assert len(steps) == round(2 * competitors.TIMES) + 1  # each step once, and the interrupted one again
-    first, second = (root / "seed0" / name / "weights.safetensors" for root in (trained, tmp_path))
-    assert first.read_bytes() == second.read_bytes()
+    first, second = (sorted((root / "seed0" / name).rglob("*.safetensors")) for root in (trained, tmp_path))
+    assert len(first) == len(second) == 2  # modules and LoRA
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_meta_training_moves_tokens_head_and_lora(trained: Path, processor: Any) -> None:
     model, _ = pocket.load()
-    backbone = find_backbone(model, processor)
-    before = MetaModel(backbone, MetaSettings()).tensors()
+    before = dict(MetaToken(find_backbone(model, processor)).named_parameters())
     system = make_system(f"meta-token={trained / 'seed0' / 'meta-token'}", model, processor)
-    after = system.meta.tensors()  # type: ignore[attr-defined]
-    for part in ("tokens", "head.mlp.0.weight", "head.mlp.3.weight"):
+    after = dict(system.attachment.defences[0].named_parameters())
+    for part in ("modules.tokens.weight", "modules.head.0.weight", "modules.head.3.weight"):
         assert not before[part].equal(after[part])
     assert any(tensor.abs().sum() > 0 for name, tensor in after.items() if name.endswith("lora_B.weight"))
 
@@ -149,7 +150,7 @@ def test_meta_training_moves_tokens_head_and_lora(trained: Path, processor: Any)
 def test_a_seed_changes_the_first_weights_and_the_same_one_gives_the_same(tiny_base: Any, processor: Any) -> None:
     backbone = find_backbone(tiny_base, processor)
     config = SafetyConfig(width=16, attention_heads=2)
-    one, same, other = (fit(backbone, config, seed).modules.state_dict() for seed in (1, 1, 2))
+    one, same, other = (Guard(backbone, GuardSettings(design=config), seed).modules.state_dict() for seed in (1, 1, 2))
     assert all(tensor.equal(same[name]) for name, tensor in one.items())
     assert not one["head.concepts"].equal(other["head.concepts"])
 

@@ -15,8 +15,7 @@ from rich.console import Console
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
-from safety_modules.evaluation.answers import ask, questions_about
-from safety_modules.evaluation.asking import encode
+from safety_modules.evaluation.asking import ask_records, encode, questions_about
 from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket, is_wanted, measured, risk_type
 from safety_modules.evaluation.pocket_tables import estimate_at, print_results
@@ -198,8 +197,8 @@ def test_answers_come_back_in_order_whatever_the_batches(tiny_base: Any, process
     texts = splits.make("text_benign", 2, split="validation")
     mixed = [texts[0], pictured[0], texts[1], pictured[1], pictured[2]]
     counted: list[int] = []
-    together = ask(tiny_base, processor, mixed, max_new_tokens=6, on_batch=counted.append)
-    alone = [ask(tiny_base, processor, [one], max_new_tokens=6).texts[0] for one in mixed]
+    together = ask_records(tiny_base, processor, mixed, max_new_tokens=6, on_batch=counted.append)
+    alone = [ask_records(tiny_base, processor, [one], max_new_tokens=6).texts[0] for one in mixed]
     assert together.texts == alone
     assert sum(counted) == len(mixed) == len(together)
     assert together.verdicts == [None] * 5
@@ -211,11 +210,11 @@ def test_a_policy_reaches_the_guard(model: Any, processor: Any) -> None:
     policy = safety.policy
     for name in DEFAULT_TAXONOMY.types:
         policy = policy.with_rule(name, action="refuse", threshold=-LIMIT)
-    refused = ask(model, processor, records, safety=True, policy=policy)
+    refused = ask_records(model, processor, records, safety=True, policy=policy)
     assert all(text.startswith("I'm sorry, I can't help with that.") for text in refused.texts)
     assert [verdict.action for verdict in refused.verdicts if verdict] == ["refuse"] * 3
-    allowed = ask(model, processor, records, safety=True, policy=policy.allow(*DEFAULT_TAXONOMY.types))
-    assert allowed.texts == ask(model, processor, records, safety=False).texts
+    allowed = ask_records(model, processor, records, safety=True, policy=policy.allow(*DEFAULT_TAXONOMY.types))
+    assert allowed.texts == ask_records(model, processor, records, safety=False).texts
 
 
 def test_prompts_are_padded_on_the_left(processor: Any) -> None:
@@ -230,7 +229,7 @@ def test_an_unreadable_image_is_an_error_not_an_answer(tiny_base: Any, processor
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"broken\.png"):
-        ask(tiny_base, processor, [record(image=broken)])
+        ask_records(tiny_base, processor, [record(image=broken)])
 
 
 def test_the_risk_type_is_the_most_probable_one_beside_clean() -> None:
