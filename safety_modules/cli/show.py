@@ -155,14 +155,14 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What an adapter holds, all of it checked; or how large one would be. Exit code 1: refused, with every reason."""
-    from safety_modules.adapter.describe import adapter_record, adapter_text, plan_record, plan_text
+    from safety_modules.adapter.describe import adapter_record, adapter_text, presets_record, presets_text
     from safety_modules.adapter.hub import find_adapter
 
     if (path is None) == (plan is None):
         raise ConfigError("nothing to inspect: expected an adapter folder or --plan, got both or neither. Pass one.")
     if plan is not None:
-        record = plan_record(plan)
-        typer.echo(json.dumps(record, indent=2) if as_json else plan_text(record))
+        record = presets_record(plan)
+        typer.echo(json.dumps(record, indent=2) if as_json else presets_text(record))
         return
     assert path is not None
     try:

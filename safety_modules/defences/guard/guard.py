@@ -14,7 +14,7 @@ from numbers import Real
 from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.generation import until_stop
@@ -54,6 +54,8 @@ def check_batch_mode(batch_mode: str) -> BatchMode:
 
 
 Threshold = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
+MOST_RULE_CHARACTERS = 500
+"""Of each sentence of a rule that is saved: it becomes part of prompts and answers."""
 TEMPERATURES = (0.01, 100)
 Temperature = Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
 
@@ -66,6 +68,9 @@ class GuardSettings(Settings):
         thresholds: calibrated, per risk type, as log-odds; empty = not calibrated.
         temperature: the types' logits are divided by it; 1 = as trained.
         rules: the policy's rule for types it brings along; used where the user's policy has none.
+
+    Raises:
+        pydantic.ValidationError: thresholds or rules do not fit the taxonomy, or a rule's words cannot be used.
     """
 
     kind: Literal["guard"] = "guard"
@@ -77,6 +82,30 @@ class GuardSettings(Settings):
     @property
     def lora_settings(self) -> LoraSettings | None:
         return self.design.lora
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> "GuardSettings":
+        taxonomy = self.design.taxonomy
+        for name, rule in self.rules.items():
+            if name not in taxonomy.types:
+                raise ValueError(f"rules name a type outside the taxonomy: {name[:80]!r}")
+            unknown = [level for level in rule.wording if level not in taxonomy.levels]
+            if unknown:
+                raise ValueError(f"the rule of {name} has words for an unknown level: {unknown[0][:80]!r}")
+            for text in (rule.title or "", rule.reason, rule.refusal or "", *rule.wording.values()):
+                if len(text) > MOST_RULE_CHARACTERS or not text.isprintable():
+                    raise ValueError(
+                        f"the rule of {name} has words that cannot be used: expected at most {MOST_RULE_CHARACTERS} "
+                        "printable characters on one line"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> "GuardSettings":
+        problem = thresholds_problem(self.design, self.thresholds)
+        if problem:
+            raise ValueError(problem)
+        return self
 
 
 @dataclass(frozen=True)
@@ -136,6 +165,10 @@ class Guard(Defence):
     def shapes(cls, settings: GuardSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
         with torch.device("meta"):
             return {name: tensor.shape for name, tensor in SafetyModules(settings.design, sizes).state_dict().items()}
+
+    def current_settings(self) -> GuardSettings:
+        now = {"thresholds": self.thresholds, "temperature": self.temperature, "rules": self.rules}
+        return self.settings.model_copy(update={"design": self.config, **now})  # as it is: saving checks it
 
     @property
     def config(self) -> SafetyConfig:
