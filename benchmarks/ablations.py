@@ -23,7 +23,7 @@ from validation_numbers import SAMPLES, Sets, cases_of, measure
 from safety_modules.cli.interruption import goes_on
 from safety_modules.config import SafetyConfig
 from safety_modules.evaluation.results import write_json
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
 from safety_modules.evaluation.systems.guarded import Guarded
 from safety_modules.evaluation.systems.none import Plain
 from safety_modules.evaluation.systems.unhinted import Unhinted

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from safety_modules.evaluation.cases import Case, Reply, Wanted
 from safety_modules.evaluation.pocket_suite import attacks_measured, is_wanted, measured
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
 from safety_modules.metrics import exact_match, rate
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record

@@ -81,13 +81,19 @@ class Adapter:
     config: AdapterConfig
     parts: tuple[Part, ...]
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of its parts, in order."""
+        return [part.kind for part in self.parts]
+
     def part(self, kind: str) -> Part:
         """Its part of this kind. Raises AdapterError where there is none."""
         for part in self.parts:
             if part.kind == kind:
                 return part
-        kinds = ", ".join(part.kind for part in self.parts)
-        raise AdapterError(self.path, [f"no {kind}: expected an adapter that has one, got {kinds}. Name another."])
+        raise AdapterError(
+            self.path, [f"no {kind}: expected an adapter that has one, got {', '.join(self.kinds)}. Name another."]
+        )
 
     @property
     def guard(self) -> GuardSettings:
@@ -95,6 +101,17 @@ class Adapter:
         settings = self.part(Guard.kind).settings
         assert isinstance(settings, GuardSettings)
         return settings
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its tensors on disk."""
+        return DTYPES[self.config.dtype]
+
+    @property
+    def megabytes(self) -> float:
+        """Of its files, in MB (10^6 bytes)."""
+        files = (name for part in self.parts for name in (tensor_file(part.kind), *lora_files(part.kind)))
+        return sum((self.path / name).stat().st_size for name in (CONFIG_FILE, *files) if (self.path / name).is_file()) / 1e6
 
     def check_base(
         self,

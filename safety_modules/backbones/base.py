@@ -29,6 +29,7 @@ class Backbone(Protocol):
         model: the base model itself.
         processor: its processor.
         sizes: sizes read from the model.
+        image_token: what stands for an image in a prompt's text.
         image_token_id: the id that stands for one image feature in `input_ids`.
         pad_token_id: the id used for padding.
         language_model: the module LoRA goes on.
@@ -38,6 +39,7 @@ class Backbone(Protocol):
     model: Any
     processor: Any
     sizes: BaseSizes
+    image_token: str
     image_token_id: int
     pad_token_id: int
     lock: Any

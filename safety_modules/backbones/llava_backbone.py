@@ -85,6 +85,7 @@ class LlavaBackbone(ABC):
         self.insert_hint = chat.insert_hint
         self.answer_ids = chat.answer_ids
         self.image_token_id = chat.image_token_id
+        self.image_token = getattr(processor, "image_token", "<image>")
         pad, end = chat.tokenizer.pad_token_id, chat.tokenizer.eos_token_id
         self.pad_token_id = int(end if pad is None else pad)
         self._installed: list[tuple[nn.Module, type[nn.Module], type[nn.Module]]] = []

@@ -70,7 +70,7 @@ def evaluate(
     from safety_modules.evaluation.judges import make_judge
     from safety_modules.evaluation.suites.fetch import data_folder
     from safety_modules.evaluation.suites.registry import benchmark
-    from safety_modules.evaluation.systems.registry import check_spec, make_system
+    from safety_modules.evaluation.systems import check_spec, make_system
     from safety_modules.io.places import check_ours, check_writable
     from safety_modules.paths import adapter_dir
 

@@ -70,6 +70,7 @@ class GuardedOutput(GenerateDecoderOnlyOutput):
             rows switched off.
         image_verdicts: per row the verdicts on all of its images.
         usage: per row what answering it took; None where every defence was off.
+        harmful: per row what a defence without verdicts took it for; None where nothing said so.
     """
 
     sequences_scores: torch.Tensor | None = None
@@ -77,6 +78,7 @@ class GuardedOutput(GenerateDecoderOnlyOutput):
     verdicts: list[Verdict | None] | None = None
     image_verdicts: list[list[Verdict]] | None = None
     usage: list[Usage] | None = None
+    harmful: list[bool | None] | None = None
 
 
 _PER_STEP = ("scores", "logits")
@@ -111,6 +113,7 @@ class Answer:
             verdicts=[row.verdict for row in rows],
             image_verdicts=[row.image_verdicts for row in rows],
             usage=[row.usage for row in rows],
+            harmful=[row.harmful for row in rows],
         )
 
 

@@ -27,6 +27,9 @@ from safety_modules.defences.call import Call, Mount
 from safety_modules.errors import AttachError, ConfigError, GuardError
 from safety_modules.mount.lora import Lora
 
+SEED = 0
+"""Of first weights, so that two untrained sets are equal."""
+
 Answering = Callable[[Call], Answer]
 """How to get an answer to a call: the defences further in, and the base."""
 
@@ -56,6 +59,9 @@ class Defence(ABC):
         by_rows: whether it keeps rows apart itself. Else it only ever gets rows it is on for.
         rewords: whether it asks the base other prompts than the caller's: never outside one that judges them.
         judges: whether its verdicts are about what it is asked.
+        needs_training: whether it can do nothing before its tensors were trained or loaded.
+        source: paper or code it comes from.
+        leaves_out: how this implementation differs from the source.
         modules: what is trained, beside the base.
         lora: LoRA on the language model.
         fingerprint: the base's, when these were made for it; None = it has nothing that was fitted to a base.
@@ -68,6 +74,9 @@ class Defence(ABC):
     by_rows: ClassVar[bool] = False
     rewords: ClassVar[bool] = False
     judges: ClassVar[bool] = False
+    needs_training: ClassVar[bool] = False
+    source: ClassVar[str] = ""
+    leaves_out: ClassVar[str] = ""
 
     modules: nn.Module | None = None
     lora: Lora | None = None
@@ -88,10 +97,6 @@ class Defence(ABC):
         """Which of the base's weights have to be those it was trained on: "vision" (tower, projector, embeddings),
         "language_model"."""
         return (VISION, LANGUAGE_MODEL) if settings.lora_settings is not None else (VISION,)
-
-    def current_settings(self) -> Any:
-        """Its settings as they are now, to be saved."""
-        return self.settings
 
     def prepared(self, call: Call) -> Call:
         """The call as the base is to run it: other prompts or features, something mounted meanwhile.
@@ -135,6 +140,18 @@ class Defence(ABC):
         without, within = ([row for row, flag in enumerate(on) if flag is wanted] for wanted in (False, True))
         parts = [(without, answer(call.take(without))), (within, self.around(call.take(within), answer))]
         return call.joined(parts)
+
+    def tensors_used(self) -> list[torch.Tensor]:
+        """The parameters that act in its way of answering; as a rule all."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def current_settings(self) -> Settings:
+        """Its settings as they are now, to be saved."""
+        return self.settings
+
+    def described(self) -> dict[str, Any]:
+        """What identifies its behaviour, beside its tensors; JSON-able."""
+        return self.current_settings().model_dump(mode="json")
 
     def check(self, untrained: bool = False) -> None:
         """Refuse to answer with what means nothing, or not on this base.

@@ -212,6 +212,26 @@ class Call:
         prompts = self.ids if self.prompts is None else self.prompts
         return replace(self, ids=ids, mask=mask, features=features or self.features, prompts=prompts)
 
+    def asked(self, prompts: Sequence[Sequence[int]], images: bool = True) -> "Call":
+        """As `reworded`, from ids without padding; with its images, or without any."""
+        width = max(map(len, prompts))
+        pads = [width - len(ids) for ids in prompts]
+        padded = [[self.backbone.pad_token_id] * n + [*ids] for n, ids in zip(pads, prompts, strict=True)]
+        mask = self.mask.new_tensor([[0] * n + [1] * (width - n) for n in pads])
+        call = self.reworded(self.ids.new_tensor(padded), mask)
+        return call if images else replace(call, pixels=None, counts=[0] * len(self), vision=None, features=None)
+
+    def aside(self, new_tokens: int | None) -> "Call":
+        """The same prompts, to be answered for a defence alone: greedily, and none of the caller's callbacks sees it.
+
+        Args:
+            new_tokens: at most; None = as many as the base's own settings allow.
+        """
+        own: dict[str, Any] = {name: self.kwargs[name] for name in ("pad_token_id",) if name in self.kwargs}
+        own |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+        own |= {} if new_tokens is None else {"max_new_tokens": new_tokens}
+        return replace(self, kwargs=own, prompts=self.ids if self.prompts is None else self.prompts)
+
     def check_divisible(self, parts: int = 1) -> None:
         """Refuse options that rows cannot have once they are answered in several ways, or from other prompts.
 

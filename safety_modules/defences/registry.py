@@ -1,11 +1,24 @@
 """Every kind of defence by its name: one line each."""
 
 from safety_modules.backbones import Backbone
+from safety_modules.defences.adashield import AdaShieldS
 from safety_modules.defences.base import Defence, Settings
+from safety_modules.defences.ecso import Ecso
 from safety_modules.defences.guard.guard import Guard
+from safety_modules.defences.lora_tuning import LoraTuning
+from safety_modules.defences.meta_token import MetaToken
 from safety_modules.errors import ConfigError, did_you_mean
 
-KINDS: dict[str, type[Defence]] = {kind.kind: kind for kind in (Guard,)}
+KINDS: dict[str, type[Defence]] = {
+    kind.kind: kind
+    for kind in (
+        Guard,
+        AdaShieldS,
+        Ecso,
+        LoraTuning,
+        MetaToken,
+    )
+}
 
 GUARD_MODES = ("gated", "always", "external")
 """Names for a guard in another mode than its design's."""

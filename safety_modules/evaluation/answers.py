@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safety_modules.evaluation.systems.asking import Question, greedy
-from safety_modules.evaluation.systems.asking import encode as encode_questions
+from safety_modules.evaluation.asking import Question, greedy
+from safety_modules.evaluation.asking import encode as encode_questions
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record

@@ -9,6 +9,7 @@ the policy: the adapter carries the type's rule along.
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
+from typing import Any
 
 from safety_modules.attach.adapters import fit_adapter
 from safety_modules.attach.attachment import SafetyAttachment

@@ -9,7 +9,7 @@ from scripts import invoke
 from validation_numbers import cases_of, measure
 
 from safety_modules import pocket
-from safety_modules.evaluation.systems.registry import make_system
+from safety_modules.evaluation.systems import make_system
 
 
 def run(*arguments: str) -> str:

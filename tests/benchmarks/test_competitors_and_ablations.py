@@ -21,6 +21,7 @@ from PIL import Image
 from pocket_trainings import Budget, Trainings
 from rich.console import Console
 from safety_modules.attach.fit import fit
+from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
 from script import spread
 from scripts import invoke
 
@@ -30,8 +31,7 @@ from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.demo import state_digest
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
-from safety_modules.evaluation.systems.registry import make_system
+from safety_modules.evaluation.systems import make_system
 from safety_modules.pocket import mix, splits
 from safety_modules.records.record import Record
 from safety_modules.training import stage

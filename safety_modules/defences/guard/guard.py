@@ -9,7 +9,7 @@ tokens, a hint and LoRA; a policy's `refuse` needs no language model at all.
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Annotated, Any, Literal, get_args
 
@@ -20,7 +20,7 @@ from safety_modules.backbones import Backbone
 from safety_modules.backbones.generation import until_stop
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.answer import Answer
-from safety_modules.defences.base import Answering, Defence, Settings
+from safety_modules.defences.base import SEED, Answering, Defence, Settings
 from safety_modules.defences.call import Call
 from safety_modules.defences.guard.judge import judge
 from safety_modules.defences.guard.modules import SafetyModules
@@ -30,9 +30,7 @@ from safety_modules.mount.lora import Lora
 from safety_modules.policy.policy import Policy, Rule, check_policy
 from safety_modules.policy.scores import LIMIT
 from safety_modules.policy.verdict import Verdict, riskiest
-
-SEED = 0
-"""Of the modules' and LoRA's first weights, so that two untrained sets are equal."""
+from safety_modules.taxonomy import Taxonomy
 
 REFUSAL = "I'm sorry, I can't help with that."
 """Of a guard in mode `external`: one sentence, and no word about why."""
@@ -102,7 +100,7 @@ class GuardSettings(Settings):
 
     @model_validator(mode="after")
     def _thresholds_fit(self) -> "GuardSettings":
-        problem = thresholds_problem(self.design, self.thresholds)
+        problem = thresholds_problem(self.design.taxonomy, self.design.first_types, self.thresholds)
         if problem:
             raise ValueError(problem)
         return self
@@ -130,6 +128,7 @@ class Guard(Defence):
         mode: `gated` (a sample judged clean gets the base's own answer), `always` (every image gets tokens and
             LoRA), or `external` (what is judged risky gets one fixed refusal: a classifier in front of the model); at
             first the design's.
+        hints: whether the language model is told about the risk; False for ablations.
         merge_lora: answer steered rows from merged copies of the linears (see `Lora.mounted`).
 
     Raises:
@@ -141,6 +140,9 @@ class Guard(Defence):
     settings_type = GuardSettings
     by_rows = True
     judges = True
+    needs_training = True
+    source = "SafeVLM, arXiv 2405.13581, and PSA-VLM, arXiv 2411.11543; code: Yingshui-Tan/PSA-VL"
+    leaves_out = "see docs/design.md: what was changed, and what each change gave"
     modules: SafetyModules
 
     def __init__(self, backbone: Backbone, settings: GuardSettings | None = None, seed: int = SEED) -> None:
@@ -148,14 +150,13 @@ class Guard(Defence):
         config = self.settings.design
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reset the accelerators'
-            # s2 stands in the language model's input: it starts at the size of the embeddings there.
-            some = torch.arange(0, backbone.sizes.vocab_size, max(1, backbone.sizes.vocab_size // 1000))
-            std = float(backbone.embed_text(some[None]).float().std())
+            std = embedding_scale(backbone)
             self.modules = SafetyModules(config, backbone.sizes, lm_token_std=std).to(backbone.device).eval()
             self.lora = Lora(backbone.language_model, config.lora, backbone.lock) if config.lora is not None else None
         self.fingerprint = backbone.fingerprint()
         self.trained = False
         self.mode: str = config.mode
+        self.hints = True
         self.merge_lora = False
         self._thresholds: dict[str, float] = dict(self.settings.thresholds)
         self._temperature: float = self.settings.temperature
@@ -169,6 +170,14 @@ class Guard(Defence):
     def current_settings(self) -> GuardSettings:
         now = {"thresholds": self.thresholds, "temperature": self.temperature, "rules": self.rules}
         return self.settings.model_copy(update={"design": self.config, **now})  # as it is: saving checks it
+
+    def described(self) -> dict[str, Any]:
+        return {**super().described(), "mode": self.mode, "hints": self.hints}
+
+    def tensors_used(self) -> list[torch.Tensor]:
+        if self.mode != "external":
+            return super().tensors_used()
+        return [parameter for name, parameter in self.modules.named_parameters() if not name.startswith("lm_tokens.")]
 
     @property
     def config(self) -> SafetyConfig:
@@ -188,7 +197,7 @@ class Guard(Defence):
 
     @thresholds.setter
     def thresholds(self, thresholds: Mapping[str, float]) -> None:
-        problem = thresholds_problem(self.config, thresholds)
+        problem = thresholds_problem(self.config.taxonomy, self.config.first_types, thresholds)
         if problem:
             raise ConfigError(f"{problem}. Nothing was changed: correct them.")
         types = self.config.taxonomy.types
@@ -272,7 +281,9 @@ class Guard(Defence):
         for row in rows:
             record, verdicts = call.records[call.rows[row]], [next(found) for _ in range(call.counts[row])]
             record.judged(verdicts)
-            routes[row] = route(verdicts, policy, self.mode)
+            routes[row] = found_route = route(verdicts, policy, self.mode)
+            if not self.hints:
+                routes[row] = replace(found_route, steer=replace(found_route.steer, hint=None))
             record.steered = routes[row].by == "steered"
         return call, routes
 
@@ -307,10 +318,15 @@ class Guard(Defence):
         return call.fixed_answer([until_stop(tokenizer, self.backbone.answer_ids(text), stops) for text in refusals])
 
 
-def thresholds_problem(config: SafetyConfig, thresholds: Mapping[str, float]) -> str | None:
+def embedding_scale(backbone: Backbone) -> float:
+    """Standard deviation of the language model's input embeddings, at which tokens beside them start."""
+    some = torch.arange(0, backbone.sizes.vocab_size, max(1, backbone.sizes.vocab_size // 1000))
+    return float(backbone.embed_text(some[None]).float().std())
+
+
+def thresholds_problem(taxonomy: Taxonomy, needed: Sequence[str], thresholds: Mapping[str, float]) -> str | None:
     """Why these cannot be an adapter's thresholds, or None."""
-    types, needed = config.taxonomy.types, config.first_types
-    if not set(thresholds) <= set(types) or (thresholds and not set(needed) <= set(thresholds)):
+    if not set(thresholds) <= set(taxonomy.types) or (thresholds and not set(needed) <= set(thresholds)):
         return (
             f"thresholds do not match the taxonomy: expected one for each of {', '.join(needed)} "
             f"(or none at all), got {', '.join(thresholds)}"

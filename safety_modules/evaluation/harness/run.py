@@ -16,7 +16,7 @@ from safety_modules.evaluation.harness.summary import BASE, summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 from safety_modules.evaluation.judges.base import Judge
 from safety_modules.evaluation.results import versions, write_json
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
 
 MAX_JUDGE_ERRORS = 0.02
 TRANSCRIPTS, REPORT, PAGE = "transcripts.jsonl", "report.json", "report.html"

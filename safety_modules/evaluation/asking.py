@@ -1,13 +1,14 @@
 """How systems ask a model: batches with pictures and without, left padding, greedy decoding, and what was counted."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 
-from safety_modules.backbones.generation import option
+from safety_modules.backbones.generation import answer_length, end_ids
+from safety_modules.defences.answer import Usage
 from safety_modules.evaluation.cases import Case
 from safety_modules.policy.verdict import Verdict
 
@@ -27,13 +28,17 @@ class Said:
         text: without prompt and special tokens.
         prompt: ids of the prompt without padding, one for each image feature.
         new_tokens: tokens generated, the end of the sequence counted.
-        verdicts: on its pictures, where the call was guarded.
+        verdict: the one that drove the answer, where something judged it.
+        harmful: what a defence without verdicts took it for.
+        usage: what answering took, where the call was guarded.
     """
 
     text: str
     prompt: list[int]
     new_tokens: int
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdict: Verdict | None = None
+    harmful: bool | None = None
+    usage: Usage | None = None
 
 
 def questions_of(cases: Sequence[Case]) -> list[Question]:
@@ -78,10 +83,10 @@ def ask(
         output = (generate or model.generate)(**inputs, **greedy(processor, max_new_tokens))
         new = output.sequences[:, inputs["input_ids"].shape[1] :]
         prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs.input_ids, inputs.attention_mask, strict=True)]
-        verdicts = getattr(output, "image_verdicts", None) or [[] for _ in rows]
+        known = [getattr(output, name, None) or [None] * len(rows) for name in ("verdicts", "harmful", "usage")]
         answers = read_answers(model, processor, new)
-        for row, (text, count), prompt, found in zip(rows, answers, prompts, verdicts, strict=True):
-            said[row] = Said(text, prompt, count, found)
+        for row, (text, count), prompt, *found in zip(rows, answers, prompts, *known, strict=True):
+            said[row] = Said(text, prompt, count, *found)
     return [said[row] for row in range(len(questions))]
 
 
@@ -98,20 +103,6 @@ def greedy(processor: Any, max_new_tokens: int) -> dict[str, Any]:
 
 def read_answers(model: Any, processor: Any, new: torch.Tensor) -> list[tuple[str, int]]:
     """Text and number of tokens of each row of new ids (B, L)."""
-    end = option(model, {}, "eos_token_id")
-    ends = {int(i) for i in torch.as_tensor([] if end is None else end).flatten()}
+    ends, pad = end_ids(model, {}), processor.tokenizer.pad_token_id
     texts = processor.batch_decode(new, skip_special_tokens=True)
-    return [
-        (text.strip(), _length(ids, ends, processor.tokenizer.pad_token_id))
-        for text, ids in zip(texts, new.tolist(), strict=True)
-    ]
-
-
-def _length(ids: list[int], ends: set[int], pad: int | None) -> int:
-    """Up to the end of the sequence; without one, up to the padding that a longer answer of the batch brought."""
-    for place, token in enumerate(ids):
-        if token in ends:
-            return place + 1
-    while ids and ids[-1] == pad:
-        ids = ids[:-1]
-    return len(ids)
+    return [(text.strip(), answer_length(ids, ends, pad)) for text, ids in zip(texts, new.tolist(), strict=True)]
