@@ -111,7 +111,10 @@ class Adapter:
     def megabytes(self) -> float:
         """Of its files, in MB (10^6 bytes)."""
         files = (name for part in self.parts for name in (tensor_file(part.kind), *lora_files(part.kind)))
-        return sum((self.path / name).stat().st_size for name in (CONFIG_FILE, *files) if (self.path / name).is_file()) / 1e6
+        return (
+            sum((self.path / name).stat().st_size for name in (CONFIG_FILE, *files) if (self.path / name).is_file())
+            / 1e6
+        )
 
     def check_base(
         self,
@@ -310,6 +313,4 @@ def _json(value: Mapping[str, Any], target: Path) -> bytes:
     try:
         return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise AdapterError(
-            target, [f"fingerprint, processor, settings and metadata must be JSON: {error}."]
-        ) from error
+        raise AdapterError(target, [f"fingerprint, processor, settings and metadata must be JSON: {error}."]) from error

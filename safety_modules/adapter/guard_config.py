@@ -1,6 +1,6 @@
 """adapter_config.json of versions 1 to 4: one guard, its settings among the other keys."""
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from safety_modules.adapter.format import AdapterConfig, Keys, PartRecord
 from safety_modules.config import SafetyConfig
@@ -27,7 +27,7 @@ class GuardConfig(Keys):
     safety: SafetyConfig
     thresholds: dict[str, Threshold]
     temperature: Temperature = 1.0
-    rules: dict[str, Rule] = {}
+    rules: dict[str, Rule] = Field(default={})
 
     @model_validator(mode="after")
     def _keys_of_the_version(self) -> "GuardConfig":
