@@ -88,9 +88,9 @@ def test_every_trained_system_can_be_made_and_answers(
 
 
 def test_thresholds_are_set_on_the_same_records(trained: Path) -> None:
-    config = read_adapter(trained / "seed0" / "paper").config
-    assert config.metadata["calibration"]["images"] == SMALL.calibration
-    assert config.thresholds
+    adapter = read_adapter(trained / "seed0" / "paper")
+    assert adapter.config.metadata["calibration"]["images"] == SMALL.calibration
+    assert adapter.guard.thresholds
     record = json.loads((trained / "seed0" / "meta-token" / "system.json").read_text())
     assert record["metadata"]["calibration"]["images"] == SMALL.calibration
     assert set(record["settings"]["limits"]) == set(SafetyConfig().taxonomy.types)
