@@ -187,7 +187,7 @@ class AdapterConfig(Keys):
         parts: the adapter's defences, the outermost first.
     """
 
-    parts: Annotated[tuple[PartRecord, ...], Field(min_length=1)]
+    parts: tuple[PartRecord, ...]
 
     @property
     def depends_on(self) -> set[str]:
@@ -196,6 +196,8 @@ class AdapterConfig(Keys):
 
     @model_validator(mode="after")
     def _consistent(self) -> "AdapterConfig":
+        if not self.parts:
+            raise ValueError("no parts: expected at least one defence")
         try:
             check_order([part.defence for part in self.parts])
             files = [file for part in self.parts for file in part.shapes(self.base.sizes).items()]

@@ -7,6 +7,7 @@ from math import prod
 from safety_modules.adapter.format import DTYPES, lora_shapes
 from safety_modules.config import BaseSizes
 from safety_modules.defences.base import Settings
+from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.registry import KINDS
 from safety_modules.errors import ConfigError
 
@@ -60,7 +61,7 @@ def count_parameters(kind: str, settings: Settings, sizes: BaseSizes) -> Paramet
     parts = Counter[str]()
     for name, shape in KINDS[kind].shapes(settings, sizes).items():
         part = name.partition(".")[0]
-        parts[WORDS.get(part, part)] += prod(shape)
+        parts[WORDS[part] if kind == Guard.kind else part] += prod(shape)
     if settings.lora_settings:
         try:
             parts["LoRA"] = sum(prod(shape) for shape in lora_shapes(settings.lora_settings, sizes).values())

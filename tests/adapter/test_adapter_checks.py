@@ -109,7 +109,7 @@ def settings_of(record):
         (lambda r: r.update(safety={}), "unknown key 'safety'"),
         (lambda r: r["base"]["sizes"].update(depth=1), "base.sizes.depth"),
         (lambda r: r.pop("parts"), "missing key 'parts'"),
-        (lambda r: r.update(parts=[]), "parts: Tuple should have at least 1 item"),
+        (lambda r: r.update(parts=[]), "no parts: expected at least one defence"),
         (lambda r: r.update(parts={"guard": {}}), "parts: Input should be a valid array"),
         (lambda r: r.update(format="other"), "'safety-modules-adapter'"),
         (lambda r: r.update(format_version="1"), "format_version"),
