@@ -18,8 +18,8 @@ def adapter_record(path: str | PathLike[str]) -> dict[str, Any]:
         AdapterError: naming every problem of the folder.
     """
     adapter = read_adapter(path)
-    config, sizes = adapter.config, {}
-    record: dict[str, Any] = {"kinds": [part.kind for part in adapter.parts], "settings": {}}
+    config, sizes = adapter.config, dict[str, int]()
+    record: dict[str, Any] = {"kinds": adapter.kinds, "settings": {}}
     for part in adapter.parts:
         counted = count_parameters(part.kind, part.settings, config.base.sizes).parts
         sizes |= {name if part.kind == Guard.kind else f"{part.kind}: {name}": n for name, n in counted.items()}

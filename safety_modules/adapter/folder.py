@@ -150,11 +150,14 @@ class Adapter:
             AdapterError: one is missing, or has another design or other sizes; nothing was copied.
         """
         by_kind, problems = {defence.kind: defence for defence in defences}, []
+        loads: list[tuple[Any, dict[str, torch.Tensor]]] = []
         for part in self.parts:
             live = by_kind.get(part.kind)
             for what, own in (("modules", part.tensors), ("lora", part.lora_tensors)):
                 owner = getattr(live, what, None)
                 has = {} if owner is None else owner.state_dict()
+                if own:
+                    loads.append((owner, own))
                 if {name: t.shape for name, t in has.items()} != {name: t.shape for name, t in own.items()}:
                     problems.append(
                         f"other {'LoRA' if what == 'lora' else what}: expected the adapter's names and shapes, got "
@@ -162,11 +165,8 @@ class Adapter:
                     )
         if problems:
             raise AdapterError(self.path, problems)
-        for part in self.parts:
-            if part.tensors:
-                by_kind[part.kind].modules.load_state_dict(part.tensors)
-            if part.lora_tensors:
-                by_kind[part.kind].lora.load_state_dict(part.lora_tensors)
+        for owner, own in loads:
+            owner.load_state_dict(own)
 
 
 def read_adapter(

@@ -100,7 +100,9 @@ def test_every_tensor_of_the_default_design_is_in_the_table_with_its_shape():
     peer = {f"peers.0.{name}": shape for name, shape in said.items()} | {
         "peers.0.lm_tokens.weight": (0, SIZES.text_width)
     }
-    assert said | peer == {name: tuple(shape) for name, shape in Guard.shapes(GuardSettings(design=CONFIG), SIZES).items()}
+    assert said | peer == {
+        name: tuple(shape) for name, shape in Guard.shapes(GuardSettings(design=CONFIG), SIZES).items()
+    }
 
 
 def test_lora_tensors_are_named_as_the_page_says():

@@ -38,7 +38,22 @@ numbers = st.one_of(
 )
 words = st.one_of(
     st.sampled_from(
-        ["", "F16", "F32", "float32", "LORA", "guard", "lora", "language_model", "../x", "/etc/passwd", "\x00", "\x1b[2J", "\ud800", "__metadata__"]
+        [
+            "",
+            "F16",
+            "F32",
+            "float32",
+            "LORA",
+            "guard",
+            "lora",
+            "language_model",
+            "../x",
+            "/etc/passwd",
+            "\x00",
+            "\x1b[2J",
+            "\ud800",
+            "__metadata__",
+        ]
     ),
     st.text(max_size=8),
 )
