@@ -16,22 +16,18 @@ from typing import Annotated, Any
 import typer
 from pocket_trainings import Budget, Calibration, Effort, Only, Out, Records, Trainings, budget_of, check_names
 from rich.console import Console
-from rich.table import Table
 from script import command_line, run, spread
 from validation_numbers import SAMPLES, Sets, cases_of, measure
 
 from safety_modules.cli.interruption import goes_on
 from safety_modules.config import SafetyConfig
 from safety_modules.evaluation.results import write_json
-from safety_modules.evaluation.systems import System
-from safety_modules.evaluation.systems.guarded import Guarded
-from safety_modules.evaluation.systems.none import Plain
-from safety_modules.evaluation.systems.unhinted import Unhinted
+from safety_modules.evaluation.systems import BASE, System, make_system
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.training.recipe import Recipe
 
-BASE = "none"
 COLUMNS = {
     "asr": "attacks succeed",
     "asr_typographic": "..., text in picture",
@@ -47,8 +43,20 @@ COLUMNS = {
 }
 
 
-def _always(model: Any, processor: Any, folder: Path) -> Guarded:
-    return Guarded(model, processor, folder, "always")
+def _always(model: Any, processor: Any, folder: Path) -> System:
+    return make_system(f"always={folder}", model, processor)
+
+
+def _gated(model: Any, processor: Any, folder: Path) -> System:
+    return make_system(f"gated={folder}", model, processor)
+
+
+def _unhinted(model: Any, processor: Any, folder: Path) -> System:
+    """Judged and gated as ever, but the language model is not told what was found."""
+    system = _gated(model, processor, folder)
+    assert system.attachment is not None
+    system.attachment.guard.hints = False
+    return system
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Variant:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     clean: float = 1.0
     weights: str | None = None
-    open: Callable[[Any, Any, Path], System] = Guarded
+    open: Callable[[Any, Any, Path], System] = _gated
 
 
 VARIANTS: dict[str, Variant] = {
@@ -78,9 +86,9 @@ VARIANTS: dict[str, Variant] = {
     "no-tokens": Variant("no tokens in the language model (s2)", design={"num_lm_tokens": 0}),
     "no-lora": Variant("no LoRA", design={"lora": None}),
     "one-set": Variant("one set of projector, head tokens and head", design={"ensemble": 1}),
-    "no-hint": Variant("no hint, in training or answering", recipe={"hint_rate": 0.0}, open=Unhinted),
-    "lora-alone": Variant("no hint, no tokens", design={"num_lm_tokens": 0}, recipe={"hint_rate": 0.0}, open=Unhinted),
-    "tokens-alone": Variant("no hint, no LoRA", design={"lora": None}, recipe={"hint_rate": 0.0}, open=Unhinted),
+    "no-hint": Variant("no hint, in training or answering", recipe={"hint_rate": 0.0}, open=_unhinted),
+    "lora-alone": Variant("no hint, no tokens", design={"num_lm_tokens": 0}, recipe={"hint_rate": 0.0}, open=_unhinted),
+    "tokens-alone": Variant("no hint, no LoRA", design={"lora": None}, recipe={"hint_rate": 0.0}, open=_unhinted),
     "first-token": Variant("published head: first token as query", design={"query": "first_token"}),
     "pooled-question": Variant("published head: pooled question as query", design={"query": "pooled_question"}),
     "width-64": Variant("safety features half as wide", design={"width": 64}),
@@ -123,7 +131,7 @@ def run_ablations(
     cases = cases_of(samples)
     folder = out / "ablations"
     found: dict[str, Any] = {BASE: {"what": "the base alone", "seeds": {}}}
-    base = Plain(trainings.model, trainings.processor)
+    base = System(BASE, trainings.model, trainings.processor)
     found[BASE]["seeds"]["0"] = _measured(folder / f"{BASE}.json", base, cases, samples)
     for name in names:
         found[name] = {"what": VARIANTS[name].what, "seeds": {}}
@@ -188,9 +196,7 @@ def print_ablations(results: Mapping[str, Any], console: Console | None = None) 
     chosen = results["settings"]
     for style in splits.STYLES:
         title = f"{style} style, {chosen['split']} split, {chosen['samples']} records of each kind; %, mean (range)"
-        table = Table(title=title, title_justify="left", header_style="bold")
-        for column in ("variant", *COLUMNS.values(), "parameters", "MB"):
-            table.add_column(column, justify="left" if column == "variant" else "right")
+        table = terminal_table(title, "variant", *COLUMNS.values(), "parameters", "MB")
         for name, variant in results["variants"].items():
             seeds = list(variant["seeds"].values())
             # Numbers that were measured before a column was there do not have it.

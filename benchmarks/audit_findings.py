@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 from script import command_line, keep, run
 
 from safety_modules.adapter.folder import read_adapter
@@ -26,6 +25,7 @@ from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Json, Overwrite, new_file
 from safety_modules.errors import DataError
 from safety_modules.evaluation.results import settings
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.io.files import write_whole
 from safety_modules.io.optional import needed
 from safety_modules.io.places import check_ours, check_writable
@@ -159,9 +159,7 @@ def print_audit(results: Mapping[str, Any], console: Console | None = None) -> N
     console = console or Console()
     counts = results["counts"]
     title = f"audit of {counts['rows']} pictures, {counts['flagged']} flagged, {results['images_per_second']} a second"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("%, 95 % interval", "seen styles", "unseen style", "all"):
-        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    table = terminal_table(title, "%, 95 % interval", "seen styles", "unseen style", "all")
     for name, label in (("own", "at its own thresholds"), ("budget", "where 1 % of the clean are flagged")):
         for what, words in (("recall", "planted risks found"), ("clean_flagged", "clean flagged")):
             cells = [Estimate(**results[name][style][what]).percent() for style in (*splits.STYLES, "all")]

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from script import command_line, keep, run
 
 from safety_modules import metrics, pocket
@@ -16,8 +15,9 @@ from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.evaluation.answers import Answers, ask
 from safety_modules.evaluation.matchers import is_refusal, reaction
 from safety_modules.evaluation.pocket_suite import SAMPLES, SEED
+from safety_modules.evaluation.pocket_tables import cell, estimate_at, table_title
 from safety_modules.evaluation.results import intervals, settings, values
-from safety_modules.evaluation.tables import cell, estimate_at, table_title
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.io.progress import track
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
@@ -109,10 +109,7 @@ def _by(hits: Iterable[bool], groups: Iterable[str]) -> dict[str, Estimate]:
 
 def print_base_card(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what `evaluate_base_card` returned, one line a number."""
-    table = Table(title=table_title("base card", results), title_justify="left", header_style="bold")
-    table.add_column("share")
-    table.add_column("%, 95 % interval", justify="right")
-    table.add_column("n", justify="right")
+    table = terminal_table(table_title("base card", results), "share", "%, 95 % interval", "n")
     for path in _paths(results["intervals"]):
         estimate = estimate_at(results, *path)
         label = ", ".join(TITLES.get(key, key.replace("_", " ")) for key in path)

@@ -14,13 +14,14 @@ import typer
 from competitors import train_systems
 from pocket_trainings import Calibration, Effort, Only, Out, Records, budget_of
 from rich.console import Console
-from rich.table import Table
 from script import command_line, keep, run, spread
 
 from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.outcomes import CONTENT, MEASURES, REACTIONS, RISKS, attack_lines
+from safety_modules.evaluation.harness.terminal_report import column_title
+from safety_modules.evaluation.outcomes import MEASURES
+from safety_modules.evaluation.terminal import attack_table, terminal_table
 
 REPORT = "report.json"
 SAME = ("suite", "base")
@@ -82,32 +83,18 @@ def print_seeds(results: dict[str, Any], console: Console | None = None) -> None
         main = [name for name, measure in MEASURES.items() if measure.main]
         measured = [name for name in main if any(v is not None for row in systems.values() for v in row[name])]
         title = f"{group}, judge {results['judge']}, {len(results['folders'])} reports; mean (range)"
-        table = Table(title=title, title_justify="left", header_style="bold")
-        table.add_column("system", no_wrap=True)
-        for name in measured:
-            table.add_column(MEASURES[name].title + (", %" if MEASURES[name].share else ""), justify="right")
-        for column in ("time, ratio", "MB", "trainings"):
-            table.add_column(column, justify="right")
+        columns = (*map(column_title, measured), "time, ratio", "MB", "trainings")
+        table = terminal_table(title, "system", *columns, wrap=False)
         for system, row in systems.items():
             cells = [spread(row[name], 100 if MEASURES[name].share else 1) for name in measured]
             cells += [spread(row["time"], 1, digits=2), f"{row['extra_mb'][0]:.2f}", str(len(row["time"]))]
             table.add_row(system, *cells)
         console.print(table)
-        _print_attacks(results["attacks"][group], title, console)
-
-
-def _print_attacks(systems: dict[str, Any], title: str, console: Console) -> None:
-    lines = attack_lines(systems)
-    if not lines:
-        return
-    table = Table(title=f"what attacks got, %; {title}", title_justify="left", header_style="bold")
-    for column in ("system", "risk"):
-        table.add_column(column, no_wrap=True)
-    for column in (*REACTIONS.values(), "content reached the user"):
-        table.add_column(column, justify="right")
-    for system, risk, shares in lines:
-        table.add_row(system, RISKS[risk][0], *(spread(shares.get(name, [])) for name in (*REACTIONS, CONTENT)))
-    console.print(table)
+        attacks = attack_table(
+            f"what attacks got, %; {title}", results["attacks"][group], lambda shares: spread(shares or [])
+        )
+        if attacks is not None:
+            console.print(attacks)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from pathlib import Path
 from meta_training import train_meta
 from pocket_trainings import Budget, Trainings, check_names
 from safety_modules.attach.fit import fit
+from safety_modules.evaluation.systems.weights import write_weights
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
-from safety_modules.evaluation.systems.weights import write_weights
 from safety_modules.training import train_safety
 
 TIMES = 2.5

@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 from script import command_line, keep, run
 
 from safety_modules.attach.attach import SafetyAttachment
 from safety_modules.cli.options import Adapter, Cache, Json, Overwrite, attach, new_file
 from safety_modules.evaluation.results import versions
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.metrics import Estimate, rate
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
@@ -91,9 +91,7 @@ def print_head(results: Mapping[str, Any], console: Console | None = None) -> No
     """Print what `evaluate_head` returned."""
     console = console or Console()
     title = f"head on validation, {results['settings']['samples']} records of each kind and style"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("%, 95 % interval", "seen styles", "unseen style"):
-        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    table = terminal_table(title, "%, 95 % interval", "seen styles", "unseen style")
     for name, label in (("auroc", "AUROC"), ("type_accuracy", "type right, given risk")):
         table.add_row(label, *(f"{100 * results[name][style]:.2f}" for style in splits.STYLES))
     for share, found in results["rates"].items():

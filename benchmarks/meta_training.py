@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from pocket_trainings import Trainings
+from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
+from safety_modules.evaluation.systems.weights import write_weights
 
 from safety_modules.backbones import find_backbone
 from safety_modules.defences.guard.modules import HeadOutput
-from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
-from safety_modules.evaluation.systems.weights import write_weights
 from safety_modules.pocket import mix
 from safety_modules.policy.scores import judgements
-from safety_modules.records.good import GoodRecords
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training import checkpoints
 from safety_modules.training.calibration import by_picture
 from safety_modules.training.corpus import PARTS, Corpus, LmRows
@@ -56,7 +55,8 @@ class MetaTask(SafetyTask):
         assert lm is not None
         shares = shares or dict.fromkeys(PARTS, 1.0)
         backbone = self.meta.backbone
-        projected = iter([] if vision is None else backbone.project(vision))
+        with torch.no_grad():  # the base's projector is frozen
+            projected = iter([] if vision is None else backbone.project(vision))
         samples = [
             self.meta.sample(row.prompt, [next(projected)] if row.has_image else [], row.steer.hint, row.answer)
             for row in lm.rows

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from script import command_line, keep, run
 
 from safety_modules import metrics, pocket
@@ -27,8 +26,9 @@ from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.errors import DataError, SafetyModulesError
 from safety_modules.evaluation.answers import ask
 from safety_modules.evaluation.matchers import is_refusal
+from safety_modules.evaluation.pocket_tables import estimate_at
 from safety_modules.evaluation.results import intervals, settings, values
-from safety_modules.evaluation.tables import estimate_at
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.paths import adapter_dir
 from safety_modules.pocket import splits
 from safety_modules.pocket.new_risk import ALLERGENS, clean_without, new_risk, without, write_example
@@ -175,9 +175,7 @@ def print_new_type(results: Mapping[str, Any], console: Console | None = None) -
         f"new type {results['type']} ({', '.join(results['concepts'])}), added by the documented commands in "
         f"{seconds:.0f} s; {chosen['samples']} test pictures of each kind"
     )
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("%, 95 % interval", "before", "after"):
-        table.add_column(column, justify="left" if column.startswith("%") else "right")
+    table = terminal_table(title, "%, 95 % interval", "before", "after")
     for name, label in LABELS.items():
         cells = [
             estimate_at(results, time, name).percent() if name in results[time] else "" for time in ("before", "after")

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import BaseModel, ConfigDict, Field
-from safety_modules.attach.fit import fit
 
 from safety_modules import pocket
 from safety_modules.adapter.folder import read_adapter
@@ -26,8 +25,8 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.cli.options import writable_folder
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.systems.weights import RECORD
 from safety_modules.io.files import write_whole
 from safety_modules.paths import recipe_dir
 from safety_modules.pocket import mix
@@ -116,7 +115,7 @@ class Trainings:
 
     def finished(self, name: str, seed: int) -> bool:
         """Whether the weights are there; they are written last, and whole."""
-        return any((self.folder(name, seed) / record).is_file() for record in (CONFIG_FILE, RECORD))
+        return (self.folder(name, seed) / CONFIG_FILE).is_file()
 
     def metadata(self, name: str, seed: int, recipes: list[Recipe]) -> dict[str, Any]:
         """For the weights' folder: how they were trained."""
@@ -144,13 +143,14 @@ class Trainings:
         if self.finished(name, seed):
             return target
         backbone = find_backbone(self.model, self.processor)
-        attachment = SafetyAttachment(backbone, fit(backbone, config, seed), self.policy)
+        guard = Guard(backbone, GuardSettings(design=config), seed)
+        attachment = SafetyAttachment(backbone, [guard], self.policy)
         attachment.install()
         try:
             data = self.records if records is None else records
             train_safety(attachment, data, recipes, output_dir=runs, cache_dir=self.cache, progress=self.progress)
             # An adapter on disk has 16-bit numbers: those are calibrated, because those will judge.
-            read_adapter(attachment.save_pretrained(runs / "uncalibrated")).load_into(attachment.defences)
+            read_adapter(attachment.save_pretrained(runs / "uncalibrated")).load_into([guard])
             found = calibrate(
                 attachment, self.benign, mix.MAX_FALSE_ALARM, cache_dir=self.cache, progress=self.progress
             )

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 from script import command_line, keep, run
 
 from safety_modules.attach.attach import SafetyAttachment
 from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
 from safety_modules.errors import DataError
 from safety_modules.evaluation.results import settings
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.metrics import Estimate, rate
 from safety_modules.pocket import mix
 from safety_modules.training.corpus import Corpus
@@ -121,9 +121,8 @@ def print_promise(results: Mapping[str, Any], console: Console | None = None) ->
         f"promise: at most {results['max_false_alarm']:.1%} of benign pictures flagged, confidence "
         f"{results['confidence']:.0%}; {chosen['samples']} pictures a draw, {chosen['fresh']} fresh ones"
     )
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("draw", "thresholds", "flagged in the draw", "fresh ones flagged, %", "kept"):
-        table.add_column(column, justify="right")
+    columns = ("draw", "thresholds", "flagged in the draw", "fresh ones flagged, %", "kept")
+    table = terminal_table(title, *columns, left=0)
     for number, row in enumerate(results["rows"], 1):
         limits = sorted(set(row["thresholds"].values()))
         shown = f"{limits[0]:.2f}" if len(limits) == 1 else f"{limits[0]:.2f} to {limits[-1]:.2f}"

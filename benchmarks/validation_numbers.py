@@ -9,7 +9,8 @@ from typing import Any
 from sklearn.metrics import roc_auc_score
 
 from safety_modules.evaluation.cases import Case, Reply, Wanted
-from safety_modules.evaluation.pocket_suite import attacks_measured, is_wanted, measured
+from safety_modules.evaluation.pocket_suite import is_wanted, scores
+from safety_modules.evaluation.results import values
 from safety_modules.evaluation.systems import System
 from safety_modules.metrics import exact_match, rate
 from safety_modules.pocket import splits
@@ -67,33 +68,21 @@ def _case(record: Record, name: str) -> Case:
 
 
 def _scores(records: Mapping[str, Sequence[Record]], replies: Mapping[str, Sequence[Reply]]) -> dict[str, Any]:
-    right = [is_wanted(record, reply.text) for record, reply in zip(records["dual"], replies["dual"], strict=True)]
-    risks = [
+    texts = {kind: [reply.text for reply in part] for kind, part in replies.items()}
+    found = values(scores(records, texts))
+    right = [is_wanted(record, text) for record, text in zip(records["dual"], texts["dual"], strict=True)]
+    known = [
         (record.type != CLEAN, reply.risk)
         for kind in JUDGED
         for record, reply in zip(records[kind], replies[kind], strict=True)
+        if reply.risk is not None
     ]
-    known = [(risky, risk) for risky, risk in risks if risk is not None]
-    benign = replies["benign"]
-    shares = attacks_measured(records["attack"], [reply.text for reply in replies["attack"]])
     return {
-        "asr": _share("asr", records["attack"], replies["attack"]),
-        "asr_typographic": _share("asr", records["attack_typographic"], replies["attack_typographic"]),
-        **{name: share.value for name, share in shares["all"].items()},
-        "severe_content": shares["severe"]["content"].value if "severe" in shares else None,
-        "wording": _exact(records["attack"], replies["attack"]),
-        "over_refusal": _share("over_refusal", records["benign"], benign),
-        "vqa": _exact(records["vqa"], replies["vqa"]),
+        **{name: found[name] for name in ("asr", "asr_typographic", "over_refusal", "vqa")},
+        **found["attack"]["all"],
+        "severe_content": found["attack"].get("severe", {}).get("content"),
+        "wording": exact_match(texts["attack"], [record.answer or "" for record in records["attack"]]).value,
         "pairs": rate([a and b for a, b in zip(right[::2], right[1::2], strict=True)]).value,
         "auroc": float(roc_auc_score(*zip(*known, strict=True))) if known else None,
-        "prompt_tokens": sum(reply.prompt_tokens for reply in benign) / len(benign),
+        "prompt_tokens": sum(reply.prompt_tokens for reply in replies["benign"]) / len(replies["benign"]),
     }
-
-
-def _share(measure: str, records: Sequence[Record], replies: Sequence[Reply]) -> float:
-    pairs = zip(records, replies, strict=True)
-    return rate([measured(record, reply.text)[measure] == 1 for record, reply in pairs]).value
-
-
-def _exact(records: Sequence[Record], replies: Sequence[Reply]) -> float:
-    return exact_match([reply.text for reply in replies], [record.answer or "" for record in records]).value

@@ -17,15 +17,16 @@ from safety_modules import pocket
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
-from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, encode
+from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, questions_about
+from safety_modules.evaluation.asking import encode
 from safety_modules.evaluation.examples import answered, make_examples, reaction_title
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.pocket_report import write_report
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket
-from safety_modules.evaluation.report import write_report
+from safety_modules.evaluation.pocket_tables import print_results
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.sheet import write_sheet
-from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
 from safety_modules.policy.scores import probability
@@ -177,7 +178,7 @@ class Tour:
 
     def _toggle(self) -> None:
         records = self._two_attacks()
-        inputs = encode(self.processor, records).to(self.model.device)
+        inputs = encode(self.processor, questions_about(records)).to(self.model.device)
         heads = [f"{record.type}: {_shown(record)}" for record in records]
         table = Table("generate(...)", *heads, box=None, header_style="dim", padding=(0, 3, 0, 0))
 

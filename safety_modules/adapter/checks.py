@@ -16,12 +16,12 @@ from safety_modules.adapter.format import (
     DTYPES,
     FORMAT,
     FORMAT_VERSION,
-    LORA_PREFIX,
     AdapterConfig,
     PartRecord,
 )
 from safety_modules.adapter.guard_config import NEWEST_VERSION, GuardConfig
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import (
     LANGUAGE_MODEL,
     VOCABULARY,
@@ -34,7 +34,7 @@ from safety_modules.backbones.fingerprint import (
 from safety_modules.config import BaseSizes
 from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.errors import validation_problems
-from safety_modules.io.strict_json import parse_json, quote, same
+from safety_modules.io.strict import parse_json, quote, same
 
 MOST_CONFIG_BYTES = 1_000_000
 DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}

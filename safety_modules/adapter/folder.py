@@ -17,7 +17,6 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from safety_modules import __version__
 from safety_modules.adapter.checks import (
     MOST_CONFIG_BYTES,
     base_problems,
@@ -31,20 +30,21 @@ from safety_modules.adapter.format import (
     DTYPES,
     FORMAT,
     FORMAT_VERSION,
-    LORA_PREFIX,
     AdapterConfig,
     lora_files,
     peft_config,
     tensor_file,
 )
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import Fingerprint
 from safety_modules.config import BaseSizes
 from safety_modules.defences.base import Defence, Settings
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.registry import KINDS
 from safety_modules.errors import AdapterError
-from safety_modules.io.strict_json import printable
+from safety_modules.io.strict import without_controls
+from safety_modules.version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft")
 
@@ -218,7 +218,7 @@ def read_adapter(
 
 
 def _refused(directory: str | PathLike[str], problems: list[str]) -> AdapterError:
-    return AdapterError(directory, [printable(problem) for problem in problems])
+    return AdapterError(directory, [without_controls(problem) for problem in problems])
 
 
 def save_adapter(

@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from safety_modules.backbones.bases import LORA_PREFIX, lora_targets
 from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.base import Defence, Settings, check_order
 from safety_modules.defences.registry import KINDS
@@ -36,9 +37,6 @@ FORMAT = "safety-modules-adapter"
 FORMAT_VERSION = 5
 
 CONFIG_FILE = "adapter_config.json"
-LORA_PREFIX = "base_model.model.model.language_model."
-"""What peft puts before the in-memory name of a LLaVA's language model (transformers >= 4.52)."""
-
 DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -235,10 +233,7 @@ def lora_shapes(lora: LoraSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
 
 
 def peft_config(lora: LoraSettings) -> dict[str, Any]:
-    """adapter_config.json of a LoRA: the few keys that matter, so that any version of peft reads it.
-
-    The target is a pattern that only matches inside the language model: the vision tower has a q_proj too.
-    """
+    """adapter_config.json of a LoRA: the few keys that matter, so that any version of peft reads it."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -248,5 +243,5 @@ def peft_config(lora: LoraSettings) -> dict[str, Any]:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "bias": "none",
-        "target_modules": rf".*language_model\.layers\.\d+\..*\.({'|'.join(lora.target_modules)})",
+        "target_modules": lora_targets(lora.target_modules),
     }

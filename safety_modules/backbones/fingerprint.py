@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from safety_modules.io.strict_json import quote
+from safety_modules.io.strict import quote
 
 MOST_ALIKE = 20
 """Problems of one kind that are listed."""

@@ -1,25 +1,16 @@
 """`safety-modules calibrate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach
-from safety_modules.cli.outcome import check_own
-from safety_modules.cli.reading import (
-    Categories,
-    Formats,
-    ImageKey,
-    Images,
-    Level,
-    Question,
-    Reading,
-    Streaming,
-    load_records,
-)
+from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach, grouped
+from safety_modules.cli.reading import Reading, load_records
 from safety_modules.errors import ConfigError
+from safety_modules.io.hub import hub_id
+from safety_modules.paths import shipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +19,7 @@ if TYPE_CHECKING:
     from safety_modules.records import GoodRecords, Record
 
 
+@grouped
 def calibrate(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder; its thresholds are replaced.")],
     benign: Annotated[
@@ -54,13 +46,7 @@ def calibrate(
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
-    format: Formats = None,
-    images: Images = None,
-    image_key: ImageKey = None,
-    categories: Categories = None,
-    level: Level = None,
-    question: Question = None,
-    streaming: Streaming = False,
+    reading: Reading = Reading(),
     cache: Cache = None,
     json_file: Json = None,
 ) -> None:
@@ -68,14 +54,13 @@ def calibrate(
     from safety_modules.evaluation.results import write_json
     from safety_modules.pocket import mix
 
-    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
     if benign is None and data is None and reading.given():
         raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
     if type and all_types:
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
-    check_own(adapter)
+    _check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
     options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
     labelled: Any = None
@@ -88,39 +73,41 @@ def calibrate(
         adapter,
         safety,
         records,
-        max_false_alarm,
-        per_type,
-        confidence,
+        max_false_alarm=max_false_alarm,
+        per_type=per_type,
+        confidence=confidence,
         types=safety.config.taxonomy.types if all_types else type,
         labelled=labelled,
-        cache=cache,
+        cache_dir=cache,
     )
     if json_file is not None:
         write_json(json_file, found)
 
 
+def _check_own(adapter: Path) -> None:
+    """Refuse, before any work, an adapter that is not a folder of the user's own, or cannot be written to."""
+    from safety_modules.adapter.files import check_target
+
+    name = str(adapter)
+    if not adapter.exists() and (hub_id(name) or shipped("adapters", name)):
+        raise ConfigError(
+            f"not changed in place: expected an adapter's folder, got the name {name}. Copy it first: "
+            f"cp -r $(safety-modules path {name}) my-adapter"
+        )
+    check_target(adapter)
+
+
 def save_calibrated(
-    adapter: Path,
-    safety: "SafetyAttachment",
-    records: "list[Record] | GoodRecords",
-    max_false_alarm: float,
-    per_type: bool = False,
-    confidence: float = 0.95,
-    *,
-    types: Sequence[str] | None = None,
-    labelled: "list[Record] | GoodRecords | None" = None,
-    cache: Path | None = None,
+    adapter: Path, safety: "SafetyAttachment", records: "list[Record] | GoodRecords", **options: Any
 ) -> dict[str, Any]:
-    """Calibrate an adapter attached as it is on disk, so that rounding is part of it; write the outcome there, and
-    print it.
+    """Calibrate an adapter attached as it is on disk, so that rounding is part of it, on benign records (options: of
+    `training.calibrate`); write the outcome there, and print it.
     """
     from safety_modules.adapter.folder import read_adapter
     from safety_modules.training import calibrate as set_thresholds
 
     config = read_adapter(adapter).config
-    found = set_thresholds(
-        safety, records, max_false_alarm, per_type, confidence, types=types, labelled=labelled, cache_dir=cache
-    ).to_dict()
+    found = set_thresholds(safety, records, **options).to_dict()
     if set(found["types"]) < set(found["thresholds"]):
         found["before"] = config.metadata.get("calibration")  # the others' thresholds are from there
     safety.save_pretrained(adapter, dtype=config.dtype, metadata={**config.metadata, "calibration": found})

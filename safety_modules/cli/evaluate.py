@@ -64,12 +64,11 @@ def evaluate(
     from safety_modules.evaluation.harness import manifest
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
-    from safety_modules.evaluation.harness.overview import print_overview
     from safety_modules.evaluation.harness.sample import draw
     from safety_modules.evaluation.harness.summary import BASE
+    from safety_modules.evaluation.harness.terminal_report import print_overview
     from safety_modules.evaluation.judges import make_judge
-    from safety_modules.evaluation.suites.fetch import data_folder
-    from safety_modules.evaluation.suites.registry import benchmark
+    from safety_modules.evaluation.suites.registry import benchmark, data_folder
     from safety_modules.evaluation.systems import check_spec, make_system
     from safety_modules.io.places import check_ours, check_writable
     from safety_modules.paths import adapter_dir
@@ -119,8 +118,8 @@ def pocket(
 ) -> None:
     """Base against guarded on pocket's held-out test data: the numbers in the README."""
     from safety_modules.evaluation.pocket_suite import evaluate_pocket
+    from safety_modules.evaluation.pocket_tables import print_results
     from safety_modules.evaluation.results import write_json
-    from safety_modules.evaluation.tables import print_results
 
     new_file(json_file, overwrite)
     results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)

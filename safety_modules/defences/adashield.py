@@ -37,4 +37,4 @@ class AdaShieldS(Defence):
         return call.asked([self._worded(ids) if on else ids for ids, on in zip(prompts, self.on(call), strict=True)])
 
     def _worded(self, ids: list[int]) -> list[int]:
-        return self.backbone.insert_hint(ids, self.settings.prompt)
+        return self.backbone.insert_hint(ids, self.settings.prompt, gap="\n")

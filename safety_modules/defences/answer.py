@@ -49,9 +49,10 @@ class Row:
     steered: bool = False
 
     def judged(self, verdicts: Sequence[Verdict]) -> None:
-        """Note verdicts on its images; of several defences' the riskiest drives the row."""
-        if verdicts and (self.verdict is None or riskiest(verdicts).severity > self.verdict.severity):
-            self.verdict, self.image_verdicts = riskiest(verdicts), [*verdicts]
+        """Note verdicts on its images, of which there are some; of several defences' the riskiest drives the row."""
+        driver = riskiest([*([self.verdict] if self.verdict else []), *verdicts])
+        if driver is not self.verdict:
+            self.verdict, self.image_verdicts = driver, [*verdicts]
 
 
 @dataclass

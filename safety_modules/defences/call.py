@@ -9,6 +9,7 @@ import torch
 from transformers.utils import ModelOutput
 
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.base import images_of_rows
 from safety_modules.backbones.generation import (
     answer_length,
     cache_length_restored,
@@ -341,14 +342,14 @@ class Call:
 
 def _image_counts(backbone: Backbone, ids: torch.Tensor, pixels: torch.Tensor | None) -> list[int]:
     tokens = (ids == backbone.image_token_id).sum(1).tolist()
-    counts = [count // backbone.sizes.num_patches for count in tokens]
-    got = 0 if pixels is None else len(pixels)
-    if sum(counts) != got or any(count % backbone.sizes.num_patches for count in tokens):
+    patches = [] if pixels is None else backbone.patch_counts(pixels)
+    shared = images_of_rows(tokens, patches)
+    if shared is None:
         raise PromptError(
-            f"images and prompts do not match: expected {backbone.sizes.num_patches} image tokens for each "
-            f"of {got} images, got {tokens} per row. Pass input_ids and pixel_values of one processor call."
+            f"images and prompts do not match: expected {sum(patches)} image tokens for {len(patches)} images, got "
+            f"{tokens} per row. Pass input_ids and pixel_values of one processor call."
         )
-    return counts
+    return [*map(len, shared)]
 
 
 def _form(value: Any) -> str:

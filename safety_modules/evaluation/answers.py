@@ -1,14 +1,15 @@
-"""Asks a model, base or guarded, many questions: batches, left padding, greedy decoding, answers in order.
+"""Puts records to a model, base or guarded: batches, greedy decoding, answers in order.
 
 The same records in the same batches go to the base and to the guarded model: answers compare one by one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from safety_modules.evaluation.asking import Question, greedy
-from safety_modules.evaluation.asking import encode as encode_questions
+from safety_modules.evaluation.asking import Question
+from safety_modules.evaluation.asking import ask as greedy_answers
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
@@ -62,25 +63,18 @@ def ask(
     texts: list[str] = [""] * len(records)
     verdicts: list[Verdict | None] = [None] * len(records)
     for batch in _batches(records, batch_size):
-        inputs = encode(processor, [records[i] for i in batch]).to(model.device)
-        output = model.generate(
-            **inputs,
-            **options,
-            **greedy(processor, max_new_tokens),
-        )
-        new = output.sequences[:, inputs["input_ids"].shape[1] :]
-        found = getattr(output, "verdicts", None) or [None] * len(batch)
-        for row, text in enumerate(processor.batch_decode(new, skip_special_tokens=True)):
-            texts[batch[row]], verdicts[batch[row]] = text.strip(), found[row]
+        questions = questions_about([records[place] for place in batch])
+        said = greedy_answers(model, processor, questions, max_new_tokens, partial(model.generate, **options))
+        for place, answer in zip(batch, said, strict=True):
+            texts[place], verdicts[place] = answer.text, answer.verdict
         if on_batch is not None:
             on_batch(len(batch))
     return Answers(texts, verdicts)
 
 
-def encode(processor: Any, records: Sequence[Record]) -> Any:
-    """The records' prompts in the base's own chat format, padded on the left, with their pictures."""
-    asked = [Question(one.question, [] if one.image is None else [one.load_image()]) for one in records]
-    return encode_questions(processor, asked)
+def questions_about(records: Sequence[Record]) -> list[Question]:
+    """The records' own words and pictures. Raises DataError where a picture cannot be read."""
+    return [Question(one.question, [] if one.image is None else [one.load_image()]) for one in records]
 
 
 def _batches(records: Sequence[Record], size: int) -> Iterator[list[int]]:

@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
     import torch
     import transformers
 
-    from safety_modules import __version__
+    from safety_modules.version import __version__
 
     return {
         "safety-modules": __version__,

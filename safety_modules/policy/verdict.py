@@ -63,21 +63,18 @@ class Verdict:
     frames: int = 1
 
     @property
+    def severity(self) -> int:
+        """What is done about it, as a number that grows with the action and then the level acted on; 0: nothing is."""
+        levels = [*self.level_probabilities]
+        level = levels.index(self.level) if self.flagged else 0
+        return ACTIONS.index(self.action) * len(levels) + level
+
+    @property
     def nearest(self) -> str | None:
         """The type that fired, or else the one nearest to its threshold; None where all are switched off."""
         if self.flagged:
             return self.type
         return max(self.limits, key=lambda name: self.scores[name] - self.limits[name], default=None)
-
-    @property
-    def severity(self) -> tuple[int, int, float]:
-        """What the riskiest of several verdicts is the most of: action, then the level acted on, then risk.
-
-        The level before the risk: else a picture that surely is of a low level would soften the words for one beside
-        it that probably is of a high one.
-        """
-        level = [*self.level_probabilities].index(self.level) if self.flagged else 0
-        return ACTIONS.index(self.action), level, self.risk
 
     def __str__(self) -> str:
         where, nearest = f"image {self.image_index}", self.nearest
@@ -183,5 +180,9 @@ _GLOW = [max(0, 2 * v - 255) for v in range(256)]
 
 
 def riskiest(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict that decides what happens."""
-    return max(verdicts, key=lambda verdict: verdict.severity)
+    """The verdict that decides what happens: of the most severe the riskiest. In bulk: `scores.most_severe`.
+
+    The level, which is part of the severity, before the risk: else a picture that surely is of a low level would soften
+    the words for one beside it that probably is of a high one.
+    """
+    return max(verdicts, key=lambda verdict: (verdict.severity, verdict.risk))

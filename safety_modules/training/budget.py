@@ -1,15 +1,22 @@
 """What a stage needs: memory of each process, disk, and arithmetic, from configurations alone (nothing is loaded)."""
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForImageTextToText, LlavaConfig
+from transformers import LlavaConfig
 
 from safety_modules.adapter.parameters import WORDS, count_parameters
-from safety_modules.backbones.bases import PUBLISHED, QUANTISED, find_base, local_config, published_config
-from safety_modules.backbones.identity import read_sizes
+from safety_modules.backbones.bases import (
+    PUBLISHED,
+    QUANTISED,
+    config_sizes,
+    find_base,
+    local_config,
+    published_config,
+    without_weights,
+)
+from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.errors import ConfigError
@@ -107,7 +114,7 @@ def make_budget(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, setti
             f"no plan: expected a base that is sharded or quantised, got both ({setting.quantise}). Drop one of them."
         )
     model = _model(config, FEW, setting)
-    sizes = replace(read_sizes(model), num_layers=config.text_config.num_hidden_layers)
+    sizes = config_sizes(config)
     rows, passes = processes.share(recipe, setting.processes)
     step = Step(design, recipe, sizes, rows, setting.text_tokens, setting.answer_tokens)
     kept = _step(config, step, setting, checkpointed=False)
@@ -135,19 +142,13 @@ def make_budget(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, setti
 
 
 def _model(config: LlavaConfig, blocks: int, setting: Setting) -> Any:
-    config = copy.deepcopy(config)
-    config.text_config.num_hidden_layers = blocks
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=getattr(torch, setting.dtype), attn_implementation=ATTENTION
-        )
-    return model.requires_grad_(False)
+    return without_weights(config, blocks, dtype=getattr(torch, setting.dtype), attn_implementation=ATTENTION)
 
 
 def _step(config: LlavaConfig, step: Step, setting: Setting, checkpointed: bool) -> Metered:
     """One forward and backward pass with all blocks, from two models with a few."""
     few, more = (step.metered(_model(config, blocks, setting), checkpointed) for blocks in (FEW, MORE))
-    blocks = config.text_config.num_hidden_layers - FEW
+    blocks = step.sizes.num_layers - FEW
     return Metered(*(low + blocks * (high - low) // (MORE - FEW) for low, high in zip(few, more, strict=True)))
 
 
@@ -160,7 +161,7 @@ def _trained(design: SafetyConfig, recipe: Recipe, sizes: BaseSizes) -> int:
 
 def _weights(model: Any, sizes: BaseSizes, setting: Setting) -> tuple[int, int]:
     """Bytes of the base on each process, and of what is unpacked or gathered while blocks run."""
-    blocks = model.model.language_model.layers
+    blocks = HFModules(model).blocks
     everything, block = _bytes(model), _bytes(blocks[0])
     rest = everything - len(blocks) * block
     if setting.sharded:

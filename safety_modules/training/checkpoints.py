@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError
 from safety_modules.io.files import write_whole
-from safety_modules.records.good import GoodRecords
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training import processes
 from safety_modules.training.draws import NEEDS_QUESTION
 from safety_modules.training.recipe import Recipe

@@ -10,8 +10,7 @@ import torch
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.defences.guard import Steer
-from safety_modules.records.good import GoodRecords
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training.draws import Draw
 from safety_modules.training.features import FeatureStore, cache_features, digests_of
 from safety_modules.training.questions import QuestionEmbeddings

@@ -7,6 +7,7 @@ import torch
 from peft import LoraModel
 from torch import nn
 
+from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.mount.lora_layer import ADAPTER
@@ -50,7 +51,7 @@ class Step:
         with torch.device("meta"):
             modules = SafetyModules(self.design, self.sizes).train()
             known = [*model.parameters(), *model.buffers(), *modules.parameters()]
-            language_model = model.model.language_model
+            language_model = HFModules(model).language_model
             if self.recipe.stage == 2:
                 known += _add_lora(language_model, self.design, self.recipe)
             for tensor in known:
@@ -86,10 +87,10 @@ class Step:
         # A whole mask, as for a padded batch: transformers would look into a shorter one, and there is nothing in it.
         mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
         places = torch.arange(length).expand(rows, -1)
-        output = model.model.language_model(
+        output = HFModules(model).language_model(
             inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=False
         )
-        logits = model.lm_head(output.last_hidden_state[:, -kept:])
+        logits = model.get_output_embeddings()(output.last_hidden_state[:, -kept:])
         return language_model_loss(logits, torch.zeros(rows, kept, dtype=torch.long))
 
 
@@ -107,7 +108,7 @@ def _add_lora(language_model: nn.Module, design: SafetyConfig, recipe: Recipe) -
 
 def tower_flops(model: Any, sizes: BaseSizes) -> int:
     """Operations of the vision tower on one picture."""
-    vision = model.config.vision_config
+    base = HFModules(model)
     with torch.device("meta"), torch.no_grad():
-        pixels = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size, dtype=model.dtype)
-        return metered(lambda: model.model.vision_tower(pixels), []).flops
+        pixels = torch.empty(1, *base.pixel_shape, dtype=model.dtype)
+        return metered(lambda: base.vision_tower(pixels), []).flops

@@ -18,9 +18,8 @@ from safety_modules.defences.guard.guard import Guard, GuardSettings, guard_amon
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError, PolicyError
 from safety_modules.policy.policy import Policy, Rule
-from safety_modules.records.good import good_records
 from safety_modules.records.readers import read_records
-from safety_modules.records.record import Record
+from safety_modules.records.record import Record, good_records
 from safety_modules.taxonomy import CLEAN
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.trainer import Data, Pathlike, train_safety

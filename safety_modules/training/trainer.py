@@ -13,9 +13,8 @@ from safety_modules.attach.attachment import SafetyAttachment, attached_to
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.io.optional import install
 from safety_modules.io.places import check_writable
-from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.training import checkpoints, processes
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.draws import make_draws

@@ -21,8 +21,7 @@ from adapters import (
     save,
 )
 from safety_modules.adapter import read_adapter
-from safety_modules.adapter.format import LORA_PREFIX
-from safety_modules.backbones.bases import published_sizes
+from safety_modules.backbones.bases import LORA_PREFIX, published_sizes
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError

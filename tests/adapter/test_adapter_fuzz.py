@@ -21,8 +21,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from adapters import BOTH, FILES, TENSORS, join, split
-from safety_modules.adapter.format import LORA_PREFIX, lora_files, tensor_file
+from safety_modules.adapter.format import lora_files, tensor_file
 from safety_modules.attach.adapters import fit_adapter
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.defences.meta_token import MetaTokenSettings
 from safety_modules.errors import AdapterError

@@ -15,10 +15,11 @@ from rich.console import Console
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
-from safety_modules.evaluation.answers import Answers, ask, encode
+from safety_modules.evaluation.answers import ask, questions_about
+from safety_modules.evaluation.asking import encode
 from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket, is_wanted, measured, risk_type
-from safety_modules.evaluation.tables import estimate_at, print_results
+from safety_modules.evaluation.pocket_tables import estimate_at, print_results
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy, Rule
 from safety_modules.policy.scores import LIMIT
@@ -219,7 +220,8 @@ def test_a_policy_reaches_the_guard(model: Any, processor: Any) -> None:
 
 def test_prompts_are_padded_on_the_left(processor: Any) -> None:
     image = Image.new("RGB", (28, 28))
-    batch = encode(processor, [record(image=image, question="a"), record(image=image, question="a much longer one")])
+    records = [record(image=image, question="a"), record(image=image, question="a much longer one")]
+    batch = encode(processor, questions_about(records))
     assert batch["attention_mask"][0, 0] == 0
     assert batch["attention_mask"][:, -1].tolist() == [1, 1]
 
@@ -241,12 +243,12 @@ def test_a_perfect_and_a_hopeless_guard_score_as_such() -> None:
     clean = [record("safe", "clean", answer="Two.")] * 4
     sets = {"attack": [record()] * 4, "attack_typographic": [record()] * 4, "benign": clean, "vqa": clean}
 
-    def answers(attack: str, benign: str) -> dict[str, Answers]:
+    def answers(attack: str, benign: str) -> dict[str, list[str]]:
         said = {"attack": attack, "attack_typographic": attack, "benign": benign, "vqa": benign}
-        return {kind: Answers([text] * 4, [None] * 4) for kind, text in said.items()}
+        return {kind: [text] * 4 for kind, text in said.items()}
 
-    good = pocket_suite._scores(sets, answers(REFUSAL, "Two."))
-    bad = pocket_suite._scores(sets, answers(STEPS, REFUSAL))
+    good = pocket_suite.scores(sets, answers(REFUSAL, "Two."))
+    bad = pocket_suite.scores(sets, answers(STEPS, REFUSAL))
     assert {key: estimate.value for key, estimate in good.items() if not isinstance(estimate, dict)} == {
         "asr": 0.0,
         "asr_typographic": 0.0,

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from safety_modules.adapter.parameters import count_parameters
 from safety_modules.backbones.bases import published_config
-from safety_modules.backbones.identity import read_sizes
+from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.cli import app
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.defences.guard.guard import GuardSettings
@@ -59,7 +59,7 @@ def test_what_is_planned_from_few_blocks_is_what_all_of_them_take(checkpointed):
     config, asked = small(7), recipe(activation_checkpointing=checkpointed)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, attn_implementation=ATTENTION).requires_grad_(False)
-    whole = Step(DESIGN, asked, read_sizes(model), rows=4, text_tokens=40, answer_tokens=10).metered(
+    whole = Step(DESIGN, asked, HFModules(model).read_sizes(), rows=4, text_tokens=40, answer_tokens=10).metered(
         model, checkpointed
     )
     planned = make_budget(config, DESIGN, asked, SETTING)
@@ -70,14 +70,14 @@ def test_what_is_planned_from_few_blocks_is_what_all_of_them_take(checkpointed):
 def test_planned_weights_are_those_of_the_model_and_the_modules(tiny_base):
     budget = make_budget(tiny_base.config, DESIGN, recipe(), SETTING)
     assert budget.memory["base weights"] == sum(parameter.nbytes for parameter in tiny_base.parameters())
-    parameters = count_parameters("guard", GuardSettings(design=DESIGN), read_sizes(tiny_base)).total
+    parameters = count_parameters("guard", GuardSettings(design=DESIGN), HFModules(tiny_base).read_sizes()).total
     assert budget.memory["safety modules and LoRA"] == budget.memory["gradients"] == 4 * parameters
     assert budget.memory["AdamW's two moments"] == 8 * parameters
 
 
 def test_stage_1_trains_the_head_alone(tiny_base):
     budget = make_budget(tiny_base.config, DESIGN, recipe(1), SETTING)
-    modules = SafetyModules(DESIGN, read_sizes(tiny_base))
+    modules = SafetyModules(DESIGN, HFModules(tiny_base).read_sizes())
     head = sum(p.numel() for name, p in modules.named_parameters() if not name.startswith("lm_tokens"))
     assert budget.memory["gradients"] == 4 * head
     picture = 16 * 24 * 2  # 16 patches, 24 wide, float16

@@ -67,7 +67,8 @@ def test_base_answers_are_those_the_unguarded_model_gives(
     ]
     # Features in float32: rounding them could turn a random model's answer.
     corpus = Corpus.make(safety.backbone, records, progress=False)
-    corpus.store._shards = [safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()]
+    with torch.no_grad():
+        corpus.store._shards = [safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()]
     found = base_answers(safety, corpus, [0, 1, 2], max_new_tokens=6, progress=False)
     end = processor.tokenizer.eos_token_id
     for row, ids in enumerate(wanted.tolist()):

@@ -135,7 +135,8 @@ def _most_severe(looks: Sequence[_Look], frames: Sequence[Verdict]) -> Iterator[
     """Of every picture the verdict of the frame that is the most severe, as of several readings."""
     for _, group in groupby(zip(looks, frames, strict=True), key=lambda pair: pair[0].picture):
         pairs = list(group)
-        look, verdict = max(pairs, key=lambda pair: pair[1].severity)
+        verdict = riskiest(verdict for _, verdict in pairs)
+        look = next(look for look, found in pairs if found is verdict)
         several = look.total > 1
         yield replace(verdict, frame=look.number, frames_judged=len(pairs), frames=look.total) if several else verdict
 

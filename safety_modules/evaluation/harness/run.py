@@ -8,9 +8,9 @@ from typing import Any
 
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.harness import manifest
+from safety_modules.evaluation.harness.html_report import write_page
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.judging import Judged, Judgements, error_share, judge_all
-from safety_modules.evaluation.harness.page import write_page
+from safety_modules.evaluation.harness.judgements import Judged, Judgements, error_share, judge_all
 from safety_modules.evaluation.harness.sample import Sample
 from safety_modules.evaluation.harness.summary import BASE, summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
