@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -49,8 +49,7 @@ from safety_modules.version import __version__
 LIBRARIES = ("torch", "transformers", "peft")
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """One defence of an adapter.
 
     Attributes:
@@ -110,11 +109,9 @@ class Adapter:
     @property
     def megabytes(self) -> float:
         """Of its files, in MB (10^6 bytes)."""
-        files = (name for part in self.parts for name in (tensor_file(part.kind), *lora_files(part.kind)))
-        return (
-            sum((self.path / name).stat().st_size for name in (CONFIG_FILE, *files) if (self.path / name).is_file())
-            / 1e6
-        )
+        own = [name for part in self.parts for name in (tensor_file(part.kind), *lora_files(part.kind))]
+        files = (self.path / name for name in (CONFIG_FILE, *own))
+        return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
     def check_base(
         self,
@@ -149,20 +146,22 @@ class Adapter:
         Raises:
             AdapterError: one is missing, or has another design or other sizes; nothing was copied.
         """
-        by_kind, problems = {defence.kind: defence for defence in defences}, []
-        loads: list[tuple[Any, dict[str, torch.Tensor]]] = []
+        by_kind = {defence.kind: defence for defence in defences}
+        problems, loads = list[str](), list[tuple[Any, dict[str, torch.Tensor]]]()
         for part in self.parts:
             live = by_kind.get(part.kind)
-            for what, own in (("modules", part.tensors), ("lora", part.lora_tensors)):
-                owner = getattr(live, what, None)
-                has = {} if owner is None else owner.state_dict()
-                if own:
-                    loads.append((owner, own))
-                if {name: t.shape for name, t in has.items()} != {name: t.shape for name, t in own.items()}:
+            for what, owner, own in (
+                ("modules", getattr(live, "modules", None), part.tensors),
+                ("LoRA", getattr(live, "lora", None), part.lora_tensors),
+            ):
+                has = {} if owner is None else {name: tensor.shape for name, tensor in owner.state_dict().items()}
+                if has != {name: tensor.shape for name, tensor in own.items()}:
                     problems.append(
-                        f"other {'LoRA' if what == 'lora' else what}: expected the adapter's names and shapes, got "
-                        f"others. Attach a {part.kind} with the adapter's settings to the base it was made for."
+                        f"other {what}: expected the adapter's names and shapes, got others. Attach a {part.kind} with "
+                        "the adapter's settings to the base it was made for."
                     )
+                elif owner is not None:
+                    loads.append((owner, own))
         if problems:
             raise AdapterError(self.path, problems)
         for owner, own in loads:

@@ -9,7 +9,8 @@ from safety_modules.policy.policy import Rule
 from safety_modules.policy.scores import log_odds
 
 NEWEST_VERSION = 4
-SINCE_VERSION_2 = ("temperature", "rules")
+SINCE = {"temperature": 2, "rules": 2, "safety.ensemble": 3}
+"""First version of the keys that version 1 does not have."""
 SURE = 1 - 2**-24
 """The most that a probability in float32 differs from 1: what a threshold of 1 meant before version 4."""
 
@@ -33,18 +34,15 @@ class GuardConfig(Keys):
     def _keys_of_the_version(self) -> "GuardConfig":
         if self.format_version == 1 and self.safety.added:
             raise ValueError("format_version 1 does not know the key 'safety.added'")
-        for name in SINCE_VERSION_2:
-            if self.format_version == 1 and name in self.model_fields_set:
-                raise ValueError(f"format_version 1 does not know the key {name!r}")
-            if self.format_version > 1 and name not in self.model_fields_set:
-                raise ValueError(f"format_version {self.format_version} needs the key {name!r}")
-        known = "ensemble" in self.safety.model_fields_set
-        if self.format_version < 3 and known:
-            raise ValueError(f"format_version {self.format_version} does not know the key 'safety.ensemble'")
-        if self.format_version >= 3 and not known:
-            raise ValueError(f"format_version {self.format_version} needs the key 'safety.ensemble'")
+        given = self.model_fields_set | {f"safety.{name}" for name in self.safety.model_fields_set}
+        for name, version in SINCE.items():
+            if (name in given) != (self.format_version >= version):
+                does = "does not know" if name in given else "needs"
+                raise ValueError(f"format_version {self.format_version} {does} the key {name!r}")
+        if "safety.ensemble" in given:
+            return self
         # There was one set before there was a word for it.
-        return self if known else self.model_copy(update={"safety": self.safety.model_copy(update={"ensemble": 1})})
+        return self.model_copy(update={"safety": self.safety.model_copy(update={"ensemble": 1})})
 
     @model_validator(mode="after")
     def _thresholds_as_log_odds(self) -> "GuardConfig":

@@ -173,6 +173,7 @@ def test_two_parts_of_one_kind_are_refused(folder):
 class Rewording(Defence):
     kind = "rewording"
     rewords = True
+    needs_training = True
 
 
 def test_an_order_in_which_one_changes_what_another_judges_is_refused(folder, monkeypatch):
