@@ -150,7 +150,7 @@ class Trainings:
             data = self.records if records is None else records
             train_safety(attachment, data, recipes, output_dir=runs, cache_dir=self.cache, progress=self.progress)
             # An adapter on disk has 16-bit numbers: those are calibrated, because those will judge.
-            read_adapter(attachment.save_pretrained(runs / "uncalibrated")).load_into(guard)
+            read_adapter(attachment.save_pretrained(runs / "uncalibrated")).load_into([guard])
             found = calibrate(
                 attachment, self.benign, mix.MAX_FALSE_ALARM, cache_dir=self.cache, progress=self.progress
             )

@@ -145,7 +145,7 @@ class _Tour:
         train_safety(self.safety, records, recipes, validation=held_out)
         # The adapter on disk has 16-bit numbers: go on with those, so that what is measured is what is saved.
         saved = self.safety.save_pretrained(self.out / ADAPTER)
-        read_adapter(saved).load_into(self.safety)
+        read_adapter(saved).load_into(self.safety.defences)
 
     def _calibrate(self) -> None:
         records = mix.calibration_records(self.scale.calibration)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,19 @@ import torch
 from safety_modules.adapter import read_adapter, save_adapter
 from safety_modules.adapter.format import lora_shapes
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
+from safety_modules.defences.base import Defence
+from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.meta_token import MetaModules, MetaToken, MetaTokenSettings
 from safety_modules.errors import AdapterError
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 SAFETY, LORA = "safety.safetensors", "lora/adapter_model.safetensors"
 FILES = ("adapter_config.json", SAFETY, "lora/adapter_config.json", LORA)
+META, META_LORA = "meta-token.safetensors", "meta-token-lora/adapter_model.safetensors"
+BOTH = (*FILES, META, "meta-token-lora/adapter_config.json", META_LORA)
+"""Of a folder with two parts."""
+TENSORS = (SAFETY, LORA, META, META_LORA)
 
 SIZES = BaseSizes(
     vision_width=16,
@@ -44,18 +51,61 @@ def make_parts(config: SafetyConfig = CONFIG, seed: int = 0) -> tuple[SafetyModu
     return modules, lora
 
 
-def save(path: Path, config: SafetyConfig = CONFIG, seed: int = 0, **changes: Any) -> Path:
-    """Write a valid adapter."""
+class FakeLora:
+    """A LoRA that stands on no model."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.tensors
+
+    def load_state_dict(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.tensors = dict(tensors)
+
+
+def make_guard(modules: SafetyModules, lora: dict[str, torch.Tensor] | None, **calibration: Any) -> Guard:
+    """A guard without a base: what is saved of one, and what tensors are loaded into."""
+    guard = object.__new__(Guard)
+    guard.settings, guard.modules, guard.lora = GuardSettings(), modules, FakeLora(lora) if lora else None
+    guard._thresholds, guard._temperature = calibration.get("thresholds", {}), 1.0
+    guard.rules = calibration.get("rules", {})
+    return guard
+
+
+def make_meta(seed: int = 2, **settings: Any) -> MetaToken:
+    """Meta tokens without a base."""
+    torch.manual_seed(seed)
+    meta = object.__new__(MetaToken)
+    meta.settings = MetaTokenSettings(**{"tokens": 3, "lora": CONFIG.lora, "thresholds": THRESHOLDS, **settings})
+    meta.modules = MetaModules(SIZES.text_width, meta.settings)
+    meta.lora = FakeLora({name: torch.randn(shape) for name, shape in lora_shapes(CONFIG.lora, SIZES).items()})
+    return meta
+
+
+def save(
+    path: Path, config: SafetyConfig = CONFIG, seed: int = 0, inner: Sequence[Defence] = (), **changes: Any
+) -> Path:
+    """Write a valid adapter: a guard, and what else is to stand inside of it."""
     modules, lora = make_parts(config, seed)
-    arguments = {
-        "modules": modules,
-        "fingerprint": FINGERPRINT,
-        "thresholds": THRESHOLDS,
-        "processor": PROCESSOR,
-        "lora_tensors": lora,
-        **changes,
-    }
-    return save_adapter(path, **arguments)
+    modules, lora = changes.pop("modules", modules), changes.pop("lora_tensors", lora)
+    guard = make_guard(modules, lora, thresholds=changes.pop("thresholds", THRESHOLDS))
+    arguments = {"fingerprint": FINGERPRINT, "sizes": SIZES, "processor": PROCESSOR, **changes}
+    return save_adapter(path, [guard, *inner], **arguments)
+
+
+def as_version(folder: Path, version: int) -> Path:
+    """An adapter of one guard, its config said as an earlier version says it."""
+    record = json.loads((folder / "adapter_config.json").read_text())
+    (guard,) = record.pop("parts")
+    old = {"format": record.pop("format"), "format_version": version, "safety": guard["settings"].pop("design")}
+    record = {**old, **guard["settings"], **record, "format_version": version}
+    if version < 3:
+        del record["safety"]["ensemble"]
+    if version < 2:
+        del record["temperature"], record["rules"], record["safety"]["added"]
+    (folder / "adapter_config.json").write_text(json.dumps(record, indent=2))
+    return folder
 
 
 def problems_of(folder: Path, **live: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """The checks on an adapter folder: each adds sentences to a list of problems and never stops at the first."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -15,9 +16,10 @@ from safety_modules.adapter.format import (
     DTYPES,
     FORMAT,
     FORMAT_VERSION,
-    LORA_FILE,
     AdapterConfig,
+    PartRecord,
 )
+from safety_modules.adapter.guard_config import NEWEST_VERSION, GuardConfig
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
 from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import (
@@ -30,12 +32,14 @@ from safety_modules.backbones.fingerprint import (
     shortened,
 )
 from safety_modules.config import BaseSizes
+from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.errors import validation_problems
 from safety_modules.io.strict import parse_json, quote, same
 
 MOST_CONFIG_BYTES = 1_000_000
 DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """safetensors' names of the dtypes an adapter may have."""
+SETTINGS = re.compile(r"\bparts\.(\d+)\.settings\b")
 
 
 def check_json(folder: Folder, name: str, expected: Mapping[str, Any], problems: list[str]) -> None:
@@ -71,26 +75,33 @@ def parse_config(raw: bytes, problems: list[str]) -> AdapterConfig | None:
             "Upgrade safety-modules."
         )
         return None
+    old = type(number) is int and 1 <= number <= NEWEST_VERSION
     try:
-        # From the text, strictly: "8" is not 8, and a list is a tuple only where JSON has no tuples.
+        if old:
+            return GuardConfig.model_validate_json(raw, strict=True).in_parts()
         return AdapterConfig.model_validate_json(raw, strict=True)
     except ValidationError as error:
-        problems += [f"{CONFIG_FILE}: {line}" for line in validation_problems(error)]
+        # Said by its kind, not by its place: `guard.design.width`.
+        problems += [
+            f"{CONFIG_FILE}: {re.sub(SETTINGS, lambda place: value['parts'][int(place[1])]['kind'], line)}"
+            for line in validation_problems(error)
+        ]
         return None
 
 
 def parse_tensors(
     folder: Folder,
     name: str,
+    part: PartRecord,
     config: AdapterConfig,
-    expected: Mapping[str, torch.Size],
     problems: list[str],
 ) -> dict[str, torch.Tensor]:
-    """The tensors of one file, checked against what the config implies.
+    """The tensors of one file of a part, checked against what the config implies.
 
     Returns:
         Whatever was found in order; only to be used if no problem was added.
     """
+    expected = part.shapes(config.base.sizes)[name]
     size = sum(map(prod, expected.values())) * DTYPES[config.dtype].itemsize
     raw = folder.read(name, limit=8 + MOST_HEADER_BYTES + size)
     if raw is None:
@@ -109,7 +120,7 @@ def parse_tensors(
         return {}
     found = _name_problems(name, set(expected), set(entries))
     for key in expected.keys() & entries.keys():
-        found += _entry_problems(name, key, expected[key], entries[key], config)
+        found += _entry_problems(name, key, expected[key], entries[key], part, config.dtype)
     try:
         tensors = safetensors.torch.load(raw)
     except Exception as error:  # whatever a parser raises on a stranger's bytes is a refusal
@@ -138,7 +149,7 @@ def base_problems(
                 continue
             problems += difference("other base", key, getattr(config.base.sizes, key), getattr(sizes, key))
     if fingerprint is not None:
-        problems += fingerprint_problems(config.base.fingerprint, fingerprint, config.safety.lora is not None)
+        problems += fingerprint_problems(config.base.fingerprint, fingerprint, config.depends_on)
         if len(problems) == 1 and problems[0].startswith(("other base: digest:", f"other base: {LANGUAGE_MODEL}:")):
             problems = [f"{problems[0]} The same sizes but other weights: train an adapter for this base."]
     if processor is not None:
@@ -150,7 +161,7 @@ def _name_problems(file: str, expected: set[str], got: set[str]) -> list[str]:
     problems = [f"{file}: missing tensor {name!r}." for name in expected - got]
     parts = {name.partition(".")[0] for name in expected}
     for name in got - expected:
-        if file == LORA_FILE:
+        if all(known.startswith(LORA_PREFIX) for known in expected):
             ours = "lora_" in name
             what = "unknown tensor" if name.startswith(LORA_PREFIX) else "LoRA outside the language model"
         else:
@@ -162,18 +173,18 @@ def _name_problems(file: str, expected: set[str], got: set[str]) -> list[str]:
     return problems
 
 
-def _entry_problems(file: str, name: str, shape: torch.Size, entry: Entry, config: AdapterConfig) -> list[str]:
+def _entry_problems(file: str, name: str, shape: torch.Size, entry: Entry, part: PartRecord, dtype: str) -> list[str]:
     problems = []
     if entry.shape != tuple(shape):
         problem = f"{file}: {name} has another shape: expected {tuple(shape)}, got {entry.shape}."
-        if name in ("head.type_weight", "head.types.weight", "head.level.weight"):
-            taxonomy = config.safety.taxonomy
+        heads = ("head.type_weight", "head.types.weight", "head.level.weight")
+        if name in heads and isinstance(part.settings, GuardSettings):
+            taxonomy = part.settings.design.taxonomy
             problem += (
                 f" The taxonomy does not match the head: {CONFIG_FILE} names {len(taxonomy.types)} risk "
                 f"types and {len(taxonomy.levels)} levels."
             )
         problems.append(problem)
-    dtype = DTYPE_NAMES[config.dtype]
-    if entry.dtype != dtype:
-        problems.append(f"{file}: {name} has another dtype: expected {dtype}, got {entry.dtype}.")
+    if entry.dtype != DTYPE_NAMES[dtype]:
+        problems.append(f"{file}: {name} has another dtype: expected {DTYPE_NAMES[dtype]}, got {entry.dtype}.")
     return problems

@@ -4,9 +4,10 @@ from os import PathLike
 from typing import Any
 
 from safety_modules.adapter.folder import read_adapter
-from safety_modules.adapter.plan import Plan, planned_parameters
+from safety_modules.adapter.parameters import ParameterCount, count_parameters
 from safety_modules.backbones.bases import published_sizes
 from safety_modules.config import PRESETS, SafetyConfig
+from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.io.strict import quote, without_controls
 
 
@@ -16,19 +17,25 @@ def adapter_record(path: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         AdapterError: naming every problem of the folder.
     """
-    config = read_adapter(path).config
+    adapter = read_adapter(path)
+    config, sizes = adapter.config, dict[str, int]()
+    record: dict[str, Any] = {"kinds": adapter.kinds, "settings": {}}
+    for part in adapter.parts:
+        counted = count_parameters(part.kind, part.settings, config.base.sizes).parts
+        sizes |= {name if part.kind == Guard.kind else f"{part.kind}: {name}": n for name, n in counted.items()}
+        settings = part.settings.model_dump(mode="json", exclude={"kind"})
+        if part.kind != Guard.kind:
+            record["settings"][part.kind] = settings
+            continue
+        taxonomy = settings["design"].pop("taxonomy")
+        record |= {"types": taxonomy["types"], "levels": taxonomy["levels"], **settings}
     return {
         "path": str(path),
         "valid": True,
         "dtype": config.dtype,
-        "parts": _sizes(planned_parameters(config.safety, config.base.sizes), config.dtype),
+        "parts": _sizes(ParameterCount(sizes), config.dtype),
         "base": config.base.fingerprint,
-        "design": config.safety.model_dump(mode="json", exclude={"taxonomy"}),
-        "types": list(config.safety.taxonomy.types),
-        "levels": list(config.safety.taxonomy.levels),
-        "thresholds": config.thresholds,
-        "temperature": config.temperature,
-        "rules": {name: rule.model_dump(mode="json") for name, rule in config.rules.items()},
+        **record,
         "processor": config.processor,
         "files": config.files,
         "versions": config.versions,
@@ -41,18 +48,14 @@ def adapter_text(record: dict[str, Any]) -> str:
     base = dict(record["base"])
     digest, version = base.pop("digest", "not recorded"), base.pop("digest_version", 1)
     old = ", which looked at a few tensors only: load the adapter and save it again" if version == 1 else ""
-    limits = ", ".join(f"{name} {value:.2f}" for name, value in record["thresholds"].items())
     lines = [
         f"{record['path']}: a valid adapter, {record['dtype']}",
+        f"defences: {', '.join(record['kinds'])}",
         *_table(record["parts"]),
         f"base: {_pairs(base)}",
         f"      digest of version {version}{old}: {digest}",
-        f"design: {_pairs(record['design'])}",
-        f"types: {', '.join(record['types'])}",
-        f"levels: {', '.join(record['levels'])}",
-        f"thresholds (log-odds): {limits or 'not calibrated'}",
-        f"temperature: {record['temperature']:.3f}",
-        *(f"rule it brings for {name}: {quote(rule)}" for name, rule in record["rules"].items()),
+        *(_guard_lines(record) if Guard.kind in record["kinds"] else ()),
+        *(f"{kind}: {_pairs(settings)}" for kind, settings in record["settings"].items()),
         f"pixels: {_pairs(record['processor'])}",
         *(f"SHA-256 of {name}: {value}" for name, value in record["files"].items()),
         f"made with: {_pairs(record['versions'])}",
@@ -61,7 +64,19 @@ def adapter_text(record: dict[str, Any]) -> str:
     return "\n".join(map(without_controls, lines))
 
 
-def plan_record(base: str) -> dict[str, Any]:
+def _guard_lines(record: dict[str, Any]) -> list[str]:
+    limits = ", ".join(f"{name} {value:.2f}" for name, value in record["thresholds"].items())
+    return [
+        f"design: {_pairs(record['design'])}",
+        f"types: {', '.join(record['types'])}",
+        f"levels: {', '.join(record['levels'])}",
+        f"thresholds (log-odds): {limits or 'not calibrated'}",
+        f"temperature: {record['temperature']:.3f}",
+        *(f"rule it brings for {name}: {quote(rule)}" for name, rule in record["rules"].items()),
+    ]
+
+
+def presets_record(base: str) -> dict[str, Any]:
     """Sizes of every preset on a published base, in 16 bit, from configurations alone; plain JSON types.
 
     Args:
@@ -71,23 +86,22 @@ def plan_record(base: str) -> dict[str, Any]:
         ConfigError: unknown base.
     """
     sizes, dtype = published_sizes(base), "float16"
-    plans = {name: planned_parameters(SafetyConfig.preset(name), sizes) for name in PRESETS}
-    return {"base": base, "dtype": dtype, "presets": {name: _sizes(plan, dtype) for name, plan in plans.items()}}
+    designs = {name: GuardSettings(design=SafetyConfig.preset(name)) for name in PRESETS}
+    counts = {name: count_parameters(Guard.kind, design, sizes) for name, design in designs.items()}
+    return {"base": base, "dtype": dtype, "presets": {name: _sizes(count, dtype) for name, count in counts.items()}}
 
 
-def plan_text(record: dict[str, Any]) -> str:
-    """A `plan_record` for people."""
+def presets_text(record: dict[str, Any]) -> str:
+    """A `presets_record` for people."""
     lines = []
     for name, parts in record["presets"].items():
         lines += [f"{name} design on {record['base']}, 16 bit:", *_table(parts)]
     return "\n".join(lines)
 
 
-def _sizes(plan: Plan, dtype: str) -> dict[str, dict[str, float]]:
-    sizes = {
-        part: {"parameters": count, "megabytes": plan.megabytes(dtype, part)} for part, count in plan.parts.items()
-    }
-    return {**sizes, "all": {"parameters": plan.total, "megabytes": plan.megabytes(dtype)}}
+def _sizes(count: ParameterCount, dtype: str) -> dict[str, dict[str, float]]:
+    sizes = {part: {"parameters": n, "megabytes": count.megabytes(dtype, part)} for part, n in count.parts.items()}
+    return {**sizes, "all": {"parameters": count.total, "megabytes": count.megabytes(dtype)}}
 
 
 def _table(parts: dict[str, dict[str, float]]) -> list[str]:

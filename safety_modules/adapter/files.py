@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safety_modules.adapter.format import CONFIG_FILE, FORMAT, SAFETY_FILE
+from safety_modules.adapter.format import CONFIG_FILE, FORMAT, format_files
 from safety_modules.errors import AdapterError, ConfigError
 from safety_modules.io.places import check_writable
 from safety_modules.paths import shipped_names
-
-OURS = (CONFIG_FILE, SAFETY_FILE, "lora")
 
 
 class Folder:
@@ -171,8 +169,9 @@ def _replace(target: Path, staging: Path) -> None:
     if not target.exists():
         staging.rename(target)
         return
+    ours = {name.partition("/")[0] for name in format_files()}
     for item in target.iterdir():
-        if item.name in OURS:
+        if item.name in ours:
             continue
         if item.is_dir() and not item.is_symlink():
             shutil.copytree(item, staging / item.name, symlinks=True)

@@ -2,17 +2,17 @@
 
 A stranger's folder either becomes an `Adapter` with exactly the tensors its config implies, or one
 AdapterError that lists every problem. Nothing in it is executed, unpickled or followed out of the folder. See
-adapter_format.py.
+format.py.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -30,27 +30,40 @@ from safety_modules.adapter.format import (
     DTYPES,
     FORMAT,
     FORMAT_VERSION,
-    LORA_CONFIG_FILE,
-    LORA_FILE,
-    SAFETY_FILE,
     AdapterConfig,
-    lora_shapes,
+    lora_files,
     peft_config,
-    safety_shapes,
+    tensor_file,
 )
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import Fingerprint
 from safety_modules.config import BaseSizes
-from safety_modules.defences.base import Defence
+from safety_modules.defences.base import Defence, Settings
 from safety_modules.defences.guard.guard import Guard, GuardSettings
-from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.registry import KINDS
 from safety_modules.errors import AdapterError
 from safety_modules.io.strict import without_controls
-from safety_modules.policy.policy import Rule
 from safety_modules.version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft")
+
+
+class Part(NamedTuple):
+    """One defence of an adapter.
+
+    Attributes:
+        kind: of the defence.
+        settings: of this kind.
+        tensors: state dict of its modules, in the dtype on disk.
+        lora_tensors: state dict of its Lora, named as inside the language model
+            ("layers.0.self_attn.q_proj.lora_A.weight"), in the dtype on disk; empty without a LoRA.
+    """
+
+    kind: str
+    settings: Settings
+    tensors: dict[str, torch.Tensor]
+    lora_tensors: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -60,28 +73,33 @@ class Adapter:
     Attributes:
         path: the folder it came from.
         config: adapter_config.json.
-        tensors: state dict of the SafetyModules, in the dtype on disk.
-        lora_tensors: state dict of the Lora, named as inside the language model
-            ("layers.0.self_attn.q_proj.lora_A.weight"), in the dtype on disk; empty without a LoRA.
+        parts: its defences, the outermost first.
     """
 
     path: Path
     config: AdapterConfig
-    tensors: dict[str, torch.Tensor]
-    lora_tensors: dict[str, torch.Tensor]
+    parts: tuple[Part, ...]
 
     @property
     def kinds(self) -> list[str]:
         """Of its parts, in order."""
-        return [Guard.kind]
+        return [part.kind for part in self.parts]
+
+    def part(self, kind: str) -> Part:
+        """Its part of this kind. Raises AdapterError where there is none."""
+        for part in self.parts:
+            if part.kind == kind:
+                return part
+        raise AdapterError(
+            self.path, [f"no {kind}: expected an adapter that has one, got {', '.join(self.kinds)}. Name another."]
+        )
 
     @property
     def guard(self) -> GuardSettings:
-        """The guard's settings."""
-        config = self.config
-        return GuardSettings(
-            design=config.safety, thresholds=config.thresholds, temperature=config.temperature, rules=config.rules
-        )
+        """Its guard's settings. Raises AdapterError where it has none."""
+        settings = self.part(Guard.kind).settings
+        assert isinstance(settings, GuardSettings)
+        return settings
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,8 +109,9 @@ class Adapter:
     @property
     def megabytes(self) -> float:
         """Of its files, in MB (10^6 bytes)."""
-        files = (CONFIG_FILE, SAFETY_FILE, LORA_CONFIG_FILE, LORA_FILE)
-        return sum((self.path / name).stat().st_size for name in files if (self.path / name).is_file()) / 1e6
+        own = [name for part in self.parts for name in (tensor_file(part.kind), *lora_files(part.kind))]
+        files = (self.path / name for name in (CONFIG_FILE, *own))
+        return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
     def check_base(
         self,
@@ -115,33 +134,38 @@ class Adapter:
         Raises:
             AttachError: a LoRA finds no place.
         """
-        guard = Guard(backbone, self.guard)
-        self.load_into(guard)
-        guard.trained = True
-        return [guard]
+        defences = [KINDS[part.kind](backbone, part.settings) for part in self.parts]
+        self.load_into(defences)
+        for defence in defences:
+            defence.trained = True
+        return defences
 
-    def load_into(self, guard: Any) -> None:
-        """Copy the tensors into what has `modules` and `lora` made with this adapter's config, casting to its dtypes.
+    def load_into(self, defences: Sequence[Defence]) -> None:
+        """Copy the tensors into defences of the same kinds and settings, casting to their dtypes.
 
         Raises:
-            AdapterError: the modules have another design or other sizes; nothing was copied.
+            AdapterError: one is missing, or has another design or other sizes; nothing was copied.
         """
-        lora = {} if guard.lora is None else guard.lora.state_dict()
-        problems = []
-        for what, live, own in (
-            ("modules", guard.modules.state_dict(), self.tensors),
-            ("LoRA", lora, self.lora_tensors),
-        ):
-            if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in own.items()}:
-                problems.append(
-                    f"other {what}: expected the adapter's names and shapes, got others. "
-                    "Attach with adapter.config.safety to the base it was made for."
-                )
+        by_kind = {defence.kind: defence for defence in defences}
+        problems, loads = list[str](), list[tuple[Any, dict[str, torch.Tensor]]]()
+        for part in self.parts:
+            live = by_kind.get(part.kind)
+            for what, owner, own in (
+                ("modules", getattr(live, "modules", None), part.tensors),
+                ("LoRA", getattr(live, "lora", None), part.lora_tensors),
+            ):
+                has = {} if owner is None else {name: tensor.shape for name, tensor in owner.state_dict().items()}
+                if has != {name: tensor.shape for name, tensor in own.items()}:
+                    problems.append(
+                        f"other {what}: expected the adapter's names and shapes, got others. Attach a {part.kind} with "
+                        "the adapter's settings to the base it was made for."
+                    )
+                elif owner is not None:
+                    loads.append((owner, own))
         if problems:
             raise AdapterError(self.path, problems)
-        guard.modules.load_state_dict(self.tensors)
-        if self.lora_tensors:
-            guard.lora.load_state_dict(self.lora_tensors)
+        for owner, own in loads:
+            owner.load_state_dict(own)
 
 
 def read_adapter(
@@ -178,18 +202,18 @@ def read_adapter(
     if config is None:
         raise _refused(directory, problems)
 
-    tensors = parse_tensors(folder, SAFETY_FILE, config, safety_shapes(config.safety, config.base.sizes), problems)
-    lora_tensors: dict[str, torch.Tensor] = {}
-    if config.safety.lora:
-        shapes = lora_shapes(config.safety.lora, config.base.sizes)
-        named = {LORA_PREFIX + name: shape for name, shape in shapes.items()}
-        on_disk = parse_tensors(folder, LORA_FILE, config, named, problems)
-        lora_tensors = {name.removeprefix(LORA_PREFIX): tensor for name, tensor in on_disk.items()}
-        check_json(folder, LORA_CONFIG_FILE, peft_config(config.safety.lora), problems)
+    parts = []
+    for part in config.parts:
+        found = {name: parse_tensors(folder, name, part, config, problems) for name in part.shapes(config.base.sizes)}
+        peft_file, lora_file = lora_files(part.kind)
+        if part.settings.lora_settings is not None:
+            check_json(folder, peft_file, peft_config(part.settings.lora_settings), problems)
+        lora = {name.removeprefix(LORA_PREFIX): tensor for name, tensor in found.get(lora_file, {}).items()}
+        parts.append(Part(part.kind, part.settings, found.get(tensor_file(part.kind), {}), lora))
     problems += base_problems(config, fingerprint, sizes, processor)
     if problems:
         raise _refused(directory, problems)
-    return Adapter(Path(directory), config, tensors, lora_tensors)
+    return Adapter(Path(directory), config, tuple(parts))
 
 
 def _refused(directory: str | PathLike[str], problems: list[str]) -> AdapterError:
@@ -198,14 +222,11 @@ def _refused(directory: str | PathLike[str], problems: list[str]) -> AdapterErro
 
 def save_adapter(
     directory: str | PathLike[str],
+    defences: Sequence[Defence],
     *,
-    modules: SafetyModules,
     fingerprint: Mapping[str, Any],
-    thresholds: Mapping[str, float] | None = None,
-    temperature: float = 1.0,
-    rules: Mapping[str, Rule] | None = None,
+    sizes: BaseSizes,
     processor: Mapping[str, Any] | None = None,
-    lora_tensors: Mapping[str, torch.Tensor] | None = None,
     dtype: str = "float16",
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -217,13 +238,10 @@ def save_adapter(
 
     Args:
         directory: the target: a new folder, an empty one, one with only a card (*.md), or an older adapter.
-        modules: the trained modules; their `config` and `sizes` are recorded.
+        defences: trained, the outermost first; of each its settings as they are now, its modules and its LoRA.
         fingerprint: the base's, from the backbone; plain JSON types.
-        thresholds: calibrated threshold of every risk type; None = not calibrated.
-        temperature: the types' logits are divided by it.
-        rules: of types that the adapter brings a rule for.
+        sizes: the base's.
         processor: image processor settings that change pixels.
-        lora_tensors: state dict of the Lora; required exactly if the config has a LoRA.
         dtype: float16 (default: half the size; each value is rounded once, by at most 0.05 %, and saving what
             was loaded changes nothing more), bfloat16 (0.4 %), or float32 (exact). Probabilities move in the
             fourth digit or so: calibrate thresholds on the loaded adapter where that matters.
@@ -234,35 +252,43 @@ def save_adapter(
 
     Raises:
         AdapterError: what would be written is not a valid adapter (NaN, overflow in float16, a missing
-            tensor, thresholds of another taxonomy), or the target holds something else. Nothing is left
-            behind.
+            tensor, thresholds of another taxonomy, defences that are no order), or the target holds something
+            else. Nothing is left behind.
     """
     target = Path(directory)
     if dtype not in DTYPES:
         raise AdapterError(target, [f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}."])
-    config = modules.config
-    files = {SAFETY_FILE: _pack(modules.state_dict(), dtype)}
-    if lora_tensors:
-        files[LORA_FILE] = _pack({LORA_PREFIX + name: t for name, t in lora_tensors.items()}, dtype)
+    tensors: dict[str, bytes] = {}
+    configs: dict[str, bytes] = {}
+    parts = []
+    for defence in defences:
+        settings, (peft_file, lora_file) = defence.current_settings(), lora_files(defence.kind)
+        parts.append(
+            {
+                "kind": defence.kind,
+                "settings": settings.model_dump(mode="json", exclude={"kind"}),
+                "depends_on": defence.depends_on(settings),
+            }
+        )
+        if defence.modules is not None:
+            tensors[tensor_file(defence.kind)] = _pack(defence.modules.state_dict(), dtype)
+        if defence.lora is not None:
+            named = {LORA_PREFIX + name: tensor for name, tensor in defence.lora.state_dict().items()}
+            tensors[lora_file] = _pack(named, dtype)
+        if settings.lora_settings is not None:
+            configs[peft_file] = _json(peft_config(settings.lora_settings), target)
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "safety": config.model_dump(mode="json"),
-        "base": {"fingerprint": dict(fingerprint), "sizes": asdict(modules.sizes)},
-        "thresholds": dict(thresholds or {}),
-        "temperature": temperature,
-        "rules": {name: rule.model_dump(mode="json") for name, rule in (rules or {}).items()},
+        "parts": parts,
+        "base": {"fingerprint": dict(fingerprint), "sizes": asdict(sizes)},
         "processor": dict(processor or {}),
         "dtype": dtype,
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in tensors.items()},
         "versions": _versions(),
         "metadata": dict(metadata or {}),
     }
-    files[CONFIG_FILE] = _json(record, target)
-    if config.lora:
-        files[LORA_CONFIG_FILE] = _json(peft_config(config.lora), target)
-
-    write_folder(target, files, check=read_adapter)
+    write_folder(target, {**tensors, **configs, CONFIG_FILE: _json(record, target)}, check=read_adapter)
     return target
 
 
@@ -286,6 +312,4 @@ def _json(value: Mapping[str, Any], target: Path) -> bytes:
     try:
         return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise AdapterError(
-            target, [f"fingerprint, processor, thresholds and metadata must be JSON: {error}."]
-        ) from error
+        raise AdapterError(target, [f"fingerprint, processor, settings and metadata must be JSON: {error}."]) from error

@@ -1,37 +1,42 @@
-"""The adapter folder's format, version 4: which files, which keys, which tensors. No reading or writing here.
+"""The adapter folder's format, version 5: which files, which keys, which tensors. No reading or writing here.
 
     adapter_config.json              AdapterConfig, human readable
-    safety.safetensors               the state dict of SafetyModules
-    lora/adapter_config.json         exactly `peft_config(settings)`: plain peft loads it
-    lora/adapter_model.safetensors   LoRA on the language model, peft's own key layout
+    <kind>.safetensors               the tensors of a part's modules; a guard's: safety.safetensors
+    <kind>-lora/                     LoRA on the language model that belongs to a part; a guard's: lora/
+        adapter_config.json          exactly `peft_config(settings)`: plain peft loads it
+        adapter_model.safetensors    in peft's own key layout
 
 Other files in the folder (README.md, reports) are the owner's and never read. The folder holds no code, no
 pickle and no base weight.
 """
 
+import json
+from collections.abc import Iterator
 from math import prod
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from safety_modules.backbones.bases import lora_targets
-from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
-from safety_modules.defences.guard.guard import Temperature, Threshold, thresholds_problem
-from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.backbones.bases import LORA_PREFIX, lora_targets
+from safety_modules.config import BaseSizes, LoraSettings
+from safety_modules.defences.base import Defence, Settings, check_order
+from safety_modules.defences.registry import KINDS
 from safety_modules.errors import ConfigError
-from safety_modules.policy.policy import Rule
-from safety_modules.policy.scores import log_odds
 
 FORMAT = "safety-modules-adapter"
-FORMAT_VERSION = 4
-OLDEST_VERSION = 1
+FORMAT_VERSION = 5
 
 CONFIG_FILE = "adapter_config.json"
-SAFETY_FILE = "safety.safetensors"
-LORA_CONFIG_FILE = "lora/adapter_config.json"
-LORA_FILE = "lora/adapter_model.safetensors"
-
 DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -43,19 +48,37 @@ MOST_TENSOR_BYTES = 16_000_000_000
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-SINCE_VERSION_2 = ("temperature", "rules")
-SURE = 1 - 2**-24
-"""The most that a probability in float32 differs from 1: what a threshold of 1 meant before version 4."""
-MOST_RULE_CHARACTERS = 500
-"""Of each sentence of a rule: it becomes part of prompts and answers."""
+
+def tensor_file(kind: str) -> str:
+    """Where the tensors of a part's modules are."""
+    return "safety.safetensors" if kind == "guard" else f"{kind}.safetensors"
+
+
+def lora_files(kind: str) -> tuple[str, str]:
+    """Where a part's LoRA is: peft's configuration, and the tensors."""
+    folder = "lora" if kind == "guard" else f"{kind}-lora"
+    return f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"
+
+
+def saved_kinds() -> list[str]:
+    """The kinds of defences that an adapter may hold: those that are trained.
+
+    Others are words alone: a stranger's would be put into prompts, and one's own are named when attaching.
+    """
+    return [kind for kind, defence in KINDS.items() if defence.needs_training]
+
+
+def format_files() -> list[str]:
+    """Every file that the format has, of whatever kind of part."""
+    return [CONFIG_FILE, *(file for kind in saved_kinds() for file in (tensor_file(kind), *lora_files(kind)))]
 
 
 class BaseRecord(BaseModel):
     """The base an adapter was made for.
 
     Args:
-        fingerprint: what the backbone says about the base: architecture, digests of a few tensors.
-        sizes: the base's sizes; the shapes of all tensors follow from them and the SafetyConfig.
+        fingerprint: what the backbone says about the base: architecture, digests of its weights.
+        sizes: the base's sizes; the shapes of all tensors follow from them and the parts' settings.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,21 +87,89 @@ class BaseRecord(BaseModel):
     sizes: BaseSizes
 
 
-class AdapterConfig(BaseModel):
-    """adapter_config.json.
+class PartRecord(BaseModel):
+    """One defence of an adapter.
+
+    Args:
+        kind: one of `defences.registry.KINDS`.
+        settings: of this kind, every key of them.
+        depends_on: the base's weights that have to be those it was made for (see `Defence.depends_on`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    settings: Settings
+    depends_on: tuple[str, ...]
+
+    @property
+    def defence(self) -> type[Defence]:
+        """The class of this kind."""
+        return KINDS[self.kind]
+
+    def shapes(self, sizes: BaseSizes) -> dict[str, dict[str, torch.Size]]:
+        """Name and shape of every tensor, by file.
+
+        Raises:
+            ConfigError: the settings do not fit the base.
+            ValueError: a LoRA's target is not among the base's linears.
+        """
+        files = {tensor_file(self.kind): self.defence.shapes(self.settings, sizes)}
+        if self.settings.lora_settings is not None:
+            named = lora_shapes(self.settings.lora_settings, sizes)
+            files[lora_files(self.kind)[1]] = {LORA_PREFIX + name: shape for name, shape in named.items()}
+        return {file: shapes for file, shapes in files.items() if shapes}
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in saved_kinds():
+            known = ", ".join(saved_kinds())
+            raise ValueError(f"unknown kind of defence: expected one of {known}. Upgrade safety-modules")
+        return kind
+
+    @field_validator("settings", mode="plain")
+    @classmethod
+    def _of_their_kind(cls, value: Any, info: ValidationInfo) -> Settings:
+        if isinstance(value, Settings) or "kind" not in info.data:
+            return value
+        if not isinstance(value, dict) or "kind" in value:
+            raise ValueError("expected an object of settings without their kind")
+        # From the text, strictly: "8" is not 8, and a list is a tuple only where JSON has no tuples.
+        settings = KINDS[info.data["kind"]].settings_type.model_validate_json(json.dumps(value), strict=True)
+        if missing := [name for name in _left_out(settings) if name != ("kind",)]:
+            raise ValidationError.from_exception_data(
+                "settings", [{"type": "missing", "loc": name, "input": None} for name in missing]
+            )
+        return settings
+
+    @model_validator(mode="after")
+    def _depends(self) -> "PartRecord":
+        expected = self.defence.depends_on(self.settings)
+        if self.depends_on != expected:
+            raise ValueError(f"depends_on of {self.kind} does not match its settings: expected {list(expected)}")
+        return self
+
+
+def _left_out(model: BaseModel) -> Iterator[tuple[str, ...]]:
+    """Keys of a model, and of models in it, that have their default."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if name not in model.model_fields_set:
+            yield (name,)
+        elif isinstance(value, BaseModel):
+            yield from ((name, *inner) for inner in _left_out(value))
+
+
+class Keys(BaseModel):
+    """The keys of adapter_config.json that every version has.
 
     Args:
         format: always `safety-modules-adapter`.
         format_version: version of this layout; a reader refuses newer ones.
-        safety: the design of the modules and of the LoRA.
         base: the base the adapter was made for.
-        thresholds: calibrated threshold per risk type, a log-odds; empty = not calibrated. Only types that were added
-            after the first training may be missing. Before version 4 a threshold was a probability; it is turned into
-            the log-odds with the same meaning when read.
-        temperature: the types' logits are divided by it; 1 = as trained.
-        rules: the policy's rule for types the adapter brings along; used where the user's policy has none.
         processor: image processor settings that change pixels.
-        dtype: of every tensor in both tensor files.
+        dtype: of every tensor in all tensor files.
         files: SHA-256 of each tensor file.
         versions: library versions at saving; information only.
         metadata: anything worth keeping, such as how it was trained; information only.
@@ -87,99 +178,48 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["safety-modules-adapter"]
-    format_version: Annotated[int, Field(ge=OLDEST_VERSION, le=FORMAT_VERSION)]  # a Literal would take true for 1
-    safety: SafetyConfig
+    format_version: Annotated[int, Field(ge=1, le=FORMAT_VERSION)]  # a Literal would take true for 1
     base: BaseRecord
-    thresholds: dict[str, Threshold]
-    temperature: Temperature = 1.0
-    rules: dict[str, Rule] = {}
     processor: dict[str, JsonValue]
     dtype: Literal["float16", "bfloat16", "float32"]
     files: dict[str, Sha256]
     versions: dict[str, str]
     metadata: dict[str, JsonValue]
 
-    @model_validator(mode="after")
-    def _keys_of_the_version(self) -> "AdapterConfig":
-        if self.format_version == 1 and self.safety.added:
-            raise ValueError("format_version 1 does not know the key 'safety.added'")
-        for name in SINCE_VERSION_2:
-            if self.format_version == 1 and name in self.model_fields_set:
-                raise ValueError(f"format_version 1 does not know the key {name!r}")
-            if self.format_version > 1 and name not in self.model_fields_set:
-                raise ValueError(f"format_version {self.format_version} needs the key {name!r}")
-        known = "ensemble" in self.safety.model_fields_set
-        if self.format_version < 3 and known:
-            raise ValueError(f"format_version {self.format_version} does not know the key 'safety.ensemble'")
-        if self.format_version >= 3 and not known:
-            raise ValueError(f"format_version {self.format_version} needs the key 'safety.ensemble'")
-        # There was one set before there was a word for it.
-        return self if known else self.model_copy(update={"safety": self.safety.model_copy(update={"ensemble": 1})})
 
-    @model_validator(mode="after")
-    def _thresholds_as_log_odds(self) -> "AdapterConfig":
-        if self.format_version >= 4:
-            return self
-        own = {name: rule.threshold for name, rule in self.rules.items() if rule.threshold is not None}
-        for name, value in (*self.thresholds.items(), *own.items()):
-            if not 0 <= value <= 1:
-                raise ValueError(f"the threshold of {name[:80]!r} is not a probability: {value}")
-        thresholds = {name: self._score(name, value) for name, value in self.thresholds.items()}
-        rules = {
-            name: rule.model_copy(update={"threshold": self._score(name, own[name])}) if name in own else rule
-            for name, rule in self.rules.items()
-        }
-        return self.model_copy(update={"thresholds": thresholds, "rules": rules})
+class AdapterConfig(Keys):
+    """adapter_config.json.
 
-    def _score(self, name: str, probability: float) -> float:
-        """The log-odds of a threshold; a branch's were divided by the temperature then, and are not now."""
-        score = log_odds(min(probability, SURE))
-        return score * self.temperature if name in self.safety.added else score
+    Args:
+        parts: the adapter's defences, the outermost first.
+    """
 
-    @model_validator(mode="after")
-    def _rules_fit(self) -> "AdapterConfig":
-        taxonomy = self.safety.taxonomy
-        for name, rule in self.rules.items():
-            if name not in taxonomy.types:
-                raise ValueError(f"rules name a type outside the taxonomy: {name[:80]!r}")
-            unknown = [level for level in rule.wording if level not in taxonomy.levels]
-            if unknown:
-                raise ValueError(f"the rule of {name} has words for an unknown level: {unknown[0][:80]!r}")
-            for text in (rule.title or "", rule.reason, rule.refusal or "", *rule.wording.values()):
-                if len(text) > MOST_RULE_CHARACTERS or not text.isprintable():
-                    raise ValueError(
-                        f"the rule of {name} has words that cannot be used: expected at most {MOST_RULE_CHARACTERS} "
-                        "printable characters on one line"
-                    )
-        return self
+    parts: tuple[PartRecord, ...]
+
+    @property
+    def depends_on(self) -> set[str]:
+        """The base's weights that any part depends on."""
+        return {what for part in self.parts for what in part.depends_on}
 
     @model_validator(mode="after")
     def _consistent(self) -> "AdapterConfig":
-        problem = thresholds_problem(self.safety, self.thresholds)
-        if problem:
-            raise ValueError(problem)
-        for name in self.files:
-            if name not in (SAFETY_FILE, LORA_FILE):
-                raise ValueError(f"files names a path outside the format: {name!r}")
-        expected = {SAFETY_FILE, LORA_FILE} if self.safety.lora else {SAFETY_FILE}
-        if set(self.files) != expected:
-            raise ValueError(f"files do not match the design: expected {sorted(expected)}, got {sorted(self.files)}")
+        if not self.parts:
+            raise ValueError("no parts: expected at least one defence")
         try:
-            shapes = list(safety_shapes(self.safety, self.base.sizes).values())
+            check_order([part.defence for part in self.parts])
+            files = [file for part in self.parts for file in part.shapes(self.base.sizes).items()]
         except ConfigError as error:
             raise ValueError(str(error)) from error
-        if self.safety.lora:
-            shapes += lora_shapes(self.safety.lora, self.base.sizes).values()
-        size = sum(map(prod, shapes)) * DTYPES[self.dtype].itemsize
+        for name in self.files:
+            if name not in format_files():
+                raise ValueError(f"files names a path outside the format: {name!r}")
+        expected = sorted(file for file, _ in files)
+        if sorted(self.files) != expected:
+            raise ValueError(f"files do not match the designs of the parts: expected {expected}, got {[*self.files]}")
+        size = sum(prod(shape) for _, shapes in files for shape in shapes.values()) * DTYPES[self.dtype].itemsize
         if size > MOST_TENSOR_BYTES:
             raise ValueError(f"the design is too large: expected at most {MOST_TENSOR_BYTES} bytes, got {size}")
         return self
-
-
-def safety_shapes(config: SafetyConfig, sizes: BaseSizes) -> dict[str, torch.Size]:
-    """Name and shape of every tensor of the safety modules, from the design alone (meta device)."""
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in SafetyModules(config, sizes).state_dict().items()}
 
 
 def lora_shapes(lora: LoraSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
@@ -202,7 +242,7 @@ def lora_shapes(lora: LoraSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
 
 
 def peft_config(lora: LoraSettings) -> dict[str, Any]:
-    """lora/adapter_config.json: the few keys that matter, so that any version of peft reads it."""
+    """adapter_config.json of a LoRA: the few keys that matter, so that any version of peft reads it."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

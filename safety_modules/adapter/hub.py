@@ -5,13 +5,10 @@ from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
-from safety_modules.adapter.format import CONFIG_FILE, LORA_CONFIG_FILE, LORA_FILE, SAFETY_FILE
+from safety_modules.adapter.format import CONFIG_FILE, format_files
 from safety_modules.errors import AdapterError
 from safety_modules.io.hub import download, hub_id, words
 from safety_modules.paths import shipped
-
-FILES = [CONFIG_FILE, SAFETY_FILE, LORA_CONFIG_FILE, LORA_FILE]
-"""What is downloaded and uploaded: the format's own files and no other."""
 
 
 def find_adapter(adapter: str | PathLike[str], revision: str | None = None) -> Path:
@@ -32,7 +29,7 @@ def find_adapter(adapter: str | PathLike[str], revision: str | None = None) -> P
     """
     if repository := hub_id(adapter):
         wanted = repository if revision is None else repository._replace(revision=revision)
-        return download(wanted, lambda problem: AdapterError(adapter, [problem]), files=FILES)
+        return download(wanted, lambda problem: AdapterError(adapter, [problem]), files=format_files())
     if revision is not None:
         raise AdapterError(adapter, ["a revision of a folder: expected one only with a hub id. Leave it out."])
     folder = shipped("adapters", adapter) or Path(adapter)
@@ -79,8 +76,9 @@ def push_adapter(
             revision=revision,
             commit_message=commit_message,
             create_pr=create_pr,
-            allow_patterns=FILES,
-            delete_patterns=["lora/*"],  # of an older adapter; what is uploaded anew is kept
+            allow_patterns=format_files(),
+            # Of an older adapter; what is uploaded anew is kept.
+            delete_patterns=[name for name in format_files() if name != CONFIG_FILE],
         )
     except Exception as error:
         raise AdapterError(

@@ -134,16 +134,18 @@ class Adapters:
             )
         for one in saved:
             one.check_base()
-        guard = next(one for one in saved if isinstance(one, Guard))
+        if not saved:
+            kinds = ", ".join(one.kind for one in self.defences)
+            raise AdapterError(
+                directory, [f"nothing to save: expected a defence that was trained, got {kinds}. Attach one."]
+            )
+        widest = max(saved, key=lambda one: len(one.depends_on(one.current_settings())))
         return save_adapter(
             directory,
-            modules=guard.modules,
-            fingerprint=guard.fingerprint or {},
-            thresholds=guard.thresholds,
-            temperature=guard.temperature,
-            rules=guard.rules,
+            saved,
+            fingerprint=widest.fingerprint or {},
+            sizes=self.backbone.sizes,
             processor=self.backbone.pixel_settings(),
-            lora_tensors=guard.lora.state_dict() if guard.lora else None,
             dtype=dtype,
             metadata=metadata,
         )

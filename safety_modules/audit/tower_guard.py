@@ -15,6 +15,7 @@ from safety_modules.audit.decode import Decoded, Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import embed_questions
+from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import HeadOutput, Judgements, judgements, most_severe
@@ -61,14 +62,15 @@ class TowerGuard:
             sizes=self.backbone.sizes,
             processor=self.backbone.pixel_settings(),
         )
-        self.config: SafetyConfig = loaded.config.safety
+        guard = loaded.guard
+        self.config: SafetyConfig = guard.design
         self.digest = hashlib.sha256((folder / CONFIG_FILE).read_bytes()).hexdigest()
-        self.thresholds, self.temperature = dict(loaded.config.thresholds), loaded.config.temperature
-        self.policy = (policy or Policy.default()).completed(loaded.config.rules)
+        self.thresholds, self.temperature = dict(guard.thresholds), guard.temperature
+        self.policy = (policy or Policy.default()).completed(guard.rules)
         self.policy.check(self.config.taxonomy)
         self.limits = self.policy.limits(self.config.taxonomy, self.thresholds)
         self.modules = SafetyModules(self.config, self.backbone.sizes).to(self.backbone.device).eval()
-        self.modules.load_state_dict(loaded.tensors)
+        self.modules.load_state_dict(loaded.part(Guard.kind).tensors)
         self.needs_question = head_class(self.config).needs_question
         self.pixels = Pixels(self.backbone.processor.image_processor)
         self._embed = QuestionEmbeddings(self.backbone, self.config)

@@ -1,7 +1,7 @@
 """Comparing what was recorded about a base with a live one: every difference as a sentence."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from safety_modules.io.strict import quote
@@ -10,6 +10,8 @@ MOST_ALIKE = 20
 """Problems of one kind that are listed."""
 VOCABULARY = "vocab_size"
 """Recorded, never compared: transformers' conversions of one checkpoint pad it with rows that no adapter touches."""
+VISION = "vision"
+"""Tower, projector and embeddings: what the digest is of."""
 LANGUAGE_MODEL = "language_model"
 """Compared where both sides know it and something acts on the language model; the verdict does not come from it."""
 
@@ -17,18 +19,20 @@ Fingerprint = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]
 """A live base's, or a function that gives it by the version of its digest."""
 
 
-def fingerprint_problems(made_for: Mapping[str, Any], live: Fingerprint, lora: bool) -> list[str]:
+def fingerprint_problems(made_for: Mapping[str, Any], live: Fingerprint, depends_on: Collection[str]) -> list[str]:
     """Differences between a recorded fingerprint and a live base's.
 
     Args:
         made_for: the recorded one.
         live: the base's, or a function that gives it by the version of the digest: of the recorded one's.
-        lora: whether something was trained on the language model, so that this one counts.
+        depends_on: the weights that count: `VISION`, `LANGUAGE_MODEL` or both.
     """
     if not isinstance(live, Mapping):
         live = live(2 if "digest_version" in made_for else 1)
     ignored = {VOCABULARY}
-    if not lora or made_for.get(LANGUAGE_MODEL) is None or live.get(LANGUAGE_MODEL) is None:
+    if VISION not in depends_on:
+        ignored |= {"digest", "digest_version"}
+    if LANGUAGE_MODEL not in depends_on or made_for.get(LANGUAGE_MODEL) is None or live.get(LANGUAGE_MODEL) is None:
         ignored.add(LANGUAGE_MODEL)  # quantised, offloaded, spread over processes, or not loaded: nothing to compare
     made_for, live = ({key: values[key] for key in values if key not in ignored} for values in (made_for, live))
     return differences("other base", made_for, live)

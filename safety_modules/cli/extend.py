@@ -50,12 +50,13 @@ def extend_adapter(
 
     # All that can be refused without the base is refused before it is loaded.
     folder = find_adapter(adapter)
-    config = read_adapter(folder).config
+    old = read_adapter(folder)
+    config, design = old.config, old.guard.design
     chosen = training.recipes([] if new_type is None else [extend.RECIPE]) if needs_data else Chosen([], {}, {})
     stages = [recipe.stage for recipe in chosen.recipes]
     outcome = Outcome(out, training.runs, stages, training.overwrite, about=[config.files, new_type])
     outcome.check()
-    first = [name for name in config.safety.taxonomy.labels if name not in config.safety.added]
+    first = [name for name in design.taxonomy.labels if name not in design.added]
     if new_type in first:
         raise ConfigError(
             f"{new_type} not added: expected a type that {adapter} does not have, got one of its first types "
@@ -63,9 +64,9 @@ def extend_adapter(
             "--recipe of few steps."
         )
     rule = extend.rule_from(change.policy, new_type) if change.policy is not None and new_type is not None else None
-    taxonomy = (config.safety if new_type is None else extend.extended_config(config.safety, new_type)).taxonomy
+    taxonomy = (design if new_type is None else extend.extended_config(design, new_type)).taxonomy
 
-    if new_type in config.safety.added:
+    if new_type in design.added:
         typer.echo(f"{new_type} is a type of {adapter} already: its branch is trained on, no other one is added.")
     safety = base(folder)
     metadata: dict[str, Any] = {name: value for name, value in config.metadata.items() if name != RUN}

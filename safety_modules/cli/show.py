@@ -142,17 +142,17 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """What an adapter holds, all of it checked; or how large one would be. Exit code 1: refused, with every reason."""
-    from safety_modules.adapter.describe import adapter_record, adapter_text, plan_record, plan_text
+    from safety_modules.adapter.describe import adapter_record, adapter_text, presets_record, presets_text
     from safety_modules.adapter.hub import find_adapter
 
     if (path is None) == (plan is None):
         raise ConfigError("nothing to inspect: expected an adapter folder or --plan, got both or neither. Pass one.")
     try:
-        record = adapter_record(find_adapter(path)) if path is not None else plan_record(str(plan))
+        record = adapter_record(find_adapter(path)) if path is not None else presets_record(str(plan))
     except AdapterError as error:
         if not as_json:
             raise
         typer.echo(json.dumps({"path": str(path), "valid": False, "problems": error.problems}, indent=2))
         raise typer.Exit(1) from None
-    text = adapter_text if path is not None else plan_text
+    text = adapter_text if path is not None else presets_text
     typer.echo(json.dumps(record, indent=2) if as_json else text(record))

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from safety_modules.backbones import Backbone
-from safety_modules.backbones.fingerprint import fingerprint_problems
+from safety_modules.backbones.fingerprint import LANGUAGE_MODEL, VISION, fingerprint_problems
 from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.answer import Answer
 from safety_modules.defences.call import Call, Mount
@@ -91,6 +91,12 @@ class Defence(ABC):
     def shapes(cls, settings: Any, sizes: BaseSizes) -> dict[str, torch.Size]:
         """Names and shapes of the tensors in `modules`, from the base's sizes alone."""
         return {}
+
+    @classmethod
+    def depends_on(cls, settings: Any) -> tuple[str, ...]:
+        """Which of the base's weights have to be those it was trained on: "vision" (tower, projector, embeddings),
+        "language_model"."""
+        return (VISION, LANGUAGE_MODEL) if settings.lora_settings is not None else (VISION,)
 
     def prepared(self, call: Call) -> Call:
         """The call as the base is to run it: other prompts or features, something mounted meanwhile.
@@ -168,7 +174,7 @@ class Defence(ABC):
         """Refuse a base that is another one now. Raises AttachError."""
         if self.fingerprint is None or (live := self.backbone.fingerprint()) == self.fingerprint:
             return
-        problems = fingerprint_problems(self.fingerprint, live, self.lora is not None)
+        problems = fingerprint_problems(self.fingerprint, live, self.depends_on(self.current_settings()))
         if problems:
             raise AttachError(
                 "base changed: expected the weights that the safety modules were fitted to, got others (loaded, merged "
@@ -213,8 +219,8 @@ def prepared_by(call: Call, defences: Sequence[Defence]) -> Call:
     return call
 
 
-def check_order(defences: Sequence[Defence]) -> None:
-    """Refuse defences that are no order: one twice, or one that changes what another one judges.
+def check_order(defences: Sequence[Defence | type[Defence]]) -> None:
+    """Refuse defences, or classes of them, that are no order: one twice, or one that changes what another one judges.
 
     Raises:
         ConfigError: naming them.

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from safety_modules.backbones import Backbone
@@ -19,7 +19,7 @@ from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.base import SEED, Defence, Settings
 from safety_modules.defences.call import Call
 from safety_modules.defences.guard.concept import SafetyTokens
-from safety_modules.defences.guard.guard import Temperature, Threshold, embedding_scale, route
+from safety_modules.defences.guard.guard import Temperature, Threshold, embedding_scale, route, thresholds_problem
 from safety_modules.defences.guard.steer import LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.mount.hooks import noted
 from safety_modules.mount.lora import Lora
@@ -54,6 +54,13 @@ class MetaTokenSettings(Settings):
     @property
     def lora_settings(self) -> LoraSettings:
         return self.lora
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> "MetaTokenSettings":
+        problem = thresholds_problem(self.taxonomy, self.taxonomy.types, self.thresholds)
+        if problem:
+            raise ValueError(problem)
+        return self
 
 
 class MetaModules(nn.Module):

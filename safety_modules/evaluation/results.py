@@ -7,8 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safety_modules.adapter.plan import planned_parameters
+from safety_modules.adapter.parameters import count_parameters
 from safety_modules.backbones.bases import PUBLISHED, published_sizes
+from safety_modules.defences.guard.guard import Guard
 from safety_modules.evaluation.asking import BATCH_SIZE, MAX_NEW_TOKENS
 from safety_modules.evaluation.matchers import DEFAULT
 from safety_modules.io.files import write_whole
@@ -72,7 +73,8 @@ def adapter_megabytes(attachment: "SafetyAttachment") -> float:
 
 def planned_megabytes(attachment: "SafetyAttachment") -> dict[str, float]:
     """Size that this design would have on published bases, in MB of 16-bit tensors."""
-    return {name: planned_parameters(attachment.config, published_sizes(name)).megabytes() for name in PUBLISHED}
+    settings = attachment.guard.current_settings()
+    return {name: count_parameters(Guard.kind, settings, published_sizes(name)).megabytes() for name in PUBLISHED}
 
 
 def _leaves(tree: Mapping[str, Any], leaf: Callable[[Estimate], Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from transformers import LlavaConfig
 
-from safety_modules.adapter.plan import PARTS, planned_parameters
+from safety_modules.adapter.parameters import WORDS, count_parameters
 from safety_modules.backbones.bases import (
     PUBLISHED,
     QUANTISED,
@@ -18,6 +18,7 @@ from safety_modules.backbones.bases import (
 )
 from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.config import BaseSizes, SafetyConfig
+from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.errors import ConfigError
 from safety_modules.training import processes
 from safety_modules.training.dry_step import Step, tower_flops
@@ -126,7 +127,7 @@ def make_budget(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, setti
         memory={
             "base weights": weights,
             "weights unpacked or gathered while used": borrowed if recipe.stage == 2 else 0,
-            "safety modules and LoRA": 4 * planned_parameters(design, sizes).total,
+            "safety modules and LoRA": 4 * count_parameters(Guard.kind, GuardSettings(design=design), sizes).total,
             "gradients": 4 * trained,
             "AdamW's two moments": 8 * trained,
             "activations": chosen.peak,
@@ -153,8 +154,8 @@ def _step(config: LlavaConfig, step: Step, setting: Setting, checkpointed: bool)
 
 def _trained(design: SafetyConfig, recipe: Recipe, sizes: BaseSizes) -> int:
     """Parameters that a stage trains."""
-    parts = planned_parameters(design, sizes).parts
-    head = {PARTS[name] for name in ("projector", "head_tokens", "head", "peers")}
+    parts = count_parameters(Guard.kind, GuardSettings(design=design), sizes).parts
+    head = {WORDS[name] for name in ("projector", "head_tokens", "head", "peers")}
     return sum(size for name, size in parts.items() if (recipe.trains_head if name in head else recipe.stage == 2))
 
 

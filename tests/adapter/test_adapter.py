@@ -6,7 +6,18 @@ import pickle
 import pytest
 import torch
 
-from adapters import CONFIG, FINGERPRINT, PROCESSOR, SIZES, THRESHOLDS, edit_config, make_parts, save
+from adapters import (
+    CONFIG,
+    FINGERPRINT,
+    PROCESSOR,
+    SIZES,
+    THRESHOLDS,
+    as_version,
+    edit_config,
+    make_guard,
+    make_parts,
+    save,
+)
 from safety_modules.adapter import read_adapter
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules
@@ -23,7 +34,7 @@ def folder(tmp_path):
 
 def test_float32_round_trip_is_exact(tmp_path):
     modules, lora = make_parts()
-    adapter = read_adapter(save(tmp_path / "a", dtype="float32"))
+    (adapter,) = read_adapter(save(tmp_path / "a", dtype="float32")).parts
     for name, tensor in modules.state_dict().items():
         assert torch.equal(adapter.tensors[name], tensor), name
     for name, tensor in lora.items():
@@ -34,7 +45,7 @@ def test_float32_round_trip_is_exact(tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_rounds_each_value_once(tmp_path, dtype):
     modules, lora = make_parts()
-    adapter = read_adapter(save(tmp_path / "a", dtype=dtype))
+    (adapter,) = read_adapter(save(tmp_path / "a", dtype=dtype)).parts
     for name, tensor in {**modules.state_dict(), **lora}.items():
         stored = {**adapter.tensors, **adapter.lora_tensors}[name]
         assert torch.equal(stored, tensor.to(getattr(torch, dtype))), name
@@ -42,9 +53,10 @@ def test_half_precision_rounds_each_value_once(tmp_path, dtype):
 
 def test_saving_what_was_loaded_writes_the_same_bytes(tmp_path, folder):
     adapter = read_adapter(folder)
-    modules = SafetyModules(adapter.config.safety, adapter.config.base.sizes)
-    modules.load_state_dict(adapter.tensors)
-    again = save(tmp_path / "again", modules=modules, lora_tensors=adapter.lora_tensors)
+    (part,) = adapter.parts
+    modules = SafetyModules(adapter.guard.design, adapter.config.base.sizes)
+    modules.load_state_dict(part.tensors)
+    again = save(tmp_path / "again", modules=modules, lora_tensors=part.lora_tensors)
     for name in ("safety.safetensors", "lora/adapter_model.safetensors", "adapter_config.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
@@ -52,7 +64,7 @@ def test_saving_what_was_loaded_writes_the_same_bytes(tmp_path, folder):
 def test_default_dtype_keeps_the_verdicts(folder):
     modules, _ = make_parts()
     loaded = SafetyModules(CONFIG, SIZES)
-    loaded.load_state_dict(read_adapter(folder).tensors)
+    loaded.load_state_dict(read_adapter(folder).parts[0].tensors)
     vision, question = torch.randn(64, 4, 16), torch.randn(64, 5, 32)
     policy, worst = Policy.default(), 0.0
     with torch.no_grad():
@@ -69,67 +81,55 @@ def test_default_dtype_keeps_the_verdicts(folder):
 
 def test_the_config_comes_back_and_can_be_read_by_people(folder):
     adapter = read_adapter(folder, fingerprint=FINGERPRINT, sizes=SIZES, processor=PROCESSOR)
-    assert adapter.config.safety == CONFIG
+    assert adapter.guard.design == CONFIG
     assert adapter.config.base.sizes == SIZES
-    assert adapter.config.thresholds == THRESHOLDS
+    assert adapter.guard.thresholds == THRESHOLDS
     text = (folder / "adapter_config.json").read_text()
-    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 4,\n')
+    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 5,\n')
 
 
 def test_an_adapter_without_lora_has_no_lora_folder(tmp_path):
     folder = save(tmp_path / "a", config=SafetyConfig(width=16, lora=None))
     assert sorted(p.name for p in folder.iterdir()) == ["adapter_config.json", "safety.safetensors"]
-    assert read_adapter(folder).lora_tensors == {}
+    assert read_adapter(folder).parts[0].lora_tensors == {}
 
 
 def test_an_adapter_without_language_model_tokens_survives(tmp_path):
     config = SafetyConfig(width=16, num_lm_tokens=0, lora=None)
-    assert read_adapter(save(tmp_path / "a", config=config)).tensors["lm_tokens.weight"].shape == (0, 32)
+    assert read_adapter(save(tmp_path / "a", config=config)).parts[0].tensors["lm_tokens.weight"].shape == (0, 32)
 
 
 def test_the_paper_preset_survives(tmp_path):
     config = SafetyConfig(**{**SafetyConfig.preset("paper").model_dump(), "lora": None})
-    assert read_adapter(save(tmp_path / "a", config=config)).config.safety == config
+    assert read_adapter(save(tmp_path / "a", config=config)).guard.design == config
 
 
-class FakeAttachment:
-    def __init__(self, config=CONFIG):
-        self.modules, lora = make_parts(config, seed=1)
-        self.lora = FakeLora(lora) if lora else None
-
-
-class FakeLora:
-    def __init__(self, tensors):
-        self.tensors = tensors
-
-    def state_dict(self):
-        return self.tensors
-
-    def load_state_dict(self, tensors):
-        self.tensors = dict(tensors)
+def other_guard(config=CONFIG):
+    return make_guard(*make_parts(config, seed=1))
 
 
 def test_load_into_fills_modules_and_lora(folder):
-    adapter, attachment = read_adapter(folder), FakeAttachment()
-    adapter.load_into(attachment)
-    for name, tensor in attachment.modules.state_dict().items():
-        assert tensor.dtype == torch.float32 and torch.equal(tensor, adapter.tensors[name].float())
-    assert attachment.lora.tensors == adapter.lora_tensors
+    adapter, guard = read_adapter(folder), other_guard()
+    adapter.load_into([guard])
+    (part,) = adapter.parts
+    for name, tensor in guard.modules.state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, part.tensors[name].float())
+    assert guard.lora.tensors == part.lora_tensors
 
 
 def test_load_into_another_design_is_refused(folder):
     other = CONFIG.model_copy(update={"width": 32})
     with pytest.raises(AdapterError, match="other modules: expected the adapter's names and shapes"):
-        read_adapter(folder).load_into(FakeAttachment(other))
+        read_adapter(folder).load_into([other_guard(other)])
 
 
 @pytest.mark.parametrize("lora", [None, CONFIG.lora.model_copy(update={"r": 3})])
 def test_a_lora_that_does_not_fit_is_refused_before_anything_is_copied(folder, lora):
-    attachment = FakeAttachment(CONFIG.model_copy(update={"lora": lora}))
-    before = {name: tensor.clone() for name, tensor in attachment.modules.state_dict().items()}
+    guard = other_guard(CONFIG.model_copy(update={"lora": lora}))
+    before = {name: tensor.clone() for name, tensor in guard.modules.state_dict().items()}
     with pytest.raises(AdapterError, match="other LoRA"):
-        read_adapter(folder).load_into(attachment)
-    assert all(torch.equal(before[n], t) for n, t in attachment.modules.state_dict().items())
+        read_adapter(folder).load_into([guard])
+    assert all(torch.equal(before[n], t) for n, t in guard.modules.state_dict().items())
 
 
 def test_writing_leaves_nothing_beside_the_adapter(tmp_path, folder):
@@ -142,7 +142,7 @@ def test_a_newer_adapter_replaces_an_older_one_and_keeps_the_card(tmp_path, fold
     (folder / "plots").mkdir()
     (folder / "plots" / "roc.txt").write_text("curve")
     save(folder, config=SafetyConfig(width=16, lora=None))
-    assert read_adapter(folder).config.safety.lora is None
+    assert read_adapter(folder).guard.design.lora is None
     assert not (folder / "lora").exists()
     assert (folder / "README.md").read_text() == "the card"
     assert (folder / "plots" / "roc.txt").read_text() == "curve"
@@ -219,10 +219,10 @@ def test_the_error_is_one_of_ours_lists_its_problems_and_survives_pickling(folde
 def test_an_adapter_of_version_2_has_one_set(tmp_path):
     folder = save(tmp_path / "a", config=CONFIG.model_copy(update={"ensemble": 1}))
     new = read_adapter(folder)
-    edit_config(folder, lambda record: (record.update(format_version=2), record["safety"].pop("ensemble")))
+    as_version(folder, 2)
     old = read_adapter(folder)
-    assert old.config.safety == new.config.safety and old.config.format_version == 2
-    assert old.tensors.keys() == new.tensors.keys()
+    assert old.guard.design == new.guard.design and old.config.format_version == 2
+    assert old.parts[0].tensors.keys() == new.parts[0].tensors.keys()
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
@@ -231,16 +231,12 @@ def test_thresholds_before_version_4_were_probabilities_and_mean_the_same_as_log
     probabilities = [0.0, 0.5, 0.9, 0.975, 1 - 1e-9, 1.0]
 
     def older(record):
-        record.update(format_version=version, thresholds=dict(zip(THRESHOLDS, probabilities, strict=True)))
-        if version < 3:
-            record["safety"].pop("ensemble")
-        for key in ("temperature", "rules") if version < 2 else ():
-            record.pop(key)
+        record.update(thresholds=dict(zip(THRESHOLDS, probabilities, strict=True)))
         if version > 1:
             record["rules"] = {"illegal": {"threshold": 0.9}}
 
-    edit_config(folder, older)
-    config = read_adapter(folder).config
+    edit_config(as_version(folder, version), older)
+    config = read_adapter(folder).guard
     sure = math.log(2**24 - 1)  # what a float32 risk of 1 came down to
     expected = [-LIMIT, 0.0, math.log(9), math.log(39), sure, sure]
     assert [*config.thresholds.values()] == pytest.approx(expected)

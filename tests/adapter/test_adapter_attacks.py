@@ -1,4 +1,6 @@
-"""Every file in `attacks/` is laid over a valid adapter, which is then refused in the words the file names.
+"""Every file in `attacks/` is laid over valid adapters, which are then refused in the words the file names.
+
+The adapters: a guard as version 4 said it, a guard, a guard with meta tokens inside of it (the only one for part-*).
 
 An attack is YAML: `about` what a naive reader would do, `refusal` words of the expected problem, `file` which of
 the adapter's files is spoilt, and one way to do it:
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from adapters import FILES, LORA, SAFETY, problems_of, replace, save
+from adapters import BOTH, TENSORS, as_version, make_meta, problems_of, replace, save
 
 ATTACKS = sorted((Path(__file__).parent / "attacks").glob("*.yaml"))
 
@@ -31,7 +33,7 @@ def lay(attack, folder):
         old, new = (text.encode() for text in attack["replace"])
         data = path.read_bytes()
         assert data.count(old), f"{old!r} is not in {attack['file']}: the attack is out of date"
-        if attack["file"] in (SAFETY, LORA):
+        if attack["file"] in TENSORS:
             length = int.from_bytes(data[:8], "little")
             header = data[8 : 8 + length].replace(old, new, 1)
             data = len(header).to_bytes(8, "little") + header + data[8 + length :]
@@ -41,21 +43,38 @@ def lay(attack, folder):
         data = attack["text"].encode() * attack.get("repeat", 1)
     else:
         data = base64.b64decode(attack["base64"], validate=True)
-    if attack["file"] in (SAFETY, LORA):
+    if attack["file"] in TENSORS:
         replace(folder, data, attack["file"])
     else:
         path.write_bytes(data)
 
 
-@pytest.mark.parametrize("path", ATTACKS, ids=lambda path: path.stem)
-def test_an_attack_is_refused_in_the_words_it_names(path, tmp_path):
+ADAPTERS = {
+    "version 4": lambda path: as_version(save(path), 4),
+    "one part": save,
+    "two parts": lambda path: save(path, inner=[make_meta()]),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "adapter"),
+    [
+        pytest.param(path, adapter, id=f"{path.stem}-{adapter}")
+        for path in ATTACKS
+        for adapter in (["two parts"] if path.stem.startswith("part") else ADAPTERS)
+    ],
+)
+def test_an_attack_is_refused_in_the_words_it_names(path, adapter, tmp_path):
     attack = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert attack["file"] in FILES and path.stat().st_size < 4000
-    folder = save(tmp_path / "adapter")
+    assert attack["file"] in BOTH and path.stat().st_size < 4000
+    folder = ADAPTERS[adapter](tmp_path / "adapter")
+    refusal = attack["refusal"]
+    if adapter != "version 4":
+        refusal = refusal.replace("safety.lora", "guard.design.lora")
     lay(attack, folder)
     problems = problems_of(folder)
-    assert any(attack["refusal"] in problem for problem in problems), problems
+    assert any(refusal in problem for problem in problems), problems
 
 
 def test_there_are_attacks_on_every_file():
-    assert {yaml.safe_load(path.read_text(encoding="utf-8"))["file"] for path in ATTACKS} == set(FILES)
+    assert {yaml.safe_load(path.read_text(encoding="utf-8"))["file"] for path in ATTACKS} == set(BOTH)

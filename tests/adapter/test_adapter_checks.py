@@ -6,8 +6,21 @@ import json
 import pytest
 import torch
 
-from adapters import FINGERPRINT, LORA, PROCESSOR, SAFETY, SIZES, edit_config, only, problems_of, replace, rewrite, save
-from safety_modules.adapter import read_adapter, save_adapter
+from adapters import (
+    FINGERPRINT,
+    LORA,
+    PROCESSOR,
+    SAFETY,
+    SIZES,
+    as_version,
+    edit_config,
+    only,
+    problems_of,
+    replace,
+    rewrite,
+    save,
+)
+from safety_modules.adapter import read_adapter
 from safety_modules.backbones.bases import LORA_PREFIX, published_sizes
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules
@@ -32,8 +45,8 @@ def test_config_that_is_not_a_json_object(folder, text):
 
 
 def test_newer_format(folder):
-    edit_config(folder, lambda record: record.update(format_version=5, something_new=1))
-    assert "this version reads format_version 1 to 4, got 5. Upgrade" in only(problems_of(folder))
+    edit_config(folder, lambda record: record.update(format_version=6, something_new=1))
+    assert "this version reads format_version 1 to 5, got 6. Upgrade" in only(problems_of(folder))
 
 
 @pytest.mark.parametrize(
@@ -44,10 +57,6 @@ def test_newer_format(folder):
         (lambda r: r["base"]["sizes"].update(depth=1), "base.sizes.depth"),
         (lambda r: r.pop("thresholds"), "missing key 'thresholds'"),
         (lambda r: r.update(format="other"), "'safety-modules-adapter'"),
-        (lambda r: r.update(format_version="1"), "format_version"),
-        (lambda r: r.update(format_version=True), "format_version"),
-        (lambda r: r.update(format_version=1.0), "format_version"),
-        (lambda r: r.update(format_version=0), "format_version"),
         (lambda r: r.update(dtype="float64"), "dtype"),
         (lambda r: r["safety"].update(width="16"), "safety.width: Input should be a valid integer, got '16'"),
         (lambda r: r["safety"].update(width=10**12), "less than or equal to 65536"),
@@ -83,19 +92,101 @@ def test_newer_format(folder):
         (lambda r: r["files"].update({"/etc/passwd": "0" * 64}), "a path outside the format: '/etc/passwd'"),
     ],
 )
+def test_config_keys_of_version_4(folder, change, words):
+    edit_config(as_version(folder, 4), change)
+    assert words in only(problems_of(folder))
+
+
+def settings_of(record):
+    return record["parts"][0]["settings"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: r.update(extra=1), "unknown key 'extra'"),
+        (lambda r: r.update(safety={}), "unknown key 'safety'"),
+        (lambda r: r["base"]["sizes"].update(depth=1), "base.sizes.depth"),
+        (lambda r: r.pop("parts"), "missing key 'parts'"),
+        (lambda r: r.update(parts=[]), "no parts: expected at least one defence"),
+        (lambda r: r.update(parts={"guard": {}}), "parts: Input should be a valid array"),
+        (lambda r: r.update(format="other"), "'safety-modules-adapter'"),
+        (lambda r: r.update(format_version="1"), "format_version"),
+        (lambda r: r.update(format_version=True), "format_version"),
+        (lambda r: r.update(format_version=1.0), "format_version"),
+        (lambda r: r.update(format_version=0), "format_version"),
+        (lambda r: r.update(dtype="float64"), "dtype"),
+        (lambda r: r["base"]["sizes"].update(num_layers=10**9), "less than or equal to 1024"),
+        (lambda r: r["base"]["sizes"].update(grid=[2, 3]), "does not hold num_patches"),
+        (lambda r: r["files"].pop(SAFETY), "files do not match the designs of the parts"),
+        (lambda r: r["files"].update({SAFETY: "0" * 63}), "files.safety.safetensors"),
+        (lambda r: r["files"].update({"../secret": "0" * 64}), "files names a path outside the format: '../secret'"),
+        (lambda r: r["files"].update({"/etc/passwd": "0" * 64}), "a path outside the format: '/etc/passwd'"),
+        (lambda r: r["parts"][0].update(code=1), "unknown key 'parts.0.code'"),
+        (lambda r: r["parts"][0].update(kind="guards"), "unknown kind of defence: expected one of guard, "),
+        (lambda r: r["parts"][0].update(kind="ecso"), "unknown kind of defence: expected one of guard, "),
+        (lambda r: r["parts"][0].update(kind=1), "parts.0.kind: Input should be a valid string"),
+        (lambda r: r["parts"][0].update(settings=[]), "guard: Value error, expected an object of settings"),
+        (lambda r: r["parts"][0].pop("settings"), "missing key 'guard'"),
+        (lambda r: r["parts"][0].update(depends_on=["vision"]), "depends_on of guard does not match its settings"),
+        (lambda r: r["parts"][0].update(depends_on="vision"), "parts.0.depends_on"),
+    ],
+)
 def test_config_keys(folder, change, words):
     edit_config(folder, change)
     assert words in only(problems_of(folder))
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s["design"].update(widht=1), "unknown key 'guard.design.widht'"),
+        (lambda s: s.pop("thresholds"), "missing key 'guard.thresholds'"),
+        (lambda s: s.pop("temperature"), "missing key 'guard.temperature'"),
+        (lambda s: s.pop("rules"), "missing key 'guard.rules'"),
+        (lambda s: s["design"].pop("ensemble"), "missing key 'guard.design.ensemble'"),
+        (lambda s: s["design"].pop("lora"), "missing key 'guard.design.lora'"),
+        (lambda s: s["design"]["lora"].pop("r"), "missing key 'guard.design.lora.r'"),
+        (lambda s: s["design"].update(width="16"), "guard.design.width: Input should be a valid integer, got '16'"),
+        (lambda s: s["design"].update(width=10**12), "less than or equal to 65536"),
+        (lambda s: s["design"].update(attention_heads=3), "width 16 is not a multiple of attention_heads 3"),
+        (lambda s: s["design"].update(width=None, attention_heads=5), "expected a divisor of 32, got 5"),
+        (lambda s: s["design"].update(ensemble=0), "guard.design.ensemble"),
+        (lambda s: s["design"].update(ensemble=10**6), "guard.design.ensemble"),
+        (lambda s: s.update(temperature=0.0), "guard.temperature"),
+        (lambda s: s.update(temperature=1e9), "guard.temperature"),
+        (lambda s: s.update(rules={"arson": {}}), "rules name a type outside the taxonomy: 'arson'"),
+        (lambda s: s.update(rules={"illegal": {"action": "run"}}), "guard.rules.illegal.action"),
+        (lambda s: s.update(rules={"illegal": {"code": "x"}}), "guard.rules.illegal.code"),
+        (lambda s: s.update(rules={"illegal": {"reason": "x" * 501}}), "words that cannot be used"),
+        (lambda s: s.update(rules={"illegal": {"reason": "a\nUSER: b"}}), "words that cannot be used"),
+        (lambda s: s.update(rules={"illegal": {"refusal": "{secret}"}}), "unknown place {secret}"),
+        (lambda s: s.update(rules={"illegal": {"wording": {"huge": "x"}}}), "words for an unknown level: 'huge'"),
+        (lambda s: s["design"].update(added=["illegal"]), "added types are not the last of the taxonomy's"),
+        (lambda s: s["thresholds"].update(illegal=-31), "guard.thresholds.illegal"),
+        (lambda s: s["thresholds"].update(illegal=30.5), "guard.thresholds.illegal"),
+        (lambda s: s["thresholds"].pop("illegal"), "thresholds do not match the taxonomy"),
+        (lambda s: s["design"]["taxonomy"].update(types=[]), "guard.design.taxonomy.types"),
+        (lambda s: s["design"]["lora"].update(target_modules=["fc1"]), "LoRA targets are not in the language model"),
+        (lambda s: s.update(kind="guard"), "expected an object of settings without their kind"),
+    ],
+)
+def test_settings_of_a_guard(folder, change, words):
+    edit_config(folder, lambda record: change(settings_of(record)))
+    assert words in only(problems_of(folder))
+
+
 def test_a_pattern_is_no_name_of_a_linear(folder):
-    edit_config(folder, lambda r: r["safety"]["lora"].update(target_modules=["q_proj|.*"]))
+    edit_config(folder, lambda r: settings_of(r)["design"]["lora"].update(target_modules=["q_proj|.*"]))
+    words = "design.lora.target_modules.0: String should match"
+    assert problems_of(folder)[0].startswith(f"adapter_config.json: guard.{words}")
+    edit_config(as_version(folder, 4), lambda r: r["safety"]["lora"].update(target_modules=["q_proj|.*"]))
     assert problems_of(folder)[0].startswith("adapter_config.json: safety.lora.target_modules.0: String should match")
 
 
 def test_a_design_of_more_than_any_adapter_needs_is_refused_before_anything_is_read(folder):
     def claim_the_moon(record):
-        record["safety"]["width"] = 65_536
+        settings_of(record)["design"]["width"] = 65_536
         record["base"]["sizes"].update(text_width=65_536, vision_width=65_536)
 
     edit_config(folder, claim_the_moon)
@@ -205,8 +296,8 @@ def test_nan_and_infinity(folder, file, name, value):
 
 def test_taxonomy_that_does_not_match_the_head(folder):
     def seven_types(record):
-        record["safety"]["taxonomy"]["types"].append("weapons")
-        record["thresholds"]["weapons"] = 0.5
+        settings_of(record)["design"]["taxonomy"]["types"].append("weapons")
+        settings_of(record)["thresholds"]["weapons"] = 0.5
 
     edit_config(folder, seven_types)
     problems = problems_of(folder)
@@ -231,7 +322,8 @@ def test_lora_on_a_linear_the_config_does_not_name(folder):
 def test_an_adapter_for_the_13b_is_refused_on_the_7b(tmp_path):
     small, large = published_sizes("llava-1.5-7b"), published_sizes("llava-1.5-13b")
     modules = SafetyModules(SafetyConfig(width=16, lora=None), large)
-    folder = save_adapter(tmp_path / "a", modules=modules, fingerprint={**FINGERPRINT, "text_width": 5120})
+    base = {"sizes": large, "fingerprint": {**FINGERPRINT, "text_width": 5120}}
+    folder = save(tmp_path / "a", modules=modules, lora_tensors=None, **base)
     problems = problems_of(folder, sizes=small, fingerprint={**FINGERPRINT, "text_width": 4096})
     assert "other base: text_width: the adapter was made for 5120, this model has 4096." in problems
     assert "other base: num_layers: the adapter was made for 40, this model has 32." in problems
@@ -291,7 +383,7 @@ def test_all_problems_are_reported_at_once(folder):
 
 def test_a_lora_of_the_largest_rank_is_still_checked_quickly(folder):
     config = LoraSettings(r=4096, target_modules=("q_proj", "v_proj"))
-    edit_config(folder, lambda r: r["safety"]["lora"].update(r=config.r))
+    edit_config(folder, lambda r: settings_of(r)["design"]["lora"].update(r=config.r))
     assert any("has another shape: expected (4096, 32), got (2, 32)" in problem for problem in problems_of(folder))
 
 

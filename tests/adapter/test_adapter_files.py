@@ -83,7 +83,7 @@ def test_the_folder_itself_may_be_named_by_a_link(tmp_path, folder):
 
 def test_a_snapshot_in_the_hubs_cache_is_read_through_its_links(snapshot):
     adapter = read_adapter(snapshot)
-    assert adapter.path == snapshot and adapter.lora_tensors
+    assert adapter.path == snapshot and adapter.parts[0].lora_tensors
 
 
 def test_a_snapshot_whose_link_leaves_the_cache_is_refused(tmp_path, snapshot):
@@ -153,7 +153,7 @@ def test_every_file_is_opened_once_so_what_was_checked_is_what_is_used(folder, m
     adapter = read_adapter(folder)
     assert sorted(opened) == sorted(FILES)
     (folder / SAFETY).write_bytes(b"changed since")
-    assert all(torch.isfinite(tensor).all() for tensor in adapter.tensors.values())
+    assert all(torch.isfinite(tensor).all() for tensor in adapter.parts[0].tensors.values())
 
 
 def test_a_file_too_large_for_its_tensors_is_not_read(folder):

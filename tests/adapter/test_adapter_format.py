@@ -10,10 +10,20 @@ from adapters import CONFIG, SIZES
 from safety_modules.adapter import format as adapter_format
 from safety_modules.adapter import header as adapter_header
 from safety_modules.adapter.checks import MOST_CONFIG_BYTES
-from safety_modules.adapter.format import AdapterConfig, BaseRecord, lora_shapes, peft_config, safety_shapes
-from safety_modules.adapter.hub import FILES
+from safety_modules.adapter.format import (
+    AdapterConfig,
+    BaseRecord,
+    PartRecord,
+    format_files,
+    lora_shapes,
+    peft_config,
+    saved_kinds,
+)
 from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
+from safety_modules.defences.guard.guard import Guard, GuardSettings
+from safety_modules.defences.lora_tuning import LoraTuningSettings
+from safety_modules.defences.meta_token import MetaTokenSettings
 from safety_modules.io import strict
 from safety_modules.taxonomy import Taxonomy
 
@@ -39,13 +49,19 @@ def names(model: type[BaseModel]):
 
 
 @pytest.mark.parametrize(
-    ("heading", "model"), [("`adapter_config.json`", AdapterConfig), ("`safety`: the design", SafetyConfig)]
+    ("heading", "model"),
+    [
+        ("`adapter_config.json`", AdapterConfig),
+        ("`parts`: the defences", PartRecord),
+        ("Settings of `guard`", GuardSettings),
+        ("`design`", SafetyConfig),
+    ],
 )
 def test_every_key_has_its_row_and_no_row_is_left_over(heading, model):
-    assert table(heading) == names(model)
+    assert table(heading) == names(model) - ({"kind"} if model is GuardSettings else set())
 
 
-@pytest.mark.parametrize("model", [BaseRecord, LoraSettings, Taxonomy])
+@pytest.mark.parametrize("model", [BaseRecord, LoraSettings, Taxonomy, LoraTuningSettings, MetaTokenSettings])
 def test_every_nested_key_is_named(model):
     assert names(model) <= CODE
 
@@ -55,7 +71,11 @@ def test_every_size_is_named():
 
 
 def test_the_layout_is_the_formats_files():
-    assert table("Layout") == set(FILES)
+    said = table("Layout")
+    files = {file.replace("<kind>", kind) for file in said for kind in saved_kinds() if kind != "guard"}
+    assert files == {file for file in format_files() if file.partition("/")[0] not in ("safety.safetensors", "lora")}
+    assert {file for file in said if "<kind>" not in file} == {"adapter_config.json"}
+    assert {"safety.safetensors", "lora/"} <= CODE
 
 
 def test_every_key_of_the_lora_config_is_named():
@@ -88,7 +108,9 @@ def test_every_tensor_of_the_default_design_is_in_the_table_with_its_shape():
     peer = {f"peers.0.{name}": shape for name, shape in said.items()} | {
         "peers.0.lm_tokens.weight": (0, SIZES.text_width)
     }
-    assert said | peer == {name: tuple(shape) for name, shape in safety_shapes(CONFIG, SIZES).items()}
+    assert said | peer == {
+        name: tuple(shape) for name, shape in Guard.shapes(GuardSettings(design=CONFIG), SIZES).items()
+    }
 
 
 def test_lora_tensors_are_named_as_the_page_says():

@@ -20,14 +20,15 @@ from guard_cases import attach_as_trained
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from adapters import FILES, LORA, SAFETY, join, split
+from adapters import BOTH, FILES, TENSORS, join, split
+from safety_modules.adapter.format import lora_files, tensor_file
 from safety_modules.attach.adapters import fit_adapter
 from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.meta_token import MetaTokenSettings
 from safety_modules.errors import AdapterError
 
-CONFIG_FILE, _, LORA_CONFIG, _ = FILES
-TENSORS = (SAFETY, LORA)
+CONFIG_FILE = FILES[0]
 SECONDS = 60  # far more than any example takes, far less than a hang
 
 numbers = st.one_of(
@@ -38,7 +39,22 @@ numbers = st.one_of(
 )
 words = st.one_of(
     st.sampled_from(
-        ["", "F16", "F32", "float32", "LORA", "../x", "/etc/passwd", "\x00", "\x1b[2J", "\ud800", "__metadata__"]
+        [
+            "",
+            "F16",
+            "F32",
+            "float32",
+            "LORA",
+            "guard",
+            "lora",
+            "language_model",
+            "../x",
+            "/etc/passwd",
+            "\x00",
+            "\x1b[2J",
+            "\ud800",
+            "__metadata__",
+        ]
     ),
     st.text(max_size=8),
 )
@@ -107,7 +123,7 @@ def spoilt(draw, valid):
     """An adapter's files after one to three changes; a value that is no bytes is a kind of file."""
     files = dict(valid)
     for _ in range(draw(st.integers(1, 3))):
-        name = draw(st.sampled_from(FILES))
+        name = draw(st.sampled_from(sorted(valid)))
         how = draw(st.sampled_from(["json", "json", "json", "bytes", "numbers", "file"]))
         data = files[name]
         if how == "file":
@@ -136,7 +152,7 @@ def fix_digests(files):
     try:
         record = json.loads(files[CONFIG_FILE])
         for name in TENSORS:
-            if isinstance(files[name], bytes) and name in record["files"]:
+            if isinstance(files.get(name), bytes) and name in record["files"]:
                 record["files"][name] = hashlib.sha256(files[name]).hexdigest()
         files[CONFIG_FILE] = json.dumps(record).encode()
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -145,9 +161,9 @@ def fix_digests(files):
 
 def write(files, folder):
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "lora").mkdir(parents=True)
     for name, data in files.items():
         path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(data, bytes):
             path.write_bytes(data)
         elif data == "folder":
@@ -177,14 +193,17 @@ def bits(tensors):
 class Range:
     """A live attachment that strangers' adapters are thrown at."""
 
-    def __init__(self, model, processor, folder):
+    def __init__(self, model, processor, folder, two_parts):
         design = LoraSettings(r=1, target_modules=("q_proj",))
         config = SafetyConfig(width=8, num_head_tokens=2, num_lm_tokens=2, attention_heads=2, lora=design)
-        self.safety = attach_as_trained(model, processor, config=config)
+        inner = [MetaTokenSettings(tokens=1, hidden=0.1, lora=design)] if two_parts else []
+        self.safety = attach_as_trained(model, processor, config=config, defence=["guard", *inner])
+        for defence in self.safety.defences:
+            defence.trained = True
         self.safety.thresholds = dict.fromkeys(config.taxonomy.types, 0.5)
         self.model, self.folder = model, folder / "stranger"
         valid = self.safety.save_pretrained(folder / "valid")
-        self.valid = {name: (valid / name).read_bytes() for name in FILES}
+        self.valid = {name: (valid / name).read_bytes() for name in (BOTH if two_parts else FILES)}
         self.before = self.state()
         self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.seen = Counter()
@@ -199,19 +218,24 @@ class Range:
         write(files, self.folder)
         started = time.monotonic()
         try:
-            fitted = fit_adapter(self.safety.backbone, self.folder)[0]
+            fitted = fit_adapter(self.safety.backbone, self.folder)
         except AdapterError as error:
             self.seen["refused"] += 1
             assert error.problems and all(problem.isprintable() for problem in error.problems)
         else:
             self.seen["loaded"] += 1
-            expected = stored(files[SAFETY]), stored(files[LORA], LORA_PREFIX) if fitted.lora else {}
-            got = bits(fitted.modules.state_dict()), bits(fitted.lora.state_dict()) if fitted.lora else {}
-            for mine, theirs in zip(got, expected, strict=True):
-                assert mine.keys() == theirs.keys()
-                assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+            said = json.loads((self.folder / CONFIG_FILE).read_bytes())["parts"]
+            assert [part["kind"] for part in said] == [one.kind for one in fitted]
+            for one in fitted:
+                self.compare(one.modules, files.get(tensor_file(one.kind)), "")
+                self.compare(one.lora, files.get(lora_files(one.kind)[1]), LORA_PREFIX)
         assert time.monotonic() - started < SECONDS
         assert self.state() == self.before
+
+    def compare(self, owner, file, prefix):
+        mine, theirs = bits(owner.state_dict()) if owner else {}, stored(file, prefix) if owner else {}
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
     def close(self):
         """The model's weights are still those it had."""
@@ -241,9 +265,9 @@ def fuzz(range_, examples):
     print(f"\n{sum(range_.seen.values())} spoilt adapters: {dict(range_.seen)}")
 
 
-@pytest.fixture
-def strangers(model, processor, tmp_path):
-    return Range(model, processor, tmp_path)
+@pytest.fixture(params=["one part", "two parts"])
+def strangers(model, processor, tmp_path, request):
+    return Range(model, processor, tmp_path, two_parts=request.param == "two parts")
 
 
 def test_the_unspoilt_adapter_loads(strangers):

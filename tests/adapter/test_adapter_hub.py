@@ -11,6 +11,7 @@ from huggingface_hub import errors
 
 from adapters import FILES
 from safety_modules.adapter import read_adapter
+from safety_modules.adapter.format import format_files
 from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach import attach_safety
 from safety_modules.errors import AdapterError, ConfigError
@@ -82,7 +83,8 @@ def test_only_the_formats_own_files_are_asked_for(monkeypatch, saved):
     asked = {}
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: asked.update(options) or saved)
     assert find_adapter("someone/safe", "main") == saved
-    assert asked["revision"] == "main" and set(asked["allow_patterns"]) == set(FILES)
+    assert asked["revision"] == "main" and asked["allow_patterns"] == format_files()
+    assert set(FILES) <= set(format_files()) and not any("*" in name for name in format_files())
 
 
 @pytest.mark.parametrize("name", ["someone/safe", "./someone/safe", "safe"])
@@ -188,7 +190,8 @@ def test_push_to_hub_uploads_what_save_pretrained_writes_and_nothing_else(safety
 def test_push_to_hub_removes_an_older_lora(safety, hub):
     safety.push_to_hub("someone/safe", revision="v2", commit_message="Better", create_pr=True)
     options = dict(hub.calls[2][1])
-    assert options["delete_patterns"] == ["lora/*"] and set(options["allow_patterns"]) == set(FILES)
+    assert set(options["allow_patterns"]) == set(format_files())
+    assert set(options["delete_patterns"]) == set(format_files()) - {"adapter_config.json"}
     assert (options["revision"], options["commit_message"], options["create_pr"]) == ("v2", "Better", True)
 
 

@@ -263,18 +263,20 @@ def test_train_saves_an_adapter_and_calibrate_sets_its_thresholds(
     recipes = [part for stage in (1, 2) for part in ("--recipe", data[f"stage{stage}.yaml"])]
     printed = run("train", "--out", out, "--data", data["risky.jsonl"], *recipes)
     assert "not calibrated yet" in printed
-    config = read_adapter(out).config
-    assert config.thresholds == {}
+    trained = read_adapter(out)
+    config = trained.config
+    assert trained.guard.thresholds == {}
     assert config.metadata["records"] == 14
     assert set(config.metadata["recipes"]) == {"stage1.yaml", "stage2.yaml"}
 
     printed = run("calibrate", out, "--benign", data["clean.json"], "--max-false-alarm", 0.5)
-    after = read_adapter(out).config
-    assert len(set(after.thresholds.values())) == 1
-    assert f"{after.thresholds['illegal']:.2f}" in printed
+    calibrated = read_adapter(out)
+    after, thresholds = calibrated.config, calibrated.guard.thresholds
+    assert len(set(thresholds.values())) == 1
+    assert f"{thresholds['illegal']:.2f}" in printed
     calibration = after.metadata.pop("calibration")
     assert after.metadata == config.metadata
-    assert calibration["images"] == 6 and calibration["thresholds"] == after.thresholds
+    assert calibration["images"] == 6 and calibration["thresholds"] == thresholds
     assert "unknown" in printed
     assert after.files == config.files, "calibration must not change a tensor"
 

@@ -67,9 +67,10 @@ def use_everywhere(*base: str) -> None:
     run("train", "--extend", "old", "--new-type", "allergens", "--data", "new.csv", "--recipe", "recipe.yaml", *told,
         "--out", "new")  # fmt: skip
     run("calibrate", "new", "--benign", "benign.csv", "--data", "labelled.csv", "--max-false-alarm", "0.5", *told)
-    config = read_adapter("new").config
-    assert config.safety.added == ("allergens",) and set(config.thresholds) == set(config.safety.taxonomy.types)
-    assert config.metadata["calibration"]["images"] == 14
+    adapter = read_adapter("new")
+    design = adapter.guard.design
+    assert design.added == ("allergens",) and set(adapter.guard.thresholds) == set(design.taxonomy.types)
+    assert adapter.config.metadata["calibration"]["images"] == 14
     verdict = json.loads(run("classify", "0.png", "--adapter", "new", "--json", *told))
     assert "allergens" in verdict["probabilities"]
 

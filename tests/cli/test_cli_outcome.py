@@ -97,7 +97,7 @@ def test_the_command_of_a_finished_run_leaves_its_calibrated_adapter_as_it_is(ol
     told = (*command, "--out", "out", "--runs", "runs")
     run(*told)
     run("calibrate", "out", "--benign", "benign", "--max-false-alarm", 0.9, "--confidence", 0.5)
-    assert read_adapter("out").config.thresholds
+    assert read_adapter("out").guard.thresholds
     before = state(Path("out"))
     for more in ((), ("--overwrite",)):
         assert "already finished, nothing done" in run(*told, *more)

@@ -53,19 +53,21 @@ def add(folder: Path, *more: object) -> str:
 def test_a_type_is_added_calibrated_and_removed(folder: Path) -> None:
     printed = add(folder, "--policy", folder / "policy.yaml")
     assert "Not calibrated for allergens. Next: safety-modules calibrate" in printed
-    old, new = read_adapter(folder / "old").config, read_adapter(folder / "new").config
-    assert new.safety.added == ("allergens",) and new.rules["allergens"].reason == "It could make someone ill."
-    assert new.thresholds == old.thresholds
-    assert new.metadata["note"] == "untrained"
-    assert set(new.metadata["added"]) == {"allergens"}
+    old, new = read_adapter(folder / "old"), read_adapter(folder / "new")
+    assert new.guard.design.added == ("allergens",)
+    assert new.guard.rules["allergens"].reason == "It could make someone ill."
+    assert new.guard.thresholds == old.guard.thresholds
+    assert new.config.metadata["note"] == "untrained"
+    assert set(new.config.metadata["added"]) == {"allergens"}
     shown = json.loads(run("inspect", folder / "new", "--json"))
     assert shown["types"][-1] == "allergens" and "branches of added types" in shown["parts"]
 
     verdict = json.loads(run("classify", folder / "1.png", "--adapter", folder / "new", "--json"))
     assert "allergens" in verdict["probabilities"]
     run("train", "--extend", folder / "new", "--remove-type", "allergens", "--out", folder / "again")
-    again = read_adapter(folder / "again").config
-    assert again.files == old.files and again.thresholds == old.thresholds and again.rules == {}
+    again = read_adapter(folder / "again")
+    assert again.config.files == old.config.files
+    assert again.guard.thresholds == old.guard.thresholds and again.guard.rules == {}
 
 
 def test_an_adapter_is_trained_on_with_a_recipe(folder: Path) -> None:
@@ -75,8 +77,8 @@ def test_an_adapter_is_trained_on_with_a_recipe(folder: Path) -> None:
         run("train", "--extend", folder / "new", *data, "--out", folder / "on")
     run("train", "--extend", folder / "new", *data, "--recipe", folder / "recipe.yaml", "--out", folder / "on")
     before, after = read_adapter(folder / "new"), read_adapter(folder / "on")
-    assert after.config.files != before.config.files and after.config.thresholds == {}
-    assert after.config.safety == before.config.safety and after.config.rules == before.config.rules
+    assert after.config.files != before.config.files and after.guard.thresholds == {}
+    assert after.guard.design == before.guard.design and after.guard.rules == before.guard.rules
 
 
 @pytest.mark.parametrize(

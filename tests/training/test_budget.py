@@ -7,11 +7,12 @@ import torch
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
 from typer.testing import CliRunner
 
-from safety_modules.adapter.plan import planned_parameters
+from safety_modules.adapter.parameters import count_parameters
 from safety_modules.backbones.bases import published_config
 from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.cli import app
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
 from safety_modules.training.budget import Setting, base_config, make_budget
@@ -69,7 +70,7 @@ def test_what_is_planned_from_few_blocks_is_what_all_of_them_take(checkpointed):
 def test_planned_weights_are_those_of_the_model_and_the_modules(tiny_base):
     budget = make_budget(tiny_base.config, DESIGN, recipe(), SETTING)
     assert budget.memory["base weights"] == sum(parameter.nbytes for parameter in tiny_base.parameters())
-    parameters = planned_parameters(DESIGN, HFModules(tiny_base).read_sizes()).total
+    parameters = count_parameters("guard", GuardSettings(design=DESIGN), HFModules(tiny_base).read_sizes()).total
     assert budget.memory["safety modules and LoRA"] == budget.memory["gradients"] == 4 * parameters
     assert budget.memory["AdamW's two moments"] == 8 * parameters
 

@@ -92,9 +92,9 @@ def test_labelled_data_give_temperature_recall_and_digests_and_the_adapter_keeps
     assert found.ece_before is not None and found.ece_after is not None
     assert found.benign_digest != found.labelled_digest
     saved = safety.save_pretrained(tmp_path / "a", "float32", metadata={"calibration": found.to_dict()})
-    config = read_adapter(saved).config
-    assert config.temperature == found.temperature and config.thresholds == found.thresholds
-    assert config.metadata["calibration"]["labelled_digest"] == found.labelled_digest
+    adapter = read_adapter(saved)
+    assert adapter.guard.temperature == found.temperature and adapter.guard.thresholds == found.thresholds
+    assert adapter.config.metadata["calibration"]["labelled_digest"] == found.labelled_digest
     pictures = [one.load_image() for one in labelled[:4]]
     expected = safety.classify(pictures)
     safety.detach()

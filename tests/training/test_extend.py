@@ -271,8 +271,9 @@ def test_a_file_without_the_branch_is_refused(safety: SafetyAttachment, tmp_path
     folder = safety.save_pretrained(tmp_path / "a", "float32")
 
     def claim(config: dict[str, Any]) -> None:
-        config["safety"]["taxonomy"]["types"].append("allergens")
-        config["safety"]["added"], config["thresholds"] = ["allergens"], {}
+        settings = config["parts"][0]["settings"]
+        settings["design"]["taxonomy"]["types"].append("allergens")
+        settings["design"]["added"], settings["thresholds"] = ["allergens"], {}
 
     edit_config(folder, claim)
     with pytest.raises(AdapterError, match=r"missing tensor 'branches\.0\."):

@@ -14,7 +14,7 @@ from numbers import Real
 from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.generation import until_stop
@@ -30,6 +30,7 @@ from safety_modules.mount.lora import Lora
 from safety_modules.policy.policy import Policy, Rule, check_policy
 from safety_modules.policy.scores import LIMIT
 from safety_modules.policy.verdict import Verdict, riskiest
+from safety_modules.taxonomy import Taxonomy
 
 REFUSAL = "I'm sorry, I can't help with that."
 """Of a guard in mode `external`: one sentence, and no word about why."""
@@ -51,6 +52,8 @@ def check_batch_mode(batch_mode: str) -> BatchMode:
 
 
 Threshold = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
+MOST_RULE_CHARACTERS = 500
+"""Of each sentence of a rule that is saved: it becomes part of prompts and answers."""
 TEMPERATURES = (0.01, 100)
 Temperature = Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
 
@@ -63,6 +66,9 @@ class GuardSettings(Settings):
         thresholds: calibrated, per risk type, as log-odds; empty = not calibrated.
         temperature: the types' logits are divided by it; 1 = as trained.
         rules: the policy's rule for types it brings along; used where the user's policy has none.
+
+    Raises:
+        pydantic.ValidationError: thresholds or rules do not fit the taxonomy, or a rule's words cannot be used.
     """
 
     kind: Literal["guard"] = "guard"
@@ -74,6 +80,30 @@ class GuardSettings(Settings):
     @property
     def lora_settings(self) -> LoraSettings | None:
         return self.design.lora
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> "GuardSettings":
+        taxonomy = self.design.taxonomy
+        for name, rule in self.rules.items():
+            if name not in taxonomy.types:
+                raise ValueError(f"rules name a type outside the taxonomy: {name[:80]!r}")
+            unknown = [level for level in rule.wording if level not in taxonomy.levels]
+            if unknown:
+                raise ValueError(f"the rule of {name} has words for an unknown level: {unknown[0][:80]!r}")
+            for text in (rule.title or "", rule.reason, rule.refusal or "", *rule.wording.values()):
+                if len(text) > MOST_RULE_CHARACTERS or not text.isprintable():
+                    raise ValueError(
+                        f"the rule of {name} has words that cannot be used: expected at most {MOST_RULE_CHARACTERS} "
+                        "printable characters on one line"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> "GuardSettings":
+        problem = thresholds_problem(self.design.taxonomy, self.design.first_types, self.thresholds)
+        if problem:
+            raise ValueError(problem)
+        return self
 
 
 @dataclass(frozen=True)
@@ -138,9 +168,8 @@ class Guard(Defence):
             return {name: tensor.shape for name, tensor in SafetyModules(settings.design, sizes).state_dict().items()}
 
     def current_settings(self) -> GuardSettings:
-        return GuardSettings(
-            design=self.config, thresholds=self.thresholds, temperature=self.temperature, rules=self.rules
-        )
+        now = {"thresholds": self.thresholds, "temperature": self.temperature, "rules": self.rules}
+        return self.settings.model_copy(update={"design": self.config, **now})  # as it is: saving checks it
 
     def described(self) -> dict[str, Any]:
         return {**super().described(), "mode": self.mode, "hints": self.hints}
@@ -168,7 +197,7 @@ class Guard(Defence):
 
     @thresholds.setter
     def thresholds(self, thresholds: Mapping[str, float]) -> None:
-        problem = thresholds_problem(self.config, thresholds)
+        problem = thresholds_problem(self.config.taxonomy, self.config.first_types, thresholds)
         if problem:
             raise ConfigError(f"{problem}. Nothing was changed: correct them.")
         types = self.config.taxonomy.types
@@ -295,10 +324,9 @@ def embedding_scale(backbone: Backbone) -> float:
     return float(backbone.embed_text(some[None]).float().std())
 
 
-def thresholds_problem(config: SafetyConfig, thresholds: Mapping[str, float]) -> str | None:
+def thresholds_problem(taxonomy: Taxonomy, needed: Sequence[str], thresholds: Mapping[str, float]) -> str | None:
     """Why these cannot be an adapter's thresholds, or None."""
-    types, needed = config.taxonomy.types, config.first_types
-    if not set(thresholds) <= set(types) or (thresholds and not set(needed) <= set(thresholds)):
+    if not set(thresholds) <= set(taxonomy.types) or (thresholds and not set(needed) <= set(thresholds)):
         return (
             f"thresholds do not match the taxonomy: expected one for each of {', '.join(needed)} "
             f"(or none at all), got {', '.join(thresholds)}"
