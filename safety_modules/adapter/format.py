@@ -60,17 +60,9 @@ def lora_files(kind: str) -> tuple[str, str]:
     return f"{folder}/adapter_config.json", f"{folder}/adapter_model.safetensors"
 
 
-def saved_kinds() -> list[str]:
-    """The kinds of defences that an adapter may hold: those that are trained.
-
-    Others are words alone: a stranger's would be put into prompts, and one's own are named when attaching.
-    """
-    return [kind for kind, defence in KINDS.items() if defence.needs_training]
-
-
 def format_files() -> list[str]:
     """Every file that the format has, of whatever kind of part."""
-    return [CONFIG_FILE, *(file for kind in saved_kinds() for file in (tensor_file(kind), *lora_files(kind)))]
+    return [CONFIG_FILE, *(file for kind in KINDS for file in (tensor_file(kind), *lora_files(kind)))]
 
 
 class BaseRecord(BaseModel):
@@ -123,9 +115,8 @@ class PartRecord(BaseModel):
     @field_validator("kind")
     @classmethod
     def _known(cls, kind: str) -> str:
-        if kind not in saved_kinds():
-            known = ", ".join(saved_kinds())
-            raise ValueError(f"unknown kind of defence: expected one of {known}. Upgrade safety-modules")
+        if kind not in KINDS:
+            raise ValueError(f"unknown kind of defence: expected one of {', '.join(KINDS)}. Upgrade safety-modules")
         return kind
 
     @field_validator("settings", mode="plain")

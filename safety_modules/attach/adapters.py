@@ -126,24 +126,18 @@ class Adapters:
 
     def save(self, directory: str | PathLike[str], dtype: str, metadata: Mapping[str, Any] | None) -> Path:
         """Write the active adapter's folder. See `SafetyAttachment.save_pretrained`."""
-        saved = [one for one in self.defences if one.fingerprint is not None]
-        if not all(one.trained for one in saved):
+        if not all(one.trained for one in self.defences):
             raise AdapterError(
                 directory,
                 ["not saved: expected trained safety modules, got new ones. Train them (train_safety) first."],
             )
-        for one in saved:
+        for one in self.defences:
             one.check_base()
-        if not saved:
-            kinds = ", ".join(one.kind for one in self.defences)
-            raise AdapterError(
-                directory, [f"nothing to save: expected a defence that was trained, got {kinds}. Attach one."]
-            )
-        widest = max(saved, key=lambda one: len(one.depends_on(one.current_settings())))
+        widest = max(self.defences, key=lambda one: len(one.depends_on(one.current_settings())))
         return save_adapter(
             directory,
-            saved,
-            fingerprint=widest.fingerprint or {},
+            self.defences,
+            fingerprint=widest.fingerprint or self.backbone.fingerprint(),
             sizes=self.backbone.sizes,
             processor=self.backbone.pixel_settings(),
             dtype=dtype,

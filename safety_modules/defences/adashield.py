@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from safety_modules.defences.base import Defence, Settings
+from safety_modules.defences.base import Defence, Settings, Words
 from safety_modules.defences.call import Call
 
 PROMPT = (
@@ -17,7 +17,7 @@ class AdaShieldSettings(Settings):
     """Attributes: prompt: what stands behind the question."""
 
     kind: Literal["adashield-s"] = "adashield-s"
-    prompt: str = PROMPT
+    prompt: Words = PROMPT
 
 
 class AdaShieldS(Defence):

@@ -13,10 +13,10 @@ Between calls nothing stands on the model.
 from abc import ABC
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from safety_modules.backbones import Backbone
@@ -32,6 +32,10 @@ SEED = 0
 
 Answering = Callable[[Call], Answer]
 """How to get an answer to a call: the defences further in, and the base."""
+
+
+Words = Annotated[str, Field(min_length=1, max_length=4000)]
+"""A prompt of a defence. A stranger's adapter may bring one, as it may bring a policy's rule."""
 
 
 class Settings(BaseModel):
@@ -96,7 +100,9 @@ class Defence(ABC):
     def depends_on(cls, settings: Any) -> tuple[str, ...]:
         """Which of the base's weights have to be those it was trained on: "vision" (tower, projector, embeddings),
         "language_model"."""
-        return (VISION, LANGUAGE_MODEL) if settings.lora_settings is not None else (VISION,)
+        if settings.lora_settings is not None:
+            return VISION, LANGUAGE_MODEL
+        return (VISION,) if cls.needs_training else ()
 
     def prepared(self, call: Call) -> Call:
         """The call as the base is to run it: other prompts or features, something mounted meanwhile.

@@ -1,7 +1,7 @@
 """Sentences with places, such as "a {level} risk of {type}": checked when a policy is read, filled when it is used."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 PLACES = ("type", "level", "reason", "probability")
 """What a hint or refusal may name: the rule's title, the level acted on, the rule's reason, the type's probability."""
@@ -9,10 +9,10 @@ PLACES = ("type", "level", "reason", "probability")
 _PLACE = re.compile(r"\{([^{}]*)\}")
 
 
-def check_sentence(text: str) -> str:
+def check_sentence(text: str, places: Sequence[str] = PLACES) -> str:
     """The text, if every place in it is known. Raises ValueError for others and for braces that make no place."""
-    unknown = [name for name in _PLACE.findall(text) if name not in PLACES]
-    known = ", ".join(f"{{{name}}}" for name in PLACES)
+    unknown = [name for name in _PLACE.findall(text) if name not in places]
+    known = ", ".join(f"{{{name}}}" for name in places)
     if unknown:
         raise ValueError(f"unknown place {{{unknown[0]}}}; a sentence may use {known}")
     check_plain(_PLACE.sub("", text), f"a sentence may use {known}")

@@ -17,13 +17,13 @@ from safety_modules.adapter.format import (
     format_files,
     lora_shapes,
     peft_config,
-    saved_kinds,
 )
 from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.lora_tuning import LoraTuningSettings
 from safety_modules.defences.meta_token import MetaTokenSettings
+from safety_modules.defences.registry import KINDS
 from safety_modules.io import strict
 from safety_modules.taxonomy import Taxonomy
 
@@ -72,7 +72,7 @@ def test_every_size_is_named():
 
 def test_the_layout_is_the_formats_files():
     said = table("Layout")
-    files = {file.replace("<kind>", kind) for file in said for kind in saved_kinds() if kind != "guard"}
+    files = {file.replace("<kind>", kind) for file in said for kind in KINDS if kind != "guard"}
     assert files == {file for file in format_files() if file.partition("/")[0] not in ("safety.safetensors", "lora")}
     assert {file for file in said if "<kind>" not in file} == {"adapter_config.json"}
     assert {"safety.safetensors", "lora/"} <= CODE

@@ -27,6 +27,7 @@ from safety_modules.adapter.describe import adapter_record, adapter_text
 from safety_modules.adapter.format import format_files
 from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.adashield import AdaShieldSettings
 from safety_modules.defences.base import Defence, Settings
 from safety_modules.defences.lora_tuning import LoraTuningSettings
 from safety_modules.defences.meta_token import MetaTokenSettings
@@ -97,16 +98,18 @@ def test_another_kinds_lora_loads_into_plain_peft(model, processor, tmp_path):
         assert torch.equal(tensor, expected[name.partition("language_model.")[2]])
 
 
-def test_a_training_free_defence_beside_them_is_not_saved_and_alone_there_is_nothing_to_save(
-    model, processor, tmp_path
-):
-    safety = attach_safety(model, processor, config=DESIGN, defence=["guard", "adashield-s"])
+def test_a_training_free_defence_is_saved_in_its_place_as_words_alone(model, processor, tmp_path):
+    own = AdaShieldSettings(prompt="Look twice.")
+    safety = attach_safety(model, processor, config=DESIGN, defence=["guard", own, "ecso"])
     safety.trained = True
-    assert read_adapter(safety.save_pretrained(tmp_path / "a")).kinds == ["guard"]
-    safety.detach()
-    safety = attach_safety(model, processor, defence="adashield-s")
-    with pytest.raises(AdapterError, match="nothing to save: expected a defence that was trained, got adashield-s"):
-        safety.save_pretrained(tmp_path / "b")
+    folder = safety.save_pretrained(tmp_path / "a")
+    found = read_adapter(folder)
+    assert found.kinds == ["guard", "adashield-s", "ecso"] and found.part("adashield-s").settings == own
+    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "safety.safetensors", "lora"}
+    record = json.loads((folder / "adapter_config.json").read_text())
+    assert [part["depends_on"] for part in record["parts"]][1:] == [[], []]
+    edit_config(folder, lambda r: r["parts"][2]["settings"].update(tell="{question.__class__}"))
+    assert "unknown place {question.__class__}; a sentence may use {question}, {answer}" in only(problems_of(folder))
 
 
 def test_an_adapter_without_a_guard_says_so(tmp_path):
