@@ -20,7 +20,7 @@ from safety_modules.defences.guard.modules.head import HeadOutput
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import Judgements, judgements
 from safety_modules.policy.verdict import ACTIONS
-from safety_modules.training.questions import QuestionEmbeddings
+from safety_modules.training.corpus import QuestionEmbeddings
 
 
 class Started(NamedTuple):

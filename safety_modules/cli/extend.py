@@ -87,7 +87,7 @@ def extend_adapter(
             raise ConfigError(f"options refused: expected none of {given} with {verbs[0]}, got some. Leave them out.")
     from safety_modules.adapter.folder import read_adapter
     from safety_modules.adapter.hub import find_adapter
-    from safety_modules.training import extend, processes, train_safety
+    from safety_modules.training import distributed, extend, train_safety
 
     # All that can be refused without the base is refused before it is loaded.
     folder = find_adapter(adapter)
@@ -133,7 +133,7 @@ def extend_adapter(
         train_safety(safety, records, chosen.recipes, None, training.runs, cache_dir=training.features)
         metadata |= {"trained_on": [*training.data], "trained_with": chosen.record()}
         metadata.pop("calibration", None)  # so are thresholds and temperature
-    if processes.rank() > 0:
+    if distributed.rank() > 0:
         return
     if not outcome.save(safety, metadata, config.dtype):
         return

@@ -9,8 +9,8 @@ from safety_modules.evaluation.results import settings
 from safety_modules.metrics import rate
 from safety_modules.pocket import mix
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_judged
-from safety_modules.training.promise import any_flagged, promised_limits
+from safety_modules.training.predictions import corpus_judgements
+from safety_modules.training.thresholds import any_flagged, promised_limits
 
 if TYPE_CHECKING:
     from safety_modules.attach.attach import SafetyAttachment
@@ -102,4 +102,4 @@ def evaluate_promise(
 def _scores(attachment: "SafetyAttachment", count: int, seed: int, progress: bool) -> np.ndarray:
     """Rule scores (count, types) of benign pictures."""
     corpus = Corpus.make(attachment.backbone, mix.calibration_records(count, seed=seed), progress=progress)
-    return corpus_judged(attachment, corpus).scores
+    return corpus_judgements(attachment, corpus).scores

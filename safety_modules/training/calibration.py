@@ -18,9 +18,9 @@ from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_output
-from safety_modules.training.promise import MINIMUM, any_flagged, promised_limits
-from safety_modules.training.temperature import Scaling, fit_scaling
+from safety_modules.training.predictions import corpus_output
+from safety_modules.training.temperature_scaling import Scaling, fit_scaling
+from safety_modules.training.thresholds import MINIMUM, any_flagged, promised_limits
 
 
 @dataclass(frozen=True)

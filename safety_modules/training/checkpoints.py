@@ -20,9 +20,9 @@ from safety_modules.errors import ConfigError
 from safety_modules.io.files import write_whole
 from safety_modules.records.good import GoodRecords
 from safety_modules.records.record import Record
-from safety_modules.training import processes
-from safety_modules.training.draws import NEEDS_QUESTION
+from safety_modules.training import distributed
 from safety_modules.training.recipe import Recipe
+from safety_modules.training.sampling import NEEDS_QUESTION
 
 NOTE, MARK, FINAL, WEIGHTS, STATE = "run.json", "whole", "final.safetensors", "model.safetensors", "trainer_state.json"
 
@@ -48,7 +48,7 @@ def run_key(
         "precision of the base": sorted({str(p.dtype) for p in attachment.backbone.model.parameters()}),
         "design": attachment.config.model_dump(mode="json"),
         "policy": _digest(attachment.policy.model_dump(mode="json")),
-        "number of processes": processes.count(),
+        "number of processes": distributed.count(),
     }
 
 
@@ -94,8 +94,8 @@ def begin(folder: Path, key: dict[str, Any]) -> Path | None:
         ConfigError: it belongs to another run.
     """
     check_run(folder, key)
-    processes.wait()
-    if processes.rank() == 0:
+    distributed.wait()
+    if distributed.rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(key, indent=1) + "\n"
         if not (folder / NOTE).exists():
@@ -105,7 +105,7 @@ def begin(folder: Path, key: dict[str, Any]) -> Path | None:
         for path in folder.glob("checkpoint-*"):
             if not (path / MARK).exists():
                 shutil.rmtree(path)
-    processes.wait()
+    distributed.wait()
     return max(whole(folder), key=step_of, default=None)
 
 

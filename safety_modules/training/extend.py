@@ -21,7 +21,7 @@ from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.trainer import Data, Pathlike, train_safety
+from safety_modules.training.train import Data, Pathlike, train_safety
 
 RECIPE = Recipe(
     stage=1,

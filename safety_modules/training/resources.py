@@ -27,10 +27,9 @@ from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
 from safety_modules.mount.lora_layer import ADAPTER
 from safety_modules.mount.lora_slots import lora_config
-from safety_modules.training import processes
 from safety_modules.training.losses import head_loss, language_model_loss
-from safety_modules.training.memory import activation_checkpointing
 from safety_modules.training.recipe import Recipe
+from safety_modules.training.trainer import activation_checkpointing
 
 FEW, MORE = 2, 3
 """Blocks of the two models that are run: what one block more costs, every block costs."""
@@ -136,7 +135,7 @@ def stage_resources(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, s
         )
     model, blocks = _model(config, FEW, setting), config.text_config.num_hidden_layers
     sizes = replace(read_sizes(model), num_layers=blocks)
-    rows, passes = processes.share(recipe, setting.processes)
+    rows, passes = recipe.per_process(setting.processes)
 
     def step(checkpointed: bool) -> Cost:
         models = (_model(config, few, setting) for few in (FEW, MORE))

@@ -21,9 +21,9 @@ from safety_modules.cli import app
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.paths import recipe_file, shipped_path
+from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.resources import Setting, stage_resources
-from safety_modules.training.task import SafetyTask
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for size in ("7b", "13b") for path in (ROOT / "training" / f"llava-1.5-{size}").glob("*.yaml"))
@@ -99,7 +99,7 @@ def test_a_base_in_float16_as_published_checkpoints_are_is_not_trained_on(tiny_b
     safety = attach_safety(copy.deepcopy(tiny_base).to(torch.float16), processor)
     recipe = Recipe(stage=2, steps=1, batch_size=1, learning_rate=1e-3)
     with pytest.raises(ConfigError, match=r"got float16.*--dtype bfloat16"):
-        SafetyTask(safety, recipe)
+        SafetyObjective(safety, recipe)
 
 
 @pytest.mark.slow

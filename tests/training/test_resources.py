@@ -87,7 +87,7 @@ def test_checkpointing_takes_less_memory_and_a_third_more_arithmetic():
     assert 1.2 < again.step_flops / kept.step_flops < 1.5
 
 
-def test_processes_share_samples_and_a_sharded_base():
+def test_distributed_share_samples_and_a_sharded_base():
     alone = stage_resources(small(8), DESIGN, recipe(gradient_accumulation=4), SETTING)
     shared = stage_resources(
         small(8), DESIGN, recipe(gradient_accumulation=4), Setting(**{**vars(SETTING), "processes": 4, "sharded": True})

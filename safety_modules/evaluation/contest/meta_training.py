@@ -18,18 +18,18 @@ from safety_modules.records.record import Record
 from safety_modules.training import checkpoints
 from safety_modules.training.calibration import by_picture
 from safety_modules.training.corpus import PARTS, Corpus, LmRows
-from safety_modules.training.draws import make_draws
 from safety_modules.training.features import digests_of
 from safety_modules.training.losses import head_loss, language_model_loss
-from safety_modules.training.promise import any_flagged, promised_limits
+from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.stage import Run, train_stage
-from safety_modules.training.task import SafetyTask
+from safety_modules.training.sampling import training_order
+from safety_modules.training.thresholds import any_flagged, promised_limits
+from safety_modules.training.train import Run, train_stage
 
 BATCH_SIZE = 64
 
 
-class MetaTask(SafetyTask):
+class MetaTask(SafetyObjective):
     """Tokens, head and LoRA, trained together on the answers and, with weight 1 each, on type and level.
 
     Args:
@@ -52,7 +52,7 @@ class MetaTask(SafetyTask):
         lm: LmRows | None = None,
         shares: dict[str, float] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Losses of a batch; see `SafetyTask.forward`. The head sees no question: its tokens stand before it."""
+        """Losses of a batch; see `SafetyObjective.forward`. The head sees no question: its tokens stand before it."""
         assert lm is not None
         shares = shares or dict.fromkeys(PARTS, 1.0)
         backbone = self.meta.backbone
@@ -111,7 +111,7 @@ def _train(meta: MetaModel, trainings: Trainings, recipe: Recipe, folder: Path) 
     key = checkpoints.run_key(meta.attachment, recipe, (data, None))
     key |= {"meta tokens": meta.settings.model_dump(mode="json")}
     checkpoints.check_run(folder, key)
-    draws = make_draws(records, recipe)
+    order = training_order(records, recipe)
     corpus = Corpus.make(meta.backbone, data, trainings.cache, trainings.progress)
     run = Run(
         meta.attachment,
@@ -120,9 +120,9 @@ def _train(meta: MetaModel, trainings: Trainings, recipe: Recipe, folder: Path) 
         keep=True,
         progress=trainings.progress,
         tensorboard=False,
-        make_task=lambda _, recipe: MetaTask(meta, recipe),
+        make_objective=lambda _, recipe: MetaTask(meta, recipe),
     )
-    train_stage(run, recipe, draws, key, folder)
+    train_stage(run, recipe, order, key, folder)
 
 
 def calibrate_meta(

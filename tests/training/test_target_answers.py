@@ -12,10 +12,10 @@ from PIL import Image
 from safety_modules import Policy
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
-from safety_modules.training import targets
+from safety_modules.training import target_answers
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.targets import base_answers, target_ids, target_text
+from safety_modules.training.target_answers import base_answers, target_ids, target_text
 
 pytestmark = pytest.mark.matrix
 
@@ -89,7 +89,7 @@ def test_known_answers_are_not_asked_for(model: Any, processor: Any, monkeypatch
 def test_answers_of_an_interrupted_run_are_kept_whatever_was_torn(
     model: Any, processor: Any, make_image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "BATCH_SIZE", 2)
+    monkeypatch.setattr(target_answers, "BATCH_SIZE", 2)
     safety, kept = attach_as_trained(model, processor), tmp_path / "answers.jsonl"
     records = [record(image=make_image(seed), question="what is this?") for seed in range(6)]
     corpus = Corpus.make(safety.backbone, records, progress=False)

@@ -10,7 +10,7 @@ from safety_modules import attach_safety, pocket
 from safety_modules.errors import DataError
 from safety_modules.evaluation.promise import evaluate_promise
 from safety_modules.policy.scores import LIMIT
-from safety_modules.training.promise import images_needed, promised_limits
+from safety_modules.training.thresholds import images_needed, promised_limits
 
 TYPES = 6
 EACH = [[place] for place in range(TYPES)]

@@ -1,4 +1,4 @@
-"""What a stage trains, and its loss: one module for both stages, without any base parameter."""
+"""What a stage trains, and the loss of a batch: one module for both stages, without any base parameter."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from safety_modules.training.losses import HeadLoss, head_loss, language_model_l
 from safety_modules.training.recipe import Recipe
 
 
-class SafetyTask(nn.Module):
+class SafetyObjective(nn.Module):
     """The trained parameters of an attachment, and the loss of a batch.
 
     Stage I trains projector, head tokens and head on CE(type) + CE(level). Stage II trains LoRA and the
@@ -61,7 +61,7 @@ class SafetyTask(nn.Module):
                 "without. Change SafetyConfig.lora or num_lm_tokens, or the recipe's type_weight."
             )
 
-    def train(self, mode: bool = True) -> "SafetyTask":
+    def train(self, mode: bool = True) -> "SafetyObjective":
         super().train(mode)
         self.attachment.modules.train(mode)  # the parts are this module's own, their whole is not
         if self.attachment.lora and self.recipe.stage == 2:
@@ -101,7 +101,9 @@ class SafetyTask(nn.Module):
         if vision is not None and self.recipe.trains_head:
             assert type_labels is not None and level_labels is not None
             said = self._judge(vision, question, question_mask)
-            head = _mean([self._head_loss(output, type_labels, level_labels) for output in said])
+            parts = zip(*(self._head_loss(output, type_labels, level_labels) for output in said), strict=True)
+            # Each set of an ensemble learns from its own mistakes, none from what they say together.
+            head = HeadLoss(*(torch.stack(part).mean() for part in parts))
             losses["type"], losses["level"] = head.type, head.level
             total.append(head.total * shares["head"])
         if lm is not None:
@@ -146,11 +148,6 @@ class SafetyTask(nn.Module):
         kept = max(len(row.answer) for row in lm.rows) + 1
         output = lm_forward(backbone, inputs._replace(labels=None), logits_to_keep=kept, use_cache=False)
         return language_model_loss(output.logits, labels[:, -kept:])
-
-
-def _mean(losses: list[HeadLoss]) -> HeadLoss:
-    """Of the sets of an ensemble: each learns from its own mistakes, none from what they say together."""
-    return HeadLoss(*(torch.stack(parts).mean() for parts in zip(*losses, strict=True)))
 
 
 def _some_patches(vision: torch.Tensor, kept: int) -> torch.Tensor:

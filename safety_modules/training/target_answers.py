@@ -11,7 +11,7 @@ from safety_modules.io.progress import track
 from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
-from safety_modules.training import processes
+from safety_modules.training import distributed
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.recipe import Recipe
 
@@ -95,7 +95,7 @@ def base_answers(
         max_new_tokens: longest answer.
         progress: show a bar.
         kept: JSON lines of batches of answers: those it holds are not asked for again, new ones are added by one of
-            the processes. None = not kept.
+            the distributed. None = not kept.
     """
     backbone, end = attachment.backbone, attachment.backbone.answer_ids("")[-1]
     # Like lengths together: text-only questions are much shorter, and padding costs time.
@@ -128,11 +128,11 @@ def base_answers(
                     )
             for index, ids in zip(part, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
                 answers[index] = ids[: ids.index(end) + 1] if end in ids else ids
-            if kept is not None and processes.rank() == 0:
+            if kept is not None and distributed.rank() == 0:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write("\n" + json.dumps({index: answers[index] for index in part}))  # after a torn line too
             advance(len(part))
-    processes.wait()
+    distributed.wait()
     return answers
 
 
@@ -142,5 +142,5 @@ def _kept_answers(kept: Path | None) -> dict[int, list[int]]:
     for line in kept.read_text(encoding="utf-8").split("\n") if kept is not None and kept.exists() else ():
         with suppress(ValueError):
             found |= {int(index): ids for index, ids in json.loads(line).items()}
-    processes.wait()
+    distributed.wait()
     return found

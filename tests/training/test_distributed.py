@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("processes_run.py")
+SCRIPT = Path(__file__).with_name("distributed_run.py")
 # `accelerate launch --cpu` alone starts one process, whatever --num_processes says: its launcher of several is that of
 # GPUs, and the variable keeps each of them on the CPU.
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
