@@ -71,8 +71,7 @@ class SafetyObjective(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimizer: learning rate of the part, weight decay on matrices only."""
-        recipe = self.recipe
-        slow = recipe.modules_learning_rate
+        recipe, slow = self.recipe, self.recipe.modules_learning_rate
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         tokens = ("head_tokens.weight", "lm_tokens.weight")
         for name, parameter in self.named_parameters():
@@ -97,13 +96,17 @@ class SafetyObjective(nn.Module):
         """
         shares = shares or dict.fromkeys(PARTS, 1.0)
         losses: dict[str, torch.Tensor] = {}
-        total = []
-        if vision is not None and self.recipe.trains_head:
+        total, recipe = [], self.recipe
+        if vision is not None and recipe.trains_head:
             assert type_labels is not None and level_labels is not None
-            said = self._judge(vision, question, question_mask)
-            parts = zip(*(self._head_loss(output, type_labels, level_labels) for output in said), strict=True)
+            labels = [part.to(self.attachment.modules.device) for part in (type_labels, level_labels)]
+            weights = recipe.type_weight, recipe.level_weight, recipe.label_smoothing
+            found = [
+                head_loss(output.type_logits, output.level_logits, *labels, *weights)
+                for output in self._head_outputs(vision, question, question_mask)
+            ]
             # Each set of an ensemble learns from its own mistakes, none from what they say together.
-            head = HeadLoss(*(torch.stack(part).mean() for part in parts))
+            head = HeadLoss(*(torch.stack(parts).mean() for parts in zip(*found, strict=True)))
             losses["type"], losses["level"] = head.type, head.level
             total.append(head.total * shares["head"])
         if lm is not None:
@@ -111,29 +114,19 @@ class SafetyObjective(nn.Module):
             total.append(losses["lm"] * shares["lm"])
         return {"loss": torch.stack(total).sum(), **losses}
 
-    def _judge(
+    def _head_outputs(
         self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
     ) -> list[HeadOutput]:
-        """What each set of the ensemble says; all of them see the same patches and the same noise."""
+        """Of each set of the ensemble; all of them see the same patches and the same noise."""
         modules, recipe = self.attachment.modules, self.recipe
         if self.training and recipe.patch_dropout:
-            vision = _some_patches(vision, max(1, round(vision.shape[1] * (1 - recipe.patch_dropout))))
+            kept = max(1, round(vision.shape[1] * (1 - recipe.patch_dropout)))
+            chosen = torch.rand(vision.shape[:2], device=vision.device).argsort(1)[:, :kept]  # of each picture others
+            vision = vision.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vision.shape[2]))  # (B, kept, Dv)
         vision = vision.to(modules.device, modules.dtype)
         if self.training and recipe.feature_noise:
             vision = vision + recipe.feature_noise * vision.std() * torch.randn_like(vision)
         return modules.each(vision, question, mask)
-
-    def _head_loss(self, output: HeadOutput, type_labels: torch.Tensor, level_labels: torch.Tensor) -> HeadLoss:
-        device, recipe = output.type_logits.device, self.recipe
-        return head_loss(
-            output.type_logits,
-            output.level_logits,
-            type_labels.to(device),
-            level_labels.to(device),
-            recipe.type_weight,
-            recipe.level_weight,
-            recipe.label_smoothing,
-        )
 
     def _language_model(self, vision: torch.Tensor | None, lm: LmRows) -> torch.Tensor:
         backbone = self.attachment.backbone
@@ -148,9 +141,3 @@ class SafetyObjective(nn.Module):
         kept = max(len(row.answer) for row in lm.rows) + 1
         output = lm_forward(backbone, inputs._replace(labels=None), logits_to_keep=kept, use_cache=False)
         return language_model_loss(output.logits, labels[:, -kept:])
-
-
-def _some_patches(vision: torch.Tensor, kept: int) -> torch.Tensor:
-    """Another random choice of `kept` patches for each picture; (B, P, Dv) -> (B, kept, Dv)."""
-    chosen = torch.rand(vision.shape[:2], device=vision.device).argsort(1)[:, :kept]
-    return vision.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vision.shape[2]))

@@ -199,41 +199,35 @@ def step_cost(
                 tensor.grad = torch.zeros_like(tensor)
         known += [tensor.grad for tensor in known if tensor.grad is not None]
 
+        def head() -> torch.Tensor:
+            seen = max(1, round(sizes.num_patches * (1 - recipe.patch_dropout)))
+            vision = torch.empty(rows, seen, sizes.vision_width)
+            question = torch.empty(rows, setting.text_tokens - setting.answer_tokens, sizes.text_width)
+            output = modules(vision, question, torch.ones(question.shape[:2], dtype=torch.bool))
+            labels = torch.zeros(rows, dtype=torch.long)
+            return head_loss(output.type_logits, output.level_logits, labels, labels).total
+
+        def answers() -> torch.Tensor:
+            kept = setting.answer_tokens + 1
+            prompt = torch.empty(rows, sizes.num_patches + setting.text_tokens, sizes.text_width, dtype=model.dtype)
+            tokens = modules.lm_tokens().to(model.dtype).expand(rows, -1, -1)
+            embedded = torch.cat([tokens, prompt], 1)
+            length = embedded.shape[1]
+            # A whole mask, as for a padded batch: transformers would look into a shorter one; there is nothing in it.
+            mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
+            places = torch.arange(length).expand(rows, -1)
+            output = language_model(inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=False)
+            logits = model.get_output_embeddings()(output.last_hidden_state[:, -kept:])
+            return language_model_loss(logits, torch.zeros(rows, kept, dtype=torch.long))
+
         def run() -> None:
-            losses = [_head_loss(modules, sizes, recipe, setting, rows)] if recipe.trains_head else []
+            losses = [head()] if recipe.trains_head else []
             if recipe.stage == 2:
-                losses.append(_language_model_loss(model, modules, sizes, setting, rows))
+                losses.append(answers())
             torch.stack(losses).sum().backward()
 
         with activation_checkpointing(language_model, checkpointed):
             return cost(run, known)
-
-
-def _head_loss(modules: SafetyModules, sizes: BaseSizes, recipe: Recipe, setting: Setting, rows: int) -> torch.Tensor:
-    seen = max(1, round(sizes.num_patches * (1 - recipe.patch_dropout)))
-    vision = torch.empty(rows, seen, sizes.vision_width)
-    question = torch.empty(rows, setting.text_tokens - setting.answer_tokens, sizes.text_width)
-    output = modules(vision, question, torch.ones(question.shape[:2], dtype=torch.bool))
-    labels = torch.zeros(rows, dtype=torch.long)
-    return head_loss(output.type_logits, output.level_logits, labels, labels).total
-
-
-def _language_model_loss(
-    model: Any, modules: SafetyModules, sizes: BaseSizes, setting: Setting, rows: int
-) -> torch.Tensor:
-    kept = setting.answer_tokens + 1
-    prompt = torch.empty(rows, sizes.num_patches + setting.text_tokens, sizes.text_width, dtype=model.dtype)
-    tokens = modules.lm_tokens().to(model.dtype).expand(rows, -1, -1)
-    embedded = torch.cat([tokens, prompt], 1)
-    length = embedded.shape[1]
-    # A whole mask, as for a padded batch: transformers would look into a shorter one, and there is nothing in it.
-    mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
-    places = torch.arange(length).expand(rows, -1)
-    output = model.model.language_model(
-        inputs_embeds=embedded, attention_mask=mask, position_ids=places, use_cache=False
-    )
-    logits = model.lm_head(output.last_hidden_state[:, -kept:])
-    return language_model_loss(logits, torch.zeros(rows, kept, dtype=torch.long))
 
 
 def _tower_flops(model: Any) -> int:
