@@ -27,17 +27,10 @@ from safety_modules.training.sampling import NEEDS_QUESTION
 NOTE, MARK, FINAL, WEIGHTS, STATE = "run.json", "whole", "final.safetensors", "model.safetensors", "trainer_state.json"
 
 
-def run_key(
-    attachment: SafetyAttachment,
-    recipe: Recipe,
-    parts: Sequence[GoodRecords | None],
-) -> dict[str, Any]:
+def run_key(attachment: SafetyAttachment, recipe: Recipe, parts: Sequence[GoodRecords | None]) -> dict[str, Any]:
     """What must be equal for a stage to go on; JSON-able, each value by the name an error gives it.
 
-    Args:
-        attachment: what is trained.
-        recipe: of the stage.
-        parts: training and validation data, with the digests of their pictures.
+    `parts`: training and validation data, with the digests of their pictures.
     """
     found = [None if part is None else _data_digest(part.records, part.digests or ()) for part in parts]
     return {

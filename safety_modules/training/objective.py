@@ -99,7 +99,8 @@ class SafetyObjective(nn.Module):
         total, recipe = [], self.recipe
         if vision is not None and recipe.trains_head:
             assert type_labels is not None and level_labels is not None
-            labels = [part.to(self.attachment.modules.device) for part in (type_labels, level_labels)]
+            device = self.attachment.modules.device
+            labels = type_labels.to(device), level_labels.to(device)
             weights = recipe.type_weight, recipe.level_weight, recipe.label_smoothing
             found = [
                 head_loss(output.type_logits, output.level_logits, *labels, *weights)

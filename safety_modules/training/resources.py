@@ -171,15 +171,9 @@ def stage_resources(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, s
 def step_cost(
     model: Any, design: SafetyConfig, recipe: Recipe, setting: Setting, rows: int, checkpointed: bool
 ) -> Cost:
-    """One forward and backward pass, beside the weights and gradients.
+    """One forward and backward pass of rows with a picture each, beside the weights and gradients.
 
-    Args:
-        model: a base on the meta device, changed by this: LoRA is put on it.
-        design: of the modules and LoRA.
-        recipe: of the stage.
-        setting: its tokens.
-        rows: samples; each has a picture.
-        checkpointed: with activation checkpointing.
+    The model is on the meta device, and LoRA is put on it.
 
     Does not cover: torch's autocast, which knows no meta tensors. Where the recipe's precision is bfloat16, LoRA is
     taken to be bfloat16, as autocast computes it, and the modules float32, which is more than they take.
@@ -274,11 +268,7 @@ def _quantised_bytes(way: str, inputs: int, outputs: int) -> int:
 
 
 def cost(compute: Callable[[], Any], known: Iterable[torch.Tensor]) -> Cost:
-    """Run a computation on meta tensors and count.
-
-    Args:
-        compute: runs it, backward pass included.
-        known: tensors that are there before it, such as parameters and their gradients.
+    """Run a computation on meta tensors and count; `known` are tensors that are there before it, with their gradients.
 
     Does not cover: what a GPU's allocator loses to rounding and gaps, and the workspaces of its libraries.
     """

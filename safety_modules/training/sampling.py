@@ -39,10 +39,7 @@ def training_order(records: Sequence[Record], recipe: Recipe) -> list[TrainingIt
 
     Every group (text-only, clean, and each risk type or type and level) gets its exact share, and within a group
     every record comes once before one comes twice.
-
-    Args:
-        records: all of them; stage 1 passes over text-only ones.
-        recipe: shares, seed and batch size.
+    Stage 1 passes over text-only records.
 
     Raises:
         DataError: the recipe wants samples of a kind the data does not hold.

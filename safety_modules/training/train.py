@@ -28,6 +28,7 @@ from safety_modules.io.progress import bar
 from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
 from safety_modules.records.record import Record
+from safety_modules.taxonomy import Taxonomy
 from safety_modules.training import checkpoints, distributed
 from safety_modules.training.corpus import Collator, Corpus
 from safety_modules.training.features import digests_of
@@ -115,20 +116,52 @@ def train_safety(
     the same time.
     """
     recipes = _recipes(recipe)
-    found = attachment if isinstance(attachment, SafetyAttachment) else attached_to(attachment)
-    if found is None and processor is None:
+    with _attached(attachment, processor) as safety:
+        backbone, taxonomy = safety.backbone, safety.config.taxonomy
+        safety.check_base()
+        distributed.join(backbone.device)
+        for one in recipes:
+            SafetyObjective(safety, one)  # a recipe that does not fit the design is refused before any work
+            one.per_process(distributed.count())
+        output = None if output_dir is None else Path(output_dir)
+        _check_output(output, tensorboard)
+        known = records_of(data, taxonomy)
+        held_out = None if validation is None else records_of(validation, taxonomy).with_images()
+        _check_validation(recipes, held_out)
+        orders = [training_order(known.records, one) for one in recipes]
+
+        parts = [None if part is None else _with_digests(part) for part in (known, held_out)]
+        keys = [checkpoints.run_key(safety, one, parts) for one in recipes]
+        with distributed.sharded_as_launched(backbone), tempfile.TemporaryDirectory() as scratch:
+            folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
+            for folder, key in zip(folders, keys, strict=True):
+                checkpoints.check_run(folder, key)
+            cache = output / "features" if cache_dir is None and output is not None else cache_dir
+            shown = progress and distributed.rank() == 0
+            corpora = [None if part is None else Corpus.make(backbone, part, cache, shown) for part in parts]
+            assert corpora[0] is not None
+            run = Run(safety, corpora[0], corpora[1], output is not None, shown, tensorboard)
+            for stage in zip(recipes, orders, keys, folders, strict=True):
+                train_stage(run, *stage)
+    return safety
+
+
+@contextmanager
+def _attached(given: Any, processor: Any) -> Iterator[SafetyAttachment]:
+    """The attachment; a model that was not attached to leaves as it came if its training fails."""
+    known = given if isinstance(given, SafetyAttachment) else attached_to(given)
+    if known is None and processor is None:
         raise ConfigError(
-            f"nothing to train: expected a SafetyAttachment, got {type(attachment).__name__} without a processor. "
+            f"nothing to train: expected a SafetyAttachment, got {type(given).__name__} without a processor. "
             "Call attach_safety(model, processor) first, or pass the processor too."
         )
-    safety = attach_safety(attachment, processor) if found is None else found
+    safety = attach_safety(given, processor) if known is None else known
     try:
-        _train(safety, data, recipes, validation, output_dir, cache_dir, progress, tensorboard)
+        yield safety
     except BaseException:
-        if found is None:  # a model that was not attached to leaves as it came
+        if known is None:
             safety.detach()
         raise
-    return safety
 
 
 def _recipes(given: Recipe | Pathlike | Sequence[Recipe | Pathlike]) -> list[Recipe]:
@@ -141,44 +174,6 @@ def _recipes(given: Recipe | Pathlike | Sequence[Recipe | Pathlike]) -> list[Rec
             "Train the same stage again in a call of its own."
         )
     return recipes
-
-
-def _train(
-    attachment: SafetyAttachment,
-    data: Data,
-    recipes: Sequence[Recipe],
-    validation: Data | None,
-    output_dir: Pathlike | None,
-    cache_dir: Pathlike | None,
-    progress: bool,
-    tensorboard: bool,
-) -> None:
-    backbone = attachment.backbone
-    attachment.check_base()
-    distributed.join(backbone.device)
-    for one in recipes:
-        SafetyObjective(attachment, one)  # a recipe that does not fit the design is refused before any work
-        one.per_process(distributed.count())
-    output = None if output_dir is None else Path(output_dir)
-    _check_output(output, tensorboard)
-    known = _records(attachment, data)
-    held_out = None if validation is None else _records(attachment, validation).with_images()
-    _check_validation(recipes, held_out)
-    orders = [training_order(known.records, one) for one in recipes]
-
-    parts = [None if part is None else _with_digests(part) for part in (known, held_out)]
-    keys = [checkpoints.run_key(attachment, one, parts) for one in recipes]
-    with distributed.sharded_as_launched(backbone), tempfile.TemporaryDirectory() as scratch:
-        folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
-        for folder, key in zip(folders, keys, strict=True):
-            checkpoints.check_run(folder, key)
-        cache = output / "features" if cache_dir is None and output is not None else cache_dir
-        shown = progress and distributed.rank() == 0
-        corpora = [None if part is None else Corpus.make(backbone, part, cache, shown) for part in parts]
-        assert corpora[0] is not None
-        run = Run(attachment, corpora[0], corpora[1], output is not None, shown, tensorboard)
-        for stage in zip(recipes, orders, keys, folders, strict=True):
-            train_stage(run, *stage)
 
 
 def _check_output(output: Path | None, tensorboard: bool) -> None:
@@ -196,8 +191,8 @@ def _check_output(output: Path | None, tensorboard: bool) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def _records(attachment: SafetyAttachment, data: Data) -> GoodRecords:
-    taxonomy = attachment.config.taxonomy
+def records_of(data: Data, taxonomy: Taxonomy) -> GoodRecords:
+    """What is given as data, read and checked. Raises DataError."""
     return good_records(read_records(data, taxonomy=taxonomy) if isinstance(data, str | PathLike) else data, taxonomy)
 
 
@@ -224,15 +219,7 @@ def _with_digests(data: GoodRecords) -> GoodRecords:
 
 
 def train_stage(run: Run, recipe: Recipe, order: list[TrainingItem], key: dict[str, Any], folder: Path) -> None:
-    """Train, or go on, or take what a finished run left in the folder of the stage.
-
-    Args:
-        run: see `Run`.
-        recipe: of the stage.
-        order: of the samples.
-        key: names the run (`checkpoints.run_key`).
-        folder: of the stage.
-    """
+    """Train, or go on, or take what a finished run left in the stage's folder; `checkpoints.run_key` names the run."""
     attachment = run.attachment
     key = {**key, "weights it starts from": checkpoints.weights_digest(attachment)}
     checkpoint = checkpoints.begin(folder, key)

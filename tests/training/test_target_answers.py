@@ -1,6 +1,7 @@
 """What the language model should say, and the base's own answers where nobody said."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 from safety_modules.training import target_answers
 from safety_modules.training.corpus import Corpus
+from safety_modules.training.features import FeatureStore
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.target_answers import base_answers, target_ids, target_text
 
@@ -67,7 +69,11 @@ def test_base_answers_are_those_the_unguarded_model_gives(
     ]
     # Features in float32: rounding them could turn a random model's answer.
     corpus = Corpus.make(safety.backbone, records, progress=False)
-    corpus.store._shards = [safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()]
+    exact = FeatureStore()
+    exact.add(
+        [one for one in corpus.digests if one], safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()
+    )
+    corpus = replace(corpus, store=exact)
     found = base_answers(safety, corpus, [0, 1, 2], max_new_tokens=6, progress=False)
     end = processor.tokenizer.eos_token_id
     for row, ids in enumerate(wanted.tolist()):

@@ -16,11 +16,12 @@ from safety_modules import SafetyConfig, attach_safety, train_safety
 from safety_modules.attach import SafetyAttachment
 from safety_modules.config import LoraSettings
 from safety_modules.errors import ConfigError, DataError
+from safety_modules.metrics import reliability
 from safety_modules.records import Record
 from safety_modules.training import train as train_module
 from safety_modules.training.checkpoints import whole
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.result_plots import confusion, reliability
+from safety_modules.training.result_plots import confusion
 from safety_modules.training.trainer import activation_checkpointing
 
 SMALL = SafetyConfig(
