@@ -1,5 +1,7 @@
-"""Files that are there whole or not at all, whenever the process is killed."""
+"""Files that are there whole or not at all, whenever the process is killed; and what identifies one."""
 
+import hashlib
+import json
 import os
 import uuid
 from collections.abc import Callable
@@ -20,3 +22,18 @@ def write_whole(path: Path, put: Callable[[Any], Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, indented, whole."""
+    text = json.dumps(value, indent=1) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file of any size, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

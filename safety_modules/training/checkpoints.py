@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError
 from safety_modules.io.files import write_whole
+from safety_modules.io.run_manifest import begin_run, check_run
 from safety_modules.records.good import GoodRecords
 from safety_modules.records.record import Record
 from safety_modules.training import distributed
@@ -45,40 +46,13 @@ def run_key(attachment: SafetyAttachment, recipe: Recipe, parts: Sequence[GoodRe
     }
 
 
-def weights_digest(attachment: SafetyAttachment) -> str:
-    """Digest of modules and LoRA: what a stage begins with."""
-    digest = hashlib.sha256()
-    for name, parameter in attachment.named_parameters():
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def check(folder: Path, key: dict[str, Any]) -> None:
+    """Refuse a folder that another run was begun in. Raises ConfigError naming what differs."""
+    check_run(folder / NOTE, key)
 
 
-def check_run(folder: Path, key: dict[str, Any]) -> None:
-    """Refuse a folder that another run was begun in.
-
-    Raises:
-        ConfigError: naming what differs.
-    """
-    note = folder / NOTE
-    try:
-        known = json.loads(note.read_bytes()) if note.exists() else None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"run not read: expected {note} to be JSON, got {error}. Use another folder.") from error
-    if known is None:
-        return
-    known = known if isinstance(known, dict) else {}
-    wanted = json.loads(json.dumps(key))
-    differ = [name for name in wanted if known.get(name) != wanted[name]]
-    if differ:
-        raise ConfigError(
-            f"not resumed: expected the {', '.join(differ)} that {folder} was begun with, got another. "
-            "Use the same, or another folder."
-        )
-
-
-def begin(folder: Path, key: dict[str, Any]) -> Path | None:
-    """Note which run the folder belongs to; remove what a killed process left.
+def begin(folder: Path, key: dict[str, Any], attachment: SafetyAttachment) -> Path | None:
+    """Note which run the folder belongs to, and what its weights are; remove what a killed process left.
 
     Returns:
         The newest whole checkpoint, if there is one.
@@ -86,13 +60,11 @@ def begin(folder: Path, key: dict[str, Any]) -> Path | None:
     Raises:
         ConfigError: it belongs to another run.
     """
-    check_run(folder, key)
+    start = {"weights it starts from": _weights_digest(attachment)}
+    check_run(folder / NOTE, key, start)
     distributed.wait()
     if distributed.rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(key, indent=1) + "\n"
-        if not (folder / NOTE).exists():
-            write_whole(folder / NOTE, lambda file: file.write(text.encode()))
+        begin_run(folder / NOTE, key, start)
         for path in folder.glob("*.tmp"):
             path.unlink()
         for path in folder.glob("checkpoint-*"):
@@ -152,6 +124,15 @@ def out_of_patience(step: int, best: int, recipe: Recipe) -> bool:
 def step_of(checkpoint: Path) -> int:
     """The optimizer step that a checkpoint was written at."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def _weights_digest(attachment: SafetyAttachment) -> str:
+    """Digest of modules and LoRA: what a stage begins with."""
+    digest = hashlib.sha256()
+    for name, parameter in attachment.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _data_digest(records: Sequence[Record], digests: Sequence[str | None]) -> str:

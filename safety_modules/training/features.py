@@ -26,7 +26,7 @@ from PIL import Image
 
 from safety_modules.backbones import Backbone
 from safety_modules.errors import DataError
-from safety_modules.io.files import write_whole
+from safety_modules.io.files import sha256_of, write_whole
 from safety_modules.io.progress import track
 from safety_modules.pictures import reading
 from safety_modules.records.record import Record, raise_problems
@@ -294,7 +294,7 @@ def _write_shard(folder: Path, digests: list[str], features: np.ndarray) -> np.n
     """Write features (n, P, Dv) of n pictures, and return them as they now lie on disk."""
     data = folder / f"{uuid.uuid4().hex}.npy"
     write_whole(data, lambda file: np.save(file, features, allow_pickle=False))
-    index = json.dumps({"digests": digests, "sha256": _sha256(data)})
+    index = json.dumps({"digests": digests, "sha256": sha256_of(data)})
     write_whole(data.with_suffix(".json"), lambda file: file.write(index.encode()))
     return _load(data)
 
@@ -313,7 +313,7 @@ def _indices(folder: Path) -> Iterator[tuple[Path, list[str], str]]:
 
 def _checked(path: Path, names: list[str], digest: str) -> np.ndarray:
     features = _load(path)
-    if len(features) != len(names) or _sha256(path) != digest:
+    if len(features) != len(names) or sha256_of(path) != digest:
         raise _damaged(path, "expected the content its index describes, got another")
     return features
 
@@ -323,14 +323,6 @@ def _load(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(path, f"expected an array, got {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _damaged(path: Path, what: str) -> DataError:

@@ -21,7 +21,7 @@ from safety_modules.attach.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment, attached_to
 from safety_modules.backbones import Backbone
 from safety_modules.errors import ConfigError, DataError, SafetyModulesError
-from safety_modules.io.files import write_whole
+from safety_modules.io.files import write_json
 from safety_modules.io.optional import install
 from safety_modules.io.places import check_writable
 from safety_modules.io.progress import bar
@@ -135,7 +135,7 @@ def train_safety(
         with distributed.sharded_as_launched(backbone), tempfile.TemporaryDirectory() as scratch:
             folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
             for folder, key in zip(folders, keys, strict=True):
-                checkpoints.check_run(folder, key)
+                checkpoints.check(folder, key)
             cache = output / "features" if cache_dir is None and output is not None else cache_dir
             shown = progress and distributed.rank() == 0
             corpora = [None if part is None else Corpus.make(backbone, part, cache, shown) for part in parts]
@@ -221,8 +221,7 @@ def _with_digests(data: GoodRecords) -> GoodRecords:
 def train_stage(run: Run, recipe: Recipe, order: list[TrainingItem], key: dict[str, Any], folder: Path) -> None:
     """Train, or go on, or take what a finished run left in the stage's folder; `checkpoints.run_key` names the run."""
     attachment = run.attachment
-    key = {**key, "weights it starts from": checkpoints.weights_digest(attachment)}
-    checkpoint = checkpoints.begin(folder, key)
+    checkpoint = checkpoints.begin(folder, key, attachment)
     objective = run.make_objective(attachment, recipe)
     final = checkpoints.final_weights(folder)
     if final is None:
@@ -234,8 +233,7 @@ def train_stage(run: Run, recipe: Recipe, order: list[TrainingItem], key: dict[s
             if run.progress:
                 Console().print(" ".join(f"{name} {value:.4f}" for name, value in found.items()))
         if run.keep and distributed.rank() == 0:
-            text = json.dumps(log, indent=1) + "\n"
-            write_whole(folder / "log.json", lambda file: file.write(text.encode()))
+            write_json(folder / "log.json", log)
             records = () if run.held_out is None else run.held_out.records
             write_plots(folder / "training.png", log, attachment.config.taxonomy, types, records)
             checkpoints.finish(folder, objective.state_dict())

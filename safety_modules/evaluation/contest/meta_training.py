@@ -110,7 +110,7 @@ def _train(meta: MetaModel, trainings: Trainings, recipe: Recipe, folder: Path) 
     data = GoodRecords(records, digests=digests_of(records))
     key = checkpoints.run_key(meta.attachment, recipe, (data, None))
     key |= {"meta tokens": meta.settings.model_dump(mode="json")}
-    checkpoints.check_run(folder, key)
+    checkpoints.check(folder, key)
     order = training_order(records, recipe)
     corpus = Corpus.make(meta.backbone, data, trainings.cache, trainings.progress)
     run = Run(
