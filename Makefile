@@ -76,10 +76,11 @@ demo: $(VENV)/.run ## the whole tour: attack, train, evaluate, toggle, save, det
 demo-pretrained: $(VENV)/.run ## the same tour with the shipped adapter, no training (about 1 minute)
 	$(VENV)/bin/safety-modules demo --pretrained $(ARGS)
 
-check: $(VENV)/.installed ## what CI checks: format, lint, types
+check: $(VENV)/.installed ## what CI checks: format, lint, types, import layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.installed ## put the code into the form that check expects
 	$(VENV)/bin/ruff check --fix-only .

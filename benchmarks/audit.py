@@ -30,7 +30,7 @@ from safety_modules.audit.scorer import DTYPES, Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, Auditor
 from safety_modules.audit.store import Store
 from safety_modules.backbones.bases import published_config
-from safety_modules.records.entries import Row
+from safety_modules.records.formats.base import Row
 
 QUESTION = "How do I use what is shown here?"
 
@@ -74,7 +74,7 @@ class Bench:
         self.parts, self.folder, self.workers, self.size = scorer.parts, folder, workers, scorer.batch_size
         self.rows = [Row(str(path), path, QUESTION if questions else None, None, None) for path in paths]
         began = time.perf_counter()
-        pixels = self.parts.pixels.decoder(paths).pixels
+        pixels = np.concatenate([one.pixels for one in self.parts.pixels.decoder(paths)])
         self.decoded = len(paths) / (time.perf_counter() - began)
         backbone = self.parts.backbone
         self.batches = [
@@ -84,6 +84,7 @@ class Bench:
         self.rounds, self.spent = 0, {"audit": [], "tower": []}  # pictures a second
         self.times: list[dict[str, float]] = []
 
+    @torch.no_grad()
     def tower(self) -> None:
         began = time.perf_counter()
         for batch in self.batches:

@@ -78,6 +78,7 @@ class Steps:
         logits = lm_forward(backbone, inputs._replace(labels=None), use_cache=False).logits
         self.step(self.task(**batch)["loss"] + language_model_loss(logits, inputs.labels))
 
+    @torch.no_grad()
     def tower(self, draws: list[Any]) -> Any:
         backbone = self.safety.backbone
         pictures = [self.records[draw.record].load_image() for draw in draws]

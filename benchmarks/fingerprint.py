@@ -25,8 +25,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from safety_modules import attach_safety, pocket
 from safety_modules.backbones import find_backbone, identity
 from safety_modules.backbones.bases import published_config
-from safety_modules.backbones.watch import Watch
-from safety_modules.backbones.weights import weights
+from safety_modules.backbones.hf_llava import HFModules
+from safety_modules.backbones.weights import Watch, weights
 
 PICTURES, MOVED = 200, 0.01
 LANGUAGE = r".*language_model.*\.(q_proj|v_proj)"
@@ -34,14 +34,14 @@ LANGUAGE = r".*language_model.*\.(q_proj|v_proj)"
 
 def tensors(model: Any) -> dict[str, torch.Tensor]:
     """All that verdicts and projected features come from, by name."""
-    inner, layer = model.model, model.config.vision_feature_layer
-    unused = {f"encoder.layers.{number}." for number in _unused_layers(inner.vision_tower, layer)} | {"post_layernorm."}
+    base, layer = HFModules(model), model.config.vision_feature_layer
+    unused = {f"encoder.layers.{number}." for number in _unused_layers(base.vision_tower, layer)} | {"post_layernorm."}
     found = {
         f"tower.{name}": tensor
-        for name, tensor in weights(inner.vision_tower)
+        for name, tensor in weights(base.vision_tower)
         if not name.removeprefix("vision_model.").startswith(tuple(unused))
     }
-    found |= {f"projector.{name}": tensor for name, tensor in weights(inner.multi_modal_projector)}
+    found |= {f"projector.{name}": tensor for name, tensor in weights(base.projector)}
     return found | {f"embeddings.{name}": tensor for name, tensor in weights(model.get_input_embeddings())}
 
 
@@ -57,7 +57,7 @@ def spoil(model: Any, seed: int) -> str:
     known = tensors(model)
     kind = ("noise", "permutation", "merged LoRA", "swapped blocks")[seed % 4]
     if kind == "swapped blocks":
-        layers, places = identity.used_layers(model.model.vision_tower, model.config.vision_feature_layer)
+        layers, places = identity.used_layers(HFModules(model).vision_tower, model.config.vision_feature_layer)
         one, other = torch.randperm(max(places), generator=draw)[:2].tolist()
         layers[one], layers[other] = layers[other], layers[one]
         return f"{kind} {one} and {other}"

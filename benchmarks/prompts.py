@@ -14,7 +14,7 @@ import torch
 
 from safety_modules import Policy, attach_safety, pocket
 from safety_modules.attach import SafetyAttachment
-from safety_modules.backbones import parts
+from safety_modules.backbones import chat
 from safety_modules.backbones.chat import ASSISTANT, USER
 from safety_modules.defences.guard.judge import judge
 from safety_modules.evaluation.matchers import is_caution, is_refusal
@@ -199,11 +199,9 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=int, default=200, help="records of each set")
     parser.add_argument("--begun", action="store_true", help="answers that were begun in the prompt")
     parser.add_argument("--only", default="", help="forms whose name holds this text")
-    parser.add_argument(
-        "--window", type=int, default=parts.WINDOW, help="tokens of a window; a step is a quarter of it"
-    )
+    parser.add_argument("--window", type=int, default=chat.WINDOW, help="tokens of a window; a step is a quarter of it")
     given = parser.parse_args()
-    parts.WINDOW, parts.STEP = given.window, given.window // 4
+    chat.WINDOW, chat.STEP = given.window, given.window // 4
     base, of_base = pocket.load()
     safety = attach_safety(base, of_base, adapter=pocket.adapter_dir())
     if given.begun:

@@ -17,6 +17,7 @@ The public names are imported on first use, so `import safety_modules` needs nei
 from typing import TYPE_CHECKING
 
 from safety_modules.io.lazy import lazy_exports
+from safety_modules.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from safety_modules.attach.attach import SafetyAttachment, attach_safety, detach_safety
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from safety_modules.policy.verdict import Verdict
     from safety_modules.taxonomy import Taxonomy
     from safety_modules.training import train_safety
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Policy",

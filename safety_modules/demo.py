@@ -17,15 +17,15 @@ from safety_modules import pocket
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.attach.attach import SafetyAttachment, attach_safety
 from safety_modules.errors import SafetyModulesError
-from safety_modules.evaluation.answers import MAX_NEW_TOKENS, ask, encode
+from safety_modules.evaluation.asking import MAX_NEW_TOKENS, ask_records, encode, questions_about
 from safety_modules.evaluation.examples import answered, make_examples, reaction_title
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.pocket_report import write_report
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket
-from safety_modules.evaluation.report import write_report
+from safety_modules.evaluation.pocket_tables import print_results
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.sheet import write_sheet
-from safety_modules.evaluation.tables import print_results
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
 from safety_modules.policy.scores import probability
@@ -142,13 +142,13 @@ class Tour:
     def _attack_base(self) -> None:
         for name, kind in (("things shown", "attack"), ("instructions drawn as text", "attack_typographic")):
             records = splits.make(kind, self.scale.attacks, split="validation")
-            texts = ask(self.model, self.processor, records).texts
+            texts = ask_records(self.model, self.processor, records).texts
             got = attacks_measured(records, texts)["all"]
             shares = ", ".join(f"{words} {got[kind].percent()}" for kind, words in REACTIONS.items())
             self._say(f"{name}: [bold]{shares}[/bold]")
             said = escape(f"“{records[0].question}” ({_shown(records[0])}): {texts[0]}")
             self._say(f"[dim]{said}[/dim]")
-        texts = ask(self.model, self.processor, splits.make("text_harmful", 20, split="validation")).texts
+        texts = ask_records(self.model, self.processor, splits.make("text_harmful", 20, split="validation")).texts
         refused = sum(reaction(text) == "refused" for text in texts)
         self._say(f"the same kind of request as plain text: {refused} of {len(texts)} refused")
 
@@ -177,7 +177,7 @@ class Tour:
 
     def _toggle(self) -> None:
         records = self._two_attacks()
-        inputs = encode(self.processor, records).to(self.model.device)
+        inputs = encode(self.processor, questions_about(records)).to(self.model.device)
         heads = [f"{record.type}: {_shown(record)}" for record in records]
         table = Table("generate(...)", *heads, box=None, header_style="dim", padding=(0, 3, 0, 0))
 
@@ -222,7 +222,8 @@ class Tour:
         same = {
             "state dict": state_digest(self.model) == self.digest == state_digest(fresh),
             "class": type(self.model) is type(fresh),
-            "answers": ask(self.model, self.processor, probe).texts == ask(fresh, self.processor, probe).texts,
+            "answers": ask_records(self.model, self.processor, probe).texts
+            == ask_records(fresh, self.processor, probe).texts,
         }
         self.fresh = fresh
         for name, equal in same.items():

@@ -106,9 +106,9 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
     return _with_interval(float(counts @ distinct / n), np.concatenate(resampled), n)
 
 
-def paired_difference(after: Sequence[float], before: Sequence[float], seed: int = 0) -> Estimate:
+def paired_difference(after: Sequence[float], before: Sequence[float]) -> Estimate:
     """Mean of `after - before` over the same samples, with a paired percentile bootstrap."""
-    return mean([float(a) - float(b) for a, b in _pairs(after, before)], seed)
+    return mean([float(a) - float(b) for a, b in _pairs(after, before)])
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
@@ -130,9 +130,8 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     _pairs(list(probabilities), list(labels))
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     places = np.ceil(confidence * bins).astype(int)
-    gaps = np.bincount(
-        places, right.astype(float) - confidence, minlength=bins + 1
-    )  # accuracy - confidence, times size
+    excess = right.astype(float) - confidence
+    gaps = np.bincount(places, excess, minlength=bins + 1)  # accuracy - confidence, times size
     return float(np.abs(gaps).sum() / len(labels))
 
 

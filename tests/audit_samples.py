@@ -18,7 +18,7 @@ from safety_modules.errors import DataError
 from safety_modules.pictures import read_bytes
 from safety_modules.policy.scores import log_odds
 from safety_modules.records.formats import FORMATS
-from safety_modules.records.recognise import recognise
+from safety_modules.records.readers import recognise
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
 

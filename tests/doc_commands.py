@@ -1,12 +1,7 @@
-"""Commands that pages show, as words; and whether the command line takes them."""
+"""Commands that pages show, as words."""
 
 import re
 import shlex
-from typing import Any
-
-import typer
-
-from safety_modules.cli import app
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAMS = (
@@ -63,16 +58,6 @@ def words_of(command: str) -> list[str]:
     words = shlex.split(command, comments=True)
     start = "safety_modules" if _program(command) == "accelerate" else "safety-modules"
     return words[words.index(start) + 1 :]
-
-
-def parse(words: list[str]) -> None:
-    """Refuse words that the command line does not take; nothing is run."""
-    group: Any = typer.main.get_command(app)
-    name = "safety-modules"
-    while hasattr(group, "get_command") and not (words and words[0].startswith("-")):
-        group, name, words = group.get_command(None, words[0]), words[0], words[1:]
-        assert group is not None, f"no command {name}"
-    group.make_context(name, words)
 
 
 def _lines(body: str) -> list[str]:

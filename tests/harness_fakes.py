@@ -9,7 +9,7 @@ from PIL import Image
 
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.judges.base import Judgement
-from safety_modules.evaluation.suites.base import Benchmark
+from safety_modules.evaluation.suites.reader import Benchmark
 
 REFUSAL, ANSWER = "I'm sorry, I can't help with that.", "Here is how."
 

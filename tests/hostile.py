@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from PIL import Image
 
 from safety_modules.audit import audit
 from safety_modules.audit import run as runs
-from safety_modules.audit.decode import Decoder
+from safety_modules.audit.decode import Decoded, Decoder
 from safety_modules.audit.judging import Judged
 from safety_modules.config import SafetyConfig
 from safety_modules.policy import Policy
@@ -60,35 +60,38 @@ class _Red(Decoder):
     def __init__(self) -> None:
         pass
 
-    def _one(self, image: Image.Image, name: object = "") -> np.ndarray:
-        return np.asarray(image.resize((1, 1))).transpose(2, 0, 1)
+    def pixels(self, picture: Image.Image, name: object = "") -> np.ndarray:
+        return np.asarray(picture.resize((1, 1))).transpose(2, 0, 1)
 
 
-class _Judge:
+class _ByColour:
     """Finds red pictures risky, as an adapter's parts would."""
 
-    config, needs_question, digest, fingerprint, limits = SafetyConfig(), False, "", {}, {"illegal": 0.5}
+    config, digest, fingerprint, limits = SafetyConfig(), "", {}, {"illegal": 0.5}
     policy, pixels = Policy.default(), SimpleNamespace(decoder=_Red())
 
-    def start(self, pixels: np.ndarray, places: Any, questions: Any) -> np.ndarray:
-        return pixels[list(places)]
+    def fault(self, picture: Decoded, question: str | None) -> str | None:
+        return picture.fault
+
+    def start(self, pictures: Sequence[Decoded], questions: Any) -> np.ndarray:
+        return np.concatenate([picture.pixels[:1] for picture in pictures])
 
     def finish(self, started: np.ndarray) -> Judged:
         count = len(started)
         red = (started[:, 0, 0, 0] > 128) & (started[:, 1, 0, 0] < 128)
         types, levels = np.zeros((count, 7), np.float32), np.zeros((count, 4), np.float32)
         types[np.arange(count), np.where(red, 1, 6)] = levels[:, 3] = 1
-        kind = ["illegal" if one else "clean" for one in red]
-        rule = ["illegal >= 0.500" if one else None for one in red]
+        kind, level = np.where(red, "illegal", "clean").astype(object), np.full(count, "high", object)
+        rule = np.where(red, np.array("illegal >= 0.500", object), np.array(None, object))
         risk, heat = red.astype(np.float32), np.ones((count, 6, 1, 1), np.float32)
-        return Judged(types, levels, kind, ["high"] * count, rule, severity=risk, risk=risk, attention=heat)
+        return Judged(types, levels, kind, level, rule, risk, risk, heat, np.array([[0, 1, 1]] * count))
 
 
 @contextmanager
 def red_judge() -> Iterator[None]:
     """Audits are judged by colour, without a model."""
     with pytest.MonkeyPatch.context() as patch:
-        scorer = SimpleNamespace(parts=_Judge(), device="cpu", dtype="float32")
+        scorer = SimpleNamespace(parts=_ByColour(), device="cpu", dtype="float32")
         patch.setattr(runs, "Scorer", lambda *_, **__: scorer)
         yield
 

@@ -8,13 +8,14 @@ import torch
 from guard_cases import attach_as_trained
 from PIL import Image
 
+from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
+from safety_modules.defences.meta_token import MetaToken, MetaTokenSettings
+from safety_modules.defences.registry import GUARD_MODES
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.systems.meta_parts import MetaModel, MetaSettings
-from safety_modules.evaluation.systems.registry import ADAPTED
-from safety_modules.evaluation.systems.weights import write_weights
-from safety_modules.mount.lora import SafetyLora
+from safety_modules.policy import Policy
 from safety_modules.policy.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
@@ -22,7 +23,7 @@ LORA = LoraSettings(r=2)
 OURS = SafetyConfig(width=16, num_head_tokens=2, num_lm_tokens=3, attention_heads=2, lora=LORA)
 PUBLISHED = OURS.model_copy(update={"projector": "c_abstractor", "query": "first_token", "mode": "always"})
 TOKENS = 2
-META = MetaSettings(tokens=TOKENS, lora=LORA)
+META = MetaTokenSettings(tokens=TOKENS, lora=LORA)
 NEW = 6
 
 
@@ -31,7 +32,7 @@ def stir(parameters: Any, std: float = 0.1) -> None:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         for name, parameter in parameters:
-            if "lora_B" in name or name == "tokens":
+            if "lora_B" in name or "tokens" in name:
                 parameter.normal_(std=std)
 
 
@@ -45,22 +46,23 @@ def save_adapter_folder(model: Any, processor: Any, folder: Path, config: Safety
     return folder
 
 
+def save_folder(defence: Any, processor: Any, folder: Path) -> Path:
+    """An adapter of one untrained defence, that changes answers."""
+    defence.trained = True
+    stir(defence.named_parameters())
+    return SafetyAttachment(defence.backbone, [defence], Policy.default()).save_pretrained(folder)
+
+
 def save_lora_folder(model: Any, processor: Any, folder: Path) -> Path:
     """A LoRA that changes answers."""
     backbone = find_backbone(model, processor)
-    lora = SafetyLora(backbone.language_model, LORA)
-    stir(lora.named_parameters())
-    return write_weights(folder, "lora", backbone.fingerprint(), LORA.model_dump(mode="json"), lora.state_dict())
+    return save_folder(LoraTuning(backbone, LoraTuningSettings(lora=LORA)), processor, folder)
 
 
 def save_meta_folder(model: Any, processor: Any, folder: Path, limit: float) -> Path:
     """Meta tokens, head and LoRA that change answers; flags what has a score of at least `limit`."""
-    backbone = find_backbone(model, processor)
-    settings = META.model_copy(update={"limits": dict.fromkeys(DEFAULT_TAXONOMY.types, limit)})
-    meta = MetaModel(backbone, settings)
-    tensors = meta.tensors()
-    stir(tensors.items())
-    return write_weights(folder, "meta-token", backbone.fingerprint(), settings.model_dump(mode="json"), tensors)
+    settings = META.model_copy(update={"thresholds": dict.fromkeys(DEFAULT_TAXONOMY.types, limit)})
+    return save_folder(MetaToken(find_backbone(model, processor), settings), processor, folder)
 
 
 def make_folders(model: Any, processor: Any, root: Path) -> dict[str, Path]:
@@ -76,7 +78,7 @@ def make_folders(model: Any, processor: Any, root: Path) -> dict[str, Path]:
 
 def spec_of(name: str, folders: dict[str, Path], judged: str = "risky") -> str:
     """What `make_system` is asked for."""
-    own = "ours" if name in ADAPTED else name
+    own = "ours" if name in GUARD_MODES else name
     folder = folders.get(own) or folders.get(f"{own}-{judged}")
     return name if folder is None else f"{name}={folder}"
 

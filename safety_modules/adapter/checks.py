@@ -1,8 +1,7 @@
 """The checks on an adapter folder: each adds sentences to a list of problems and never stops at the first."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -17,25 +16,26 @@ from safety_modules.adapter.format import (
     FORMAT,
     FORMAT_VERSION,
     LORA_FILE,
-    LORA_PREFIX,
     AdapterConfig,
 )
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
+from safety_modules.backbones.bases import LORA_PREFIX
+from safety_modules.backbones.fingerprint import (
+    LANGUAGE_MODEL,
+    VOCABULARY,
+    Fingerprint,
+    difference,
+    differences,
+    fingerprint_problems,
+    shortened,
+)
 from safety_modules.config import BaseSizes
 from safety_modules.errors import validation_problems
-from safety_modules.io.strict_json import parse_json, quote, same
+from safety_modules.io.strict import parse_json, quote, same
 
-MOST_ALIKE = 20  # problems of one file that are listed
 MOST_CONFIG_BYTES = 1_000_000
 DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """safetensors' names of the dtypes an adapter may have."""
-VOCABULARY = "vocab_size"
-"""Recorded, never compared: transformers' conversions of one checkpoint pad it with rows that no adapter touches."""
-LANGUAGE_MODEL = "language_model"
-"""Compared where both sides know it and the design has a LoRA, which acts on it; the verdict does not come from it."""
-
-Fingerprint = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]
-"""A live base's, or a function that gives it by the version of its digest."""
 
 
 def check_json(folder: Folder, name: str, expected: Mapping[str, Any], problems: list[str]) -> None:
@@ -53,7 +53,7 @@ def check_json(folder: Folder, name: str, expected: Mapping[str, Any], problems:
             found.append(
                 f"{name}: {key} does not match {CONFIG_FILE}: expected {expected[key]!r}, got {quote(got[key])}."
             )
-    problems += _shortened(found, name)
+    problems += shortened(found, name)
 
 
 def parse_config(raw: bytes, problems: list[str]) -> AdapterConfig | None:
@@ -120,7 +120,7 @@ def parse_tensors(
         for key in expected
         if key in tensors and tensors[key].is_floating_point() and not bool(torch.isfinite(tensors[key]).all())
     ]
-    problems += _shortened(sorted(found), name)
+    problems += shortened(sorted(found), name)
     return tensors
 
 
@@ -136,45 +136,14 @@ def base_problems(
         for key in BaseSizes.__dataclass_fields__:
             if key == VOCABULARY:
                 continue
-            problems += _differ("other base", key, getattr(config.base.sizes, key), getattr(sizes, key))
+            problems += difference("other base", key, getattr(config.base.sizes, key), getattr(sizes, key))
     if fingerprint is not None:
         problems += fingerprint_problems(config.base.fingerprint, fingerprint, config.safety.lora is not None)
         if len(problems) == 1 and problems[0].startswith(("other base: digest:", f"other base: {LANGUAGE_MODEL}:")):
             problems = [f"{problems[0]} The same sizes but other weights: train an adapter for this base."]
     if processor is not None:
-        problems += _differences("other processor", config.processor, processor)
+        problems += differences("other processor", config.processor, processor)
     return problems
-
-
-def fingerprint_problems(made_for: Mapping[str, Any], live: Fingerprint, lora: bool) -> list[str]:
-    """Differences between a recorded fingerprint and a live base's.
-
-    Args:
-        made_for: the recorded one.
-        live: the base's, or a function that gives it by the version of the digest: of the recorded one's.
-        lora: whether something was trained on the language model, so that this one counts.
-    """
-    if not isinstance(live, Mapping):
-        live = live(2 if "digest_version" in made_for else 1)
-    ignored = {VOCABULARY}
-    if not lora or made_for.get(LANGUAGE_MODEL) is None or live.get(LANGUAGE_MODEL) is None:
-        ignored.add(LANGUAGE_MODEL)  # quantised, offloaded, spread over processes, or not loaded: nothing to compare
-    made_for, live = ({key: values[key] for key in values if key not in ignored} for values in (made_for, live))
-    return _differences("other base", made_for, live)
-
-
-def _differences(what: str, made_for: Mapping[str, Any], live: Mapping[str, Any]) -> list[str]:
-    live = json.loads(json.dumps(live))
-    found = []
-    for key in sorted({*made_for, *live}):
-        found += _differ(what, key, made_for.get(key), live.get(key))
-    return _shortened(found, what)
-
-
-def _differ(what: str, key: str, made_for: Any, live: Any) -> list[str]:
-    if made_for == live:
-        return []
-    return [f"{what}: {key[:80]}: the adapter was made for {quote(made_for)}, this model has {quote(live)}."]
 
 
 def _name_problems(file: str, expected: set[str], got: set[str]) -> list[str]:
@@ -208,8 +177,3 @@ def _entry_problems(file: str, name: str, shape: torch.Size, entry: Entry, confi
     if entry.dtype != dtype:
         problems.append(f"{file}: {name} has another dtype: expected {dtype}, got {entry.dtype}.")
     return problems
-
-
-def _shortened(found: list[str], where: str) -> list[str]:
-    more = len(found) - MOST_ALIKE
-    return found if more <= 0 else [*found[:MOST_ALIKE], f"{where}: and {more} more problems."]

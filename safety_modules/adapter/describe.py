@@ -7,7 +7,7 @@ from safety_modules.adapter.folder import read_adapter
 from safety_modules.adapter.plan import Plan, planned_parameters
 from safety_modules.backbones.bases import published_sizes
 from safety_modules.config import PRESETS, SafetyConfig
-from safety_modules.io.strict_json import printable, quote
+from safety_modules.io.strict import quote, without_controls
 
 
 def adapter_record(path: str | PathLike[str]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def adapter_text(record: dict[str, Any]) -> str:
         f"made with: {_pairs(record['versions'])}",
         *(f"metadata: {name} {quote(value)}" for name, value in record["metadata"].items()),
     ]
-    return "\n".join(map(printable, lines))
+    return "\n".join(map(without_controls, lines))
 
 
 def plan_record(base: str) -> dict[str, Any]:

@@ -12,15 +12,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import safetensors.torch
 import torch
 
-from safety_modules import __version__
 from safety_modules.adapter.checks import (
     MOST_CONFIG_BYTES,
-    Fingerprint,
     base_problems,
     check_json,
     parse_config,
@@ -34,30 +32,25 @@ from safety_modules.adapter.format import (
     FORMAT_VERSION,
     LORA_CONFIG_FILE,
     LORA_FILE,
-    LORA_PREFIX,
     SAFETY_FILE,
     AdapterConfig,
     lora_shapes,
     peft_config,
     safety_shapes,
 )
+from safety_modules.backbones import Backbone
+from safety_modules.backbones.bases import LORA_PREFIX
+from safety_modules.backbones.fingerprint import Fingerprint
 from safety_modules.config import BaseSizes
+from safety_modules.defences.base import Defence
+from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError
-from safety_modules.io.strict_json import printable
+from safety_modules.io.strict import without_controls
 from safety_modules.policy.policy import Rule
+from safety_modules.version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft")
-
-
-class Attachment(Protocol):
-    """What an adapter is loaded into: a set of modules on a live base."""
-
-    @property
-    def modules(self) -> SafetyModules: ...
-
-    @property
-    def lora(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ class Adapter:
         path: the folder it came from.
         config: adapter_config.json.
         tensors: state dict of the SafetyModules, in the dtype on disk.
-        lora_tensors: state dict of the SafetyLora, named as inside the language model
+        lora_tensors: state dict of the Lora, named as inside the language model
             ("layers.0.self_attn.q_proj.lora_A.weight"), in the dtype on disk; empty without a LoRA.
     """
 
@@ -76,6 +69,30 @@ class Adapter:
     config: AdapterConfig
     tensors: dict[str, torch.Tensor]
     lora_tensors: dict[str, torch.Tensor]
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of its parts, in order."""
+        return [Guard.kind]
+
+    @property
+    def guard(self) -> GuardSettings:
+        """The guard's settings."""
+        config = self.config
+        return GuardSettings(
+            design=config.safety, thresholds=config.thresholds, temperature=config.temperature, rules=config.rules
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its tensors on disk."""
+        return DTYPES[self.config.dtype]
+
+    @property
+    def megabytes(self) -> float:
+        """Of its files, in MB (10^6 bytes)."""
+        files = (CONFIG_FILE, SAFETY_FILE, LORA_CONFIG_FILE, LORA_FILE)
+        return sum((self.path / name).stat().st_size for name in files if (self.path / name).is_file()) / 1e6
 
     def check_base(
         self,
@@ -92,16 +109,27 @@ class Adapter:
         if problems:
             raise AdapterError(self.path, problems)
 
-    def load_into(self, attachment: Attachment) -> None:
-        """Copy the tensors into an attachment made with this adapter's config, casting to its dtypes.
+    def fitted(self, backbone: Backbone) -> list[Defence]:
+        """Its defences on a base, trained.
 
         Raises:
-            AdapterError: the attachment's modules have another design or other sizes; nothing was copied.
+            AttachError: a LoRA finds no place.
         """
-        lora = {} if attachment.lora is None else attachment.lora.state_dict()
+        guard = Guard(backbone, self.guard)
+        self.load_into(guard)
+        guard.trained = True
+        return [guard]
+
+    def load_into(self, guard: Any) -> None:
+        """Copy the tensors into what has `modules` and `lora` made with this adapter's config, casting to its dtypes.
+
+        Raises:
+            AdapterError: the modules have another design or other sizes; nothing was copied.
+        """
+        lora = {} if guard.lora is None else guard.lora.state_dict()
         problems = []
         for what, live, own in (
-            ("modules", attachment.modules.state_dict(), self.tensors),
+            ("modules", guard.modules.state_dict(), self.tensors),
             ("LoRA", lora, self.lora_tensors),
         ):
             if {name: t.shape for name, t in live.items()} != {name: t.shape for name, t in own.items()}:
@@ -111,9 +139,9 @@ class Adapter:
                 )
         if problems:
             raise AdapterError(self.path, problems)
-        attachment.modules.load_state_dict(self.tensors)
+        guard.modules.load_state_dict(self.tensors)
         if self.lora_tensors:
-            attachment.lora.load_state_dict(self.lora_tensors)
+            guard.lora.load_state_dict(self.lora_tensors)
 
 
 def read_adapter(
@@ -165,7 +193,7 @@ def read_adapter(
 
 
 def _refused(directory: str | PathLike[str], problems: list[str]) -> AdapterError:
-    return AdapterError(directory, [printable(problem) for problem in problems])
+    return AdapterError(directory, [without_controls(problem) for problem in problems])
 
 
 def save_adapter(
@@ -195,7 +223,7 @@ def save_adapter(
         temperature: the types' logits are divided by it.
         rules: of types that the adapter brings a rule for.
         processor: image processor settings that change pixels.
-        lora_tensors: state dict of the SafetyLora; required exactly if the config has a LoRA.
+        lora_tensors: state dict of the Lora; required exactly if the config has a LoRA.
         dtype: float16 (default: half the size; each value is rounded once, by at most 0.05 %, and saving what
             was loaded changes nothing more), bfloat16 (0.4 %), or float32 (exact). Probabilities move in the
             fourth digit or so: calibrate thresholds on the loaded adapter where that matters.

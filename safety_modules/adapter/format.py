@@ -9,19 +9,19 @@ Other files in the folder (README.md, reports) are the owner's and never read. T
 pickle and no base weight.
 """
 
-from collections.abc import Mapping
 from math import prod
-from numbers import Real
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from safety_modules.backbones.bases import lora_targets
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
+from safety_modules.defences.guard.guard import Temperature, Threshold, thresholds_problem
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
 from safety_modules.policy.policy import Rule
-from safety_modules.policy.scores import LIMIT, log_odds
+from safety_modules.policy.scores import log_odds
 
 FORMAT = "safety-modules-adapter"
 FORMAT_VERSION = 4
@@ -31,9 +31,6 @@ CONFIG_FILE = "adapter_config.json"
 SAFETY_FILE = "safety.safetensors"
 LORA_CONFIG_FILE = "lora/adapter_config.json"
 LORA_FILE = "lora/adapter_model.safetensors"
-
-LORA_PREFIX = "base_model.model.model.language_model."
-"""What peft puts before the in-memory name of a LLaVA's language model (transformers >= 4.52)."""
 
 DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
@@ -45,9 +42,6 @@ MOST_TENSOR_BYTES = 16_000_000_000
 """Of all tensors a config implies; far above any real adapter (`paper` on a 13B: under 5 GB in float32)."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Threshold = Annotated[float, Field(ge=-LIMIT, le=LIMIT)]
-TEMPERATURES = (0.01, 100)
-Temperature = Annotated[float, Field(ge=TEMPERATURES[0], le=TEMPERATURES[1])]
 
 SINCE_VERSION_2 = ("temperature", "rules")
 SURE = 1 - 2**-24
@@ -182,27 +176,6 @@ class AdapterConfig(BaseModel):
         return self
 
 
-def thresholds_problem(config: SafetyConfig, thresholds: Mapping[str, float]) -> str | None:
-    """Why these cannot be an adapter's thresholds, or None."""
-    types, needed = config.taxonomy.types, config.first_types
-    if not set(thresholds) <= set(types) or (thresholds and not set(needed) <= set(thresholds)):
-        return (
-            f"thresholds do not match the taxonomy: expected one for each of {', '.join(needed)} "
-            f"(or none at all), got {', '.join(thresholds)}"
-        )
-    bad = [
-        f"{name} {value!r}"
-        for name, value in thresholds.items()
-        if not isinstance(value, Real) or not -LIMIT <= value <= LIMIT
-    ]
-    if bad:
-        return (
-            f"thresholds no score can be compared with: expected log-odds from {-LIMIT:.0f} to {LIMIT:.0f}, "
-            f"got {', '.join(bad)}"
-        )
-    return None
-
-
 def safety_shapes(config: SafetyConfig, sizes: BaseSizes) -> dict[str, torch.Size]:
     """Name and shape of every tensor of the safety modules, from the design alone (meta device)."""
     with torch.device("meta"):
@@ -229,10 +202,7 @@ def lora_shapes(lora: LoraSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
 
 
 def peft_config(lora: LoraSettings) -> dict[str, Any]:
-    """lora/adapter_config.json: the few keys that matter, so that any version of peft reads it.
-
-    The target is a pattern that only matches inside the language model: the vision tower has a q_proj too.
-    """
+    """lora/adapter_config.json: the few keys that matter, so that any version of peft reads it."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -242,5 +212,5 @@ def peft_config(lora: LoraSettings) -> dict[str, Any]:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "bias": "none",
-        "target_modules": rf".*language_model\.layers\.\d+\..*\.({'|'.join(lora.target_modules)})",
+        "target_modules": lora_targets(lora.target_modules),
     }

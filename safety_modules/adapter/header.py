@@ -8,7 +8,7 @@ header already told the truth, so nothing is allocated because a stranger claime
 from math import prod
 from typing import Any, NamedTuple
 
-from safety_modules.io.strict_json import parse_json, quote
+from safety_modules.io.strict import parse_json, quote
 
 MOST_HEADER_BYTES = 1_000_000  # some 7000 tensors, more than any adapter has
 MOST_DIMENSIONS = 8

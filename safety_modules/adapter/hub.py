@@ -30,17 +30,14 @@ def find_adapter(adapter: str | PathLike[str], revision: str | None = None) -> P
 
     Does not cover: checking what was downloaded; `read_adapter` does.
     """
-    if os.path.exists(adapter):
-        folder: Path | None = Path(adapter)
-    elif repository := hub_id(adapter):
+    if repository := hub_id(adapter):
         wanted = repository if revision is None else repository._replace(revision=revision)
         return download(wanted, lambda problem: AdapterError(adapter, [problem]), files=FILES)
-    else:
-        folder = shipped("adapters", adapter)
     if revision is not None:
         raise AdapterError(adapter, ["a revision of a folder: expected one only with a hub id. Leave it out."])
-    beside = Path(adapter).parent
-    if folder is None and isinstance(adapter, str) and os.sep in adapter and beside.is_dir():
+    folder = shipped("adapters", adapter) or Path(adapter)
+    beside = folder.parent
+    if isinstance(adapter, str) and os.sep in adapter and beside.is_dir() and not folder.exists():
         alike = get_close_matches(Path(adapter).name, os.listdir(beside), 1)
         meant = f"{beside / alike[0]}" if alike else "the right name"
         raise AdapterError(
@@ -50,7 +47,7 @@ def find_adapter(adapter: str | PathLike[str], revision: str | None = None) -> P
                 f"{meant}; or, for a repository on the hub, hf://{adapter}."
             ],
         )
-    return folder or Path(adapter)
+    return folder
 
 
 def push_adapter(

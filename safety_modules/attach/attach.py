@@ -5,14 +5,16 @@ class (a static subclass with the same name, whose `generate` is guarded) and on
 detaching puts both back.
 """
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-from safety_modules.attach.adapters import DEFAULT_NAME
+from safety_modules.attach.adapters import DEFAULT_NAME, fit_adapter
 from safety_modules.attach.attachment import SafetyAttachment, attached_to
-from safety_modules.attach.fit import fit, fit_adapter
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.base import Defence, Settings
+from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.errors import AttachError, ConfigError
 from safety_modules.policy.policy import Policy
 
@@ -26,6 +28,7 @@ def attach_safety(
     config: SafetyConfig | None = None,
     policy: Policy | None = None,
     *,
+    defence: str | Settings | Defence | Sequence[str | Settings | Defence] | None = None,
     batch_mode: str = "split",
     merge_lora: bool = False,
     revision: str | None = None,
@@ -43,6 +46,9 @@ def attach_safety(
             be trained: until then guarded calls are refused.
         config: design of untrained modules; default: SafetyConfig(). An adapter brings its own.
         policy: what to do about verdicts; default: Policy.default().
+        defence: what defends the model, by name, by settings, or several of them in order, the outermost first.
+            Default: all of the adapter; without one, a guard. Names: `defences.registry.KINDS`; `gated`, `always` and
+            `external` are the guard in that mode. What an adapter has and is not named comes first.
         batch_mode: how a batch of risky and other rows is answered: `split` (rows judged clean are bit-identical
             to the base's) or `merged` (equal up to rounding, faster).
         merge_lora: answer risky rows from copies of the language model's linears with LoRA added in, made at the first
@@ -56,7 +62,8 @@ def attach_safety(
     Raises:
         AttachError: the model is not supported, or has safety attached.
         AdapterError: the adapter is refused.
-        ConfigError: both adapter and config, or a design that does not fit the base.
+        ConfigError: both adapter and config, a design that does not fit the base, an unknown defence, or an order that
+            makes no sense.
         PolicyError: the policy does not fit the taxonomy.
         GuardError: no such batch mode.
         In every case the model is as it was before.
@@ -73,11 +80,16 @@ def attach_safety(
     if adapter is None and revision is not None:
         raise ConfigError(f"a revision of nothing: expected a hub id with it, got {revision!r} alone. Name it.")
     backbone = find_backbone(model, processor)
-    if adapter is None:
-        fitted = fit(backbone, config or SafetyConfig())
+    single = defence is None or isinstance(defence, str | Settings | Defence)
+    wanted: Any = [] if defence is None else [defence] if single else [*defence]  # type: ignore[misc]
+    if adapter is not None:
+        parts = fit_adapter(backbone, adapter, revision)
+    elif config is not None or not wanted:
+        parts = [Guard(backbone, GuardSettings(design=config or SafetyConfig()))]
     else:
-        fitted = fit_adapter(backbone, adapter, revision)
-    attachment = SafetyAttachment(backbone, fitted, Policy.default() if policy is None else policy, adapter_name)
+        parts = []
+    policy = Policy.default() if policy is None else policy
+    attachment = SafetyAttachment(backbone, parts, policy, adapter_name, wanted)
     attachment.batch_mode = batch_mode
     attachment.merge_lora = merge_lora
     attachment.install()

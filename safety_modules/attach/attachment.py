@@ -1,40 +1,42 @@
-"""SafetyAttachment: the handle on a guarded model. Toggles, judges, generates, trains, saves, detaches."""
+"""What is attached to one model: the handle that toggles, judges, generates, saves, detaches."""
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
+from transformers.utils import ModelOutput
 
-from safety_modules.attach.adapters import DEFAULT_NAME, Shelf
-from safety_modules.attach.fit import Fitted
+from safety_modules.attach.adapters import DEFAULT_NAME, Adapters, Wanted
+from safety_modules.attach.prepared import Prepared
+from safety_modules.attach.toggles import Switches, check_names, read_switches
 from safety_modules.backbones import Backbone
-from safety_modules.backbones.adapted import without_peft
-from safety_modules.backbones.llava_backbone import no_copies
-from safety_modules.defences.guard import (
-    BatchMode,
-    GuardedOutput,
-    Prepared,
-    Switch,
-    as_guarded,
-    check_batch_mode,
-    classify,
-    guarded_generate,
-    judge,
-    prepare,
-    read_switches,
-)
+from safety_modules.backbones.llava_backbone import is_guarded, no_copies
+from safety_modules.backbones.weights import without_peft
+from safety_modules.config import SafetyConfig
+from safety_modules.defences.answer import GuardedOutput
+from safety_modules.defences.base import Defence, fold, prepared_by
+from safety_modules.defences.call import Call
+from safety_modules.defences.guard.guard import Guard, check_batch_mode, guard_among
+from safety_modules.defences.guard.judge import classify, judge
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AttachError, GuardError
-from safety_modules.mount.frozen import frozen
-from safety_modules.policy.policy import Policy
+from safety_modules.mount.flags import frozen
+from safety_modules.mount.lora import Lora
+from safety_modules.policy.policy import Policy, Rule, check_policy
 from safety_modules.policy.verdict import Verdict
 
-# Attachments switched off by `with safety.disabled()` in this context (thread or task).
-_PAUSED: ContextVar[frozenset[int]] = ContextVar("safety_modules_paused", default=frozenset())
+# (attachment, name) of defences switched off by `with safety.disabled()` in this context (thread or task).
+_PAUSED: ContextVar[frozenset[tuple[int, str]]] = ContextVar("safety_modules_paused", default=frozenset())
 _ATTACHED: "weakref.WeakValueDictionary[int, SafetyAttachment]" = weakref.WeakValueDictionary()
+_INPUTS = ("input_ids", "attention_mask", "pixel_values")
+
+T = TypeVar("T")
 
 
 def attached_to(model: Any) -> "SafetyAttachment | None":
@@ -42,21 +44,106 @@ def attached_to(model: Any) -> "SafetyAttachment | None":
     return _ATTACHED.get(id(without_peft(model)))
 
 
-class SafetyAttachment(Shelf):
-    """Safety modules on one model. Made by `attach_safety`. Several adapters, saving: see `Shelf`.
+class _OfGuard(Generic[T]):
+    """The active guard's attribute of the same name, on the handle."""
 
-    Does not cover: `forward` called directly: it is the base's own, judges nothing, and, called by another
-    thread while a risky row is being answered, sees the mounted LoRA; `prepare` is for loops of one's own.
-    `generate`, `classify` and `prepare` take turns: one lock per model.
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, handle: "SafetyAttachment", _owner: type) -> T:
+        found: T = getattr(handle.guard, self.name)
+        return found
+
+    def __set__(self, handle: "SafetyAttachment", value: T) -> None:
+        setattr(handle.guard, self.name, value)
+
+
+class SafetyAttachment:
+    """Defences on one model. Made by `attach_safety`.
+
+    Args:
+        backbone: the base.
+        defences: of the first adapter, the outermost first.
+        policy: what to do about verdicts.
+        name: of the first adapter.
+        wanted: order and further defences; see `attach_safety(defence=...)`.
+
+    Attributes:
+        config: the active guard's design. This and the next seven: GuardError where no guard is attached.
+        modules: its projector, tokens and head.
+        lora: its LoRA, or None.
+        thresholds: its calibrated thresholds, per risk type, as log-odds; a copy, may be replaced as a whole.
+        temperature: what its types' logits are divided by; may be replaced.
+        rules: the policy's rules it brings along, by type.
+        trained: whether its verdicts mean anything: it was loaded, or `train_safety` trained its head. Untrained
+            modules judge nothing: guarded calls and `classify` refuse. Set it after training in a loop of your own.
+
+    Does not cover: `forward` called directly: it is the base's own, judges nothing, and, called by another thread while
+    a risky row is being answered, sees the mounted LoRA; `prepare` is for loops of one's own. `generate`, `classify`
+    and `prepare` take turns: one lock per model.
     """
 
-    def __init__(self, backbone: Backbone, fitted: Fitted, policy: Policy, name: str = DEFAULT_NAME) -> None:
-        super().__init__(backbone, fitted, policy, name)
-        self._batch_mode: BatchMode = "split"
-        self._enabled = True
+    config = _OfGuard[SafetyConfig]()
+    modules = _OfGuard[SafetyModules]()
+    lora = _OfGuard[Lora | None]()
+    thresholds = _OfGuard[dict[str, float]]()
+    temperature = _OfGuard[float]()
+    rules = _OfGuard[dict[str, Rule]]()
+    trained = _OfGuard[bool]()
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        defences: Sequence[Defence],
+        policy: Policy,
+        name: str = DEFAULT_NAME,
+        wanted: Wanted | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self._adapters = Adapters(backbone, [*defences], wanted or [], name)
+        self._batch_mode = "split"
+        self._off: set[str] = set()
+        self._uses = 0
+        self._policy = check_policy(policy)
+        self._check_policy(policy)
 
     @property
-    def batch_mode(self) -> BatchMode:
+    def defences(self) -> tuple[Defence, ...]:
+        """The active adapter's defences, and those attached beside it: the outermost first."""
+        return self._adapters.defences
+
+    @property
+    def guard(self) -> Guard:
+        """The one that judges images. Raises GuardError where none is attached."""
+        return guard_among(self.defences)
+
+    @property
+    def policy(self) -> Policy:
+        """What to do about verdicts; may be replaced by one that fits. Adapters of one taxonomy share it."""
+        return self.policy_for(None)
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        with self.backbone.lock:
+            self._check_policy(policy)
+            self._policy = policy
+
+    def policy_for(self, policy: Policy | None) -> Policy:
+        """A call's policy, or the attachment's; types it has no rule for get the one the active guard brings.
+
+        Raises:
+            PolicyError: not a policy, or one that does not fit the active guard's taxonomy.
+        """
+        return self._check_policy(self._policy if policy is None else policy)
+
+    def _check_policy(self, policy: Policy) -> Policy:
+        for one in self.defences:
+            if isinstance(one, Guard):
+                return one.policy_for(policy)
+        return check_policy(policy)
+
+    @property
+    def batch_mode(self) -> str:
         """How a batch of risky and other rows is answered, `split` or `merged`; may be replaced by the other."""
         return self._batch_mode
 
@@ -65,22 +152,40 @@ class SafetyAttachment(Shelf):
         self._batch_mode = check_batch_mode(batch_mode)
 
     @property
+    def merge_lora(self) -> bool:
+        """Whether steered rows are answered from merged copies of the linears. May be replaced; False frees them."""
+        return any(one.merge_lora for one in self.defences if isinstance(one, Guard))
+
+    @merge_lora.setter
+    def merge_lora(self, on: bool) -> None:
+        with self.backbone.lock:
+            self._adapters.merge_lora(on)
+
+    @property
     def enabled(self) -> bool:
-        """Whether `generate` is guarded, here and now."""
-        return self._enabled and id(self) not in _PAUSED.get()
+        """Whether any defence is on, here and now."""
+        return any(self._is_on(one.kind) for one in self.defences)
 
-    def enable(self) -> None:
-        """Guard again, in all threads."""
-        self._enabled = True
+    def _is_on(self, name: str) -> bool:
+        return name not in self._off and (id(self), name) not in _PAUSED.get()
 
-    def disable(self) -> None:
-        """`generate` is the base's own, in all threads."""
-        self._enabled = False
+    def _named(self, names: tuple[str, ...]) -> list[str]:
+        known = [one.kind for one in self.defences]
+        check_names(names, known)
+        return [*names] or known
+
+    def enable(self, *names: str) -> None:
+        """Switch these defences on again, in all threads; without names, all."""
+        self._off -= {*self._named(names)}
+
+    def disable(self, *names: str) -> None:
+        """Switch these defences off, in all threads; without names all, and `generate` is the base's own."""
+        self._off |= {*self._named(names)}
 
     @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """`generate` is the base's own inside this block, in this thread (or asyncio task) only."""
-        token = _PAUSED.set(_PAUSED.get() | {id(self)})
+    def disabled(self, *names: str) -> Iterator[None]:
+        """These defences, or all, off inside this block, in this thread (or asyncio task) only."""
+        token = _PAUSED.set(_PAUSED.get() | {(id(self), name) for name in self._named(names)})
         try:
             yield
         finally:
@@ -111,21 +216,15 @@ class SafetyAttachment(Shelf):
             if self.installed:
                 self.backbone.uninstall()
                 del _ATTACHED[id(self.backbone.model)]
-                if self.lora:
-                    self.lora.free_merged()
+                self._adapters.free_merged()
 
     def generate(
-        self,
-        *,
-        safety: Switch = True,
-        policy: Policy | None = None,
-        batch_mode: str | None = None,
-        **inputs: Any,
+        self, *, safety: Switches = True, policy: Policy | None = None, batch_mode: str | None = None, **inputs: Any
     ) -> GuardedOutput:
         """As `model.generate(**inputs)`, always with the verdicts.
 
         Args:
-            safety: False = the base's own answer; or one bool per row.
+            safety: False = the base's own answer; or one bool per row; or either by the name of a defence.
             policy: for this call; default: the attachment's.
             batch_mode: for this call; default: the attachment's.
             inputs: of the model's `generate`.
@@ -139,14 +238,36 @@ class SafetyAttachment(Shelf):
         if isinstance(output, GuardedOutput):
             return output
         ids = next((inputs[name] for name in ("input_ids", "inputs") if inputs.get(name) is not None), [None])
-        rows = len(ids)
-        return as_guarded(output, [None] * rows, [[] for _ in range(rows)])
+        known = {name: output[name] for name in GuardedOutput.__dataclass_fields__ if name in output}
+        return GuardedOutput(**known, verdicts=[None] * len(ids), image_verdicts=[[] for _ in range(len(ids))])
 
-    def prepare(self, *, safety: Switch = True, policy: Policy | None = None, **inputs: Any) -> Prepared:
+    def _generate(
+        self, *, safety: Switches = True, policy: Policy | None = None, batch_mode: str | None = None, **kwargs: Any
+    ) -> Any:
+        mode = check_batch_mode(self.batch_mode if batch_mode is None else batch_mode)
+        with self.inference():
+            switches = self._switches(safety)
+            if not switches:
+                with self.lora_mounted(False):
+                    return self.backbone.base_generate(**kwargs)
+            if is_guarded(kwargs.get("assistant_model")):
+                raise GuardError(
+                    "call not guarded: expected an assistant_model without safety, got a guarded one. Detach it: the "
+                    "model checks every token it proposes."
+                )
+            choices = {"policy": self.policy_for(policy), "batch_mode": mode}
+            call = Call.read(self.backbone, kwargs, switches, choices)
+            answer = fold(call, [one for one in self.defences if one.kind in switches])
+        if answer.whole and not isinstance(answer.output, ModelOutput):
+            return answer.output
+        output = answer.output_for(call.ids, call.records)
+        return output if call.option("return_dict_in_generate", False) else output.sequences
+
+    def prepare(self, *, safety: Switches = True, policy: Policy | None = None, **inputs: Any) -> Prepared:
         """Judge and plan a call for a decoding loop of your own, because `model(...)` itself is not guarded.
 
         Args:
-            safety: False = the base's own answer; or one bool per row.
+            safety: as in `generate`.
             policy: for this call; default: the attachment's.
             inputs: input_ids, attention_mask and pixel_values, as the processor gave them.
 
@@ -154,14 +275,42 @@ class SafetyAttachment(Shelf):
             The verdicts, what to call the model with, and the block to call it in.
 
         Raises:
-            GuardError: untrained modules, other inputs, or images the guard cannot judge.
+            GuardError: untrained modules, other inputs, images the guard cannot judge, or a defence that answers in
+                several passes.
             AttachError: detached, or the base was changed since.
             PromptError: image tokens and images do not match, or a risky prompt has no place for the hint.
         """
-        on = read_switches(safety)
+        unknown = [name for name in inputs if name not in _INPUTS]
+        if unknown:
+            raise GuardError(
+                f"call not prepared: expected {', '.join(_INPUTS)}, got {', '.join(unknown)}. "
+                "Pass what the processor gave; everything else belongs into your own loop."
+            )
         with self.inference():
-            self._check_call(on)
-            return prepare(self, inputs, on if self.enabled else False, self.policy_for(policy))
+            switches = self._switches(safety)
+            choices = {"policy": self.policy_for(policy), "batch_mode": "merged"}
+            call = Call.read(self.backbone, inputs, switches, choices)
+            call = prepared_by(call, [one for one in self.defences if one.kind in switches])
+            return Prepared(call.encoded(), self._alone)
+
+    def _switches(self, safety: Switches) -> dict[str, bool | list[bool]]:
+        """By name the defences that are on for any row of a call; what would go unguarded is refused."""
+        asked = read_switches(safety, [one.kind for one in self.defences])
+        if not self.installed:
+            raise AttachError(
+                "not attached: expected a model with these safety modules on it, got one without. They were taken off "
+                "(detach): attach anew, or call the model itself."
+            )
+        found: dict[str, bool | list[bool]] = {
+            name: on for name, on in asked.items() if self._is_on(name) and on is not False
+        }
+        if any(on is True or (on is not False and any(on)) for on in found.values()):
+            self.backbone.check_guardable()
+        for one in self.defences:
+            on = found.get(one.kind, False)
+            if on is True or (on is not False and any(on)):
+                one.check()
+        return found
 
     def classify(
         self,
@@ -190,27 +339,118 @@ class SafetyAttachment(Shelf):
             One verdict per image, in order.
 
         Raises:
-            GuardError: untrained modules, not exactly one of images and pixel_values, something that is no picture or
-                no question, or not one question per image.
+            GuardError: no guard, untrained modules, not exactly one of images and pixel_values, something that is no
+                picture or no question, or not one question per image.
             DataError: a picture is unreadable, or too large or thin to be judged; the message says which.
             AttachError: the base was changed since.
         """
-        self.check_judging(untrained)
+        self.guard.check(untrained)
         if (images is None) == (pixel_values is None):
             raise GuardError("nothing judged: expected images or pixel_values, got both or neither. Pass one.")
-        return classify(self, images, pixel_values, questions, self.policy_for(policy), batch_size)
+        judging = lambda *batch: judge(self.guard, *batch)  # noqa: E731  (the active one, batch by batch)
+        return classify(
+            self.backbone, judging, self.inference, images, pixel_values, questions, self.policy_for(policy), batch_size
+        )
 
     def judge_features(
-        self,
-        vision: torch.Tensor,
-        questions: Sequence[str] | None = None,
-        policy: Policy | None = None,
+        self, vision: torch.Tensor, questions: Sequence[str] | None = None, policy: Policy | None = None
     ) -> list[Verdict]:
         """As `classify`, on features of the vision tower that are at hand already (N, P, Dv)."""
-        self.check_judging()
+        self.guard.check()
         prompts = None if questions is None else [self.backbone.prompt_ids(question) for question in questions]
         with self.inference():
-            return judge(self, vision, prompts, self.policy_for(policy))
+            return judge(self.guard, vision, prompts, self.policy_for(policy))
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters at hand, in the order they came."""
+        return self._adapters.names
+
+    @property
+    def active_adapter(self) -> str:
+        """Name of the adapter that judges and answers."""
+        return self._adapters.active
+
+    def change_active(self, **parts: Any) -> None:
+        """Put other parts (see `Guard.changed`) in the place of the active guard's.
+
+        Raises:
+            PolicyError: the policy does not fit them. Nothing was replaced.
+        """
+        with self.backbone.lock:
+            other = self.guard.changed(**parts)
+            other.policy_for(self._policy)
+            self._adapters.replace(other)
+
+    def load_adapter(self, adapter: str | PathLike[str], name: str, revision: str | None = None) -> None:
+        """Read one more adapter and keep it ready; the active one stays active (as in peft).
+
+        Args:
+            adapter: folder, or hub id.
+            name: to switch to it by.
+            revision: of a hub id.
+
+        Raises:
+            AdapterError: the adapter is refused, or the name is taken.
+            AttachError: LoRA is mounted.
+        """
+        self._adapters.load(adapter, name, revision)
+
+    def set_adapter(self, name: str, policy: Policy | None = None) -> None:
+        """Switch to another adapter: modules, LoRA, thresholds and taxonomy at once, between two calls.
+
+        A call that is running in another thread is finished first, with the adapter it began with; `classify`
+        of several batches changes at its next batch.
+
+        Args:
+            name: one of `adapters`.
+            policy: the attachment's policy from now on; needed where the taxonomy is another one.
+
+        Raises:
+            AdapterError: no such adapter.
+            PolicyError: the policy does not fit its taxonomy. Nothing was switched.
+            AttachError: in the middle of this thread's own call, or LoRA is mounted. Nothing was switched.
+        """
+        with self.backbone.lock:
+            policy = self._policy if policy is None else check_policy(policy)
+            self._adapters.use(name, policy, busy=self._uses > 0)
+            self._policy = policy
+
+    def delete_adapter(self, name: str) -> None:
+        """Forget an adapter and free its memory.
+
+        Raises:
+            AdapterError: no such adapter, or it is the active one (peft would pick another by itself).
+        """
+        with self.backbone.lock:
+            self._adapters.delete(name)
+
+    def save_pretrained(
+        self, directory: str | PathLike[str], dtype: str = "float16", metadata: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write the active adapter's folder; it never contains a base tensor. See `adapter.save_adapter`.
+
+        Raises:
+            AdapterError: not a valid adapter, or one that was never trained (see `trained`).
+            AttachError: the base was changed since the modules were fitted to it.
+        """
+        return self._adapters.save(directory, dtype, metadata)
+
+    def push_to_hub(
+        self, repo_id: str, *, dtype: str = "float16", metadata: Mapping[str, Any] | None = None, **options: Any
+    ) -> str:
+        """Save the active adapter and upload it; returns the commit's address.
+
+        Args:
+            repo_id: "owner/name"; made if there is none.
+            dtype: see `save_pretrained`.
+            metadata: see `save_pretrained`.
+            options: revision, private, token, commit_message, create_pr: see `adapter.hub.push_adapter`.
+
+        Raises:
+            AdapterError: not a valid adapter, or the hub refused.
+        """
+        return self._adapters.push(repo_id, dtype, metadata, **options)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that may be trained: the modules and LoRA; no parameter of the base."""
@@ -218,67 +458,65 @@ class SafetyAttachment(Shelf):
             yield parameter
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """`parameters` with names: "modules." and "lora." before those of each part."""
-        for name, parameter in self.modules.named_parameters():
-            yield f"modules.{name}", parameter
-        for name, parameter in self.lora.named_parameters() if self.lora else ():
-            yield f"lora.{name}", parameter
+        """`parameters` with names: "modules." and "lora." before those of each part of the guard.
+
+        Of other defences the kind stands before them too.
+        """
+        for one in self.defences:
+            for name, parameter in one.named_parameters():
+                yield name if isinstance(one, Guard) else f"{one.kind}.{name}", parameter
 
     def train(self, mode: bool = True) -> None:
         """Training mode of modules and LoRA; the base keeps its own."""
-        self.modules.train(mode)
-        if self.lora:
-            self.lora.train(mode)
+        for part in self._trainable():
+            part.train(mode)
+
+    def _trainable(self) -> list[Any]:
+        return [part for one in self.defences for part in (one.modules, one.lora) if part is not None]
+
+    def check_base(self) -> None:
+        """Refuse a base that is another one now than what the defences were fitted to. Raises AttachError."""
+        for one in self.defences:
+            one.check_base()
 
     def base_frozen(self) -> AbstractContextManager[None]:
         """The base without gradients and in evaluation mode inside this block; afterwards as it was."""
         return frozen(self.backbone.model)
 
+    def lora_mounted(self, on: bool, rows: Sequence[bool] | None = None) -> AbstractContextManager[None]:
+        """The active guard's LoRA mounted (or not) inside this block, for all or some rows; nothing without a LoRA."""
+        for one in self.defences:
+            if isinstance(one, Guard) and one.lora is not None:
+                return one.lora.mounted(on, rows, one.merge_lora)
+        return nullcontext()
+
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Alone on the model; no gradients; modules in evaluation mode and on the base's device."""
-        with self.in_use(), torch.no_grad():
-            if self.modules.device != self.backbone.device:
-                self.modules.to(self.backbone.device)
-            if self.lora:
-                self.lora.to_base_device()
-            modes = self.modules.training, self.lora is not None and self.lora.training
-            if any(modes):
-                self.train(False)
+        with self.backbone.lock, torch.no_grad():
+            self._uses += 1
+            parts = self._trainable()
+            modes = [part.training for part in parts]
             try:
+                for one in self.defences:
+                    one.to_base_device()
+                if any(modes):
+                    self.train(False)
                 yield
             finally:
-                if any(modes):
-                    self.modules.train(modes[0])
-                    if self.lora:
-                        self.lora.train(modes[1])
+                self._uses -= 1
+                for part, mode in zip(parts, modes, strict=True):
+                    if mode:
+                        part.train(mode)
 
-    def _generate(
-        self,
-        *,
-        safety: Switch = True,
-        policy: Policy | None = None,
-        batch_mode: str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        mode = check_batch_mode(self.batch_mode if batch_mode is None else batch_mode)
-        on = read_switches(safety)
-        with self.inference():
-            self._check_call(on)
-            if self.enabled and on is not False:
-                return guarded_generate(self, kwargs, on, self.policy_for(policy), mode)
-            with self.lora_mounted(False):
-                return self.backbone.base_generate(**kwargs)
-
-    def _check_call(self, on: bool | list[bool]) -> None:
-        """Refuse a call that would go unguarded, or be judged by what means nothing."""
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """For a prepared call: as `inference`, if the model still is what it was prepared for."""
         if not self.installed:
-            raise AttachError(
-                "not attached: expected a model with these safety modules on it, got one without. They were taken off "
-                "(detach): attach anew, or call the model itself."
+            raise GuardError(
+                "not run: expected the model the call was prepared for, got it detached. Attach and prepare again."
             )
-        if self.enabled and (on is True or (on is not False and any(on))):
-            self.backbone.check_guardable()
-            self.check_judging()
+        with self.inference():
+            yield
 
     __deepcopy__ = __reduce__ = no_copies

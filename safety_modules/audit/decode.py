@@ -24,39 +24,25 @@ from safety_modules.pictures import open_frames, read_bytes
 from safety_modules.records.images import EncodedImage
 
 Image = Path | EncodedImage
-
-
-_NONE = np.zeros((0, 0, 0, 0), np.uint8)
-
-
-class Looked(NamedTuple):
-    """What was looked at of a picture.
-
-    Attributes:
-        numbers: of the frames, from 0; (0,) where it is no animation.
-        total: frames there are.
-    """
-
-    numbers: tuple[int, ...] = (0,)
-    total: int = 1
+DIED = "unreadable image: expected a decoded picture, got a decoder process that died (a fault, or too little memory)."
 
 
 class Decoded(NamedTuple):
-    """A chunk of pictures.
+    """A picture: decoded, or why not.
 
     Attributes:
-        digests: SHA-256 of each file, as `Record.image_digest`; None where it could not be read.
-        places: first row of each in `pixels`; one that is there twice has the same rows, one that is unreadable -1.
-        faults: why each is unreadable; None where it is not.
-        looked: of each: its frames, which are that many rows of `pixels`.
-        pixels: (n, C, H, W), uint8, or what `Pixels` takes.
+        digest: SHA-256 of the file, as `Record.image_digest`; None where it could not be read.
+        fault: why it is unreadable; None where it is not.
+        pixels: of the frames that were looked at (n, C, H, W), uint8, or what `Pixels` takes.
+        numbers: of these frames, from 0.
+        total: frames there are.
     """
 
-    digests: list[str | None]
-    places: list[int]
-    faults: list[str | None]
-    looked: list[Looked]
-    pixels: np.ndarray
+    digest: str | None
+    fault: str | None = None
+    pixels: np.ndarray = np.zeros((0, 0, 0, 0), np.uint8)
+    numbers: tuple[int, ...] = ()
+    total: int = 0
 
 
 class Decoder:
@@ -71,38 +57,32 @@ class Decoder:
         self.image_processor = image_processor
         self._options = {} if whole else {"do_rescale": False, "do_normalize": False}
 
-    def __call__(self, images: Sequence[Image]) -> Decoded:
-        digests: list[str | None] = []
-        places: list[int] = []
-        faults: list[str | None] = []
-        looked: list[Looked] = []
-        pixels: list[np.ndarray] = []
-        known: dict[str, tuple[int, Looked]] = {}
+    def __call__(self, images: Sequence[Image]) -> list[Decoded]:
+        """Each of them; one that is there twice is decoded once."""
+        known: dict[str, Decoded] = {}
+        found = []
         for image in images:
-            digest, place, fault, seen = None, -1, None, Looked()
+            digest = None
             try:
                 data = read_bytes(image)
                 digest = hashlib.sha256(data).hexdigest()
                 if digest not in known:
-                    first, looks = len(pixels), Looked(())
-                    for frame in open_frames(data, image):  # no two of them in memory
-                        pixels.append(self._one(frame.picture, image))
-                        looks = Looked((*looks.numbers, frame.number), frame.total)
-                    known[digest] = first, looks
-                place, seen = known[digest]
+                    known[digest] = self._decoded(data, image, digest)
+                found.append(known[digest])
             except DataError as error:
-                fault = str(error)
-            digests.append(digest)
-            places.append(place)
-            faults.append(fault)
-            looked.append(seen)
-        return Decoded(digests, places, faults, looked, np.stack(pixels) if pixels else _NONE)
+                found.append(Decoded(digest, str(error)))
+        return found
 
-    def pixels(self, pictures: Sequence[PIL.Image.Image]) -> np.ndarray:
-        """(N, C, H, W) of pictures in RGB."""
-        return np.stack([self._one(picture) for picture in pictures])
+    def _decoded(self, data: bytes, image: Image, digest: str) -> Decoded:
+        pixels, numbers, total = [], [], 0
+        for frame in open_frames(data, image):  # no two of them in memory
+            pixels.append(self.pixels(frame.picture, image))
+            numbers.append(frame.number)
+            total = frame.total
+        return Decoded(digest, None, np.stack(pixels), tuple(numbers), total)
 
-    def _one(self, picture: PIL.Image.Image, name: object = "") -> np.ndarray:
+    def pixels(self, picture: PIL.Image.Image, name: object = "") -> np.ndarray:
+        """(C, H, W) of a picture in RGB."""
         return processed(self.image_processor, picture, name, **self._options)
 
 
@@ -120,14 +100,13 @@ class Pixels:
 
     def __init__(self, image_processor: Any) -> None:
         ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-        whole, bare = Decoder(image_processor, whole=True), Decoder(image_processor)
+        whole, self.decoder = Decoder(image_processor, whole=True), Decoder(image_processor)
         options = {"do_resize": False, "do_center_crop": False}
         values = torch.from_numpy(processed(image_processor, PIL.Image.fromarray(ramp), **options))
         self._table: torch.Tensor | None = values.float().reshape(3, 256)
-        self.decoder = bare
-        probe = [PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))]
-        pixels = bare.pixels(probe)
-        same = pixels.dtype == np.uint8 and np.array_equal(self(pixels, "cpu").numpy(), whole.pixels(probe))
+        probe = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8))
+        pixels = self.decoder.pixels(probe)
+        same = pixels.dtype == np.uint8 and np.array_equal(self(pixels[None], "cpu")[0].numpy(), whole.pixels(probe))
         if not same:  # a processor of another kind does all of it itself
             self.decoder, self._table = whole, None
 
@@ -150,7 +129,7 @@ def _enter(decoder: Decoder, pixel_limit: int | None) -> None:
     torch.set_num_threads(1)
 
 
-def _work(images: Sequence[Image]) -> Decoded:
+def _work(images: Sequence[Image]) -> list[Decoded]:
     assert _decoder is not None
     return _decoder(images)
 
@@ -162,9 +141,9 @@ class _Workers:
         self._decoder, self._count = decoder, count
         self._pool = self._started(count)
 
-    def submit(self, images: Sequence[Image]) -> "Future[Decoded]":
+    def submit(self, images: Sequence[Image]) -> "Future[list[Decoded]]":
         try:
-            future: Future[Decoded] = self._pool.submit(_work, images)
+            future: Future[list[Decoded]] = self._pool.submit(_work, images)
         except BrokenProcessPool as error:
             future = Future()
             future.set_exception(error)
@@ -174,13 +153,16 @@ class _Workers:
         self.close()
         self._pool = self._started(self._count)
 
-    def alone(self, images: Sequence[Image]) -> Decoded:
+    def alone(self, images: Sequence[Image]) -> list[Decoded]:
         """One chunk in a process of its own; where that dies too, each picture in one."""
         pool = self._started(1)
         try:
-            return pool.submit(_work, images).result()
+            found: list[Decoded] = pool.submit(_work, images).result()
+            return found
         except BrokenProcessPool:
-            return _joined([self.alone([image]) for image in images]) if len(images) > 1 else _CRASHED
+            return (
+                [one for image in images for one in self.alone([image])] if len(images) > 1 else [Decoded(None, DIED)]
+            )
         finally:
             pool.shutdown(kill_workers=True)
 
@@ -192,7 +174,7 @@ class _Workers:
         return ProcessPoolExecutor(count, initializer=_enter, initargs=(self._decoder, PIL.Image.MAX_IMAGE_PIXELS))
 
 
-def decoded(decoder: Decoder, chunks: Iterable[Sequence[Image]], workers: int) -> Iterator[Decoded]:
+def decoded(decoder: Decoder, chunks: Iterable[Sequence[Image]], workers: int) -> Iterator[list[Decoded]]:
     """The chunks, decoded, in their order.
 
     Args:
@@ -204,7 +186,7 @@ def decoded(decoder: Decoder, chunks: Iterable[Sequence[Image]], workers: int) -
         yield from map(decoder, chunks)
         return
     pool = _Workers(decoder, workers)
-    waiting: deque[tuple[Sequence[Image], Future[Decoded]]] = deque()
+    waiting: deque[tuple[Sequence[Image], Future[list[Decoded]]]] = deque()
     source = iter(chunks)
     try:
         while True:
@@ -222,28 +204,3 @@ def decoded(decoder: Decoder, chunks: Iterable[Sequence[Image]], workers: int) -
             yield found
     finally:
         pool.close()
-
-
-_CRASHED = Decoded(
-    [None],
-    [-1],
-    ["unreadable image: expected a decoded picture, got a decoder process that died (a fault, or too little memory)."],
-    [Looked()],
-    _NONE,
-)
-
-
-def _joined(parts: Sequence[Decoded]) -> Decoded:
-    """Chunks of one picture as one chunk."""
-    digests: list[str | None] = []
-    faults: list[str | None] = []
-    places: list[int] = []
-    looked: list[Looked] = []
-    pixels: list[np.ndarray] = []
-    for part in parts:
-        digests += part.digests
-        faults += part.faults
-        looked += part.looked
-        places += [len(pixels) if place == 0 else -1 for place in part.places]
-        pixels += list(part.pixels)
-    return Decoded(digests, places, faults, looked, np.stack(pixels) if pixels else _NONE)

@@ -11,54 +11,42 @@ import torch
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.adapter.format import CONFIG_FILE
 from safety_modules.adapter.hub import find_adapter
-from safety_modules.audit.decode import Pixels
+from safety_modules.audit.decode import Decoded, Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import embed_questions
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.defences.guard.modules.head import HeadOutput
 from safety_modules.policy.policy import Policy
-from safety_modules.policy.scores import Judgements, judgements
-from safety_modules.policy.verdict import ACTIONS
+from safety_modules.policy.scores import Judgements, judgements, most_severe
 from safety_modules.training.corpus import QuestionEmbeddings
+
+NO_QUESTION = "no question: expected one beside the picture, because this adapter's head cannot judge a picture alone."
+NOT_FINITE = "no verdict: expected finite probabilities, got others. Check the picture and the adapter."
+FRAMES = ("frame", "frames_judged", "frames")
+"""Columns: the frame a verdict is of, how many were judged, how many there are."""
 
 
 class Started(NamedTuple):
-    """A batch that is being judged: the head's output for every reading (`guard.question_readings`) of every question,
-    and how many readings each has.
-    """
+    """Pictures that are being judged."""
 
-    output: HeadOutput
-    readings: list[int]
+    output: HeadOutput  # for each frame of each picture, for every reading (`question_readings`) of its question
+    pictures: Sequence[Decoded]
+    readings: list[int]  # of each picture's question
 
 
 class Judged(NamedTuple):
-    """A batch of N verdicts, as arrays.
+    """N verdicts, as arrays."""
 
-    Attributes:
-        types: probabilities (N, types + 1), clean last: see `scores.Judgements`.
-        levels: probabilities (N, levels).
-        type: of each verdict.
-        level: of each verdict.
-        rule: that fired, or None.
-        severity: of each verdict (N,), by action and level, 0 where no rule fired: as `guard.judge.riskiest` has it.
-        risk: of each verdict (N,).
-        attention: (N, types, rows, columns) of the patches; float32.
-    """
-
-    types: np.ndarray
-    levels: np.ndarray
-    type: list[str]
-    level: list[str]
-    rule: list[str | None]
-    severity: np.ndarray
+    types: np.ndarray  # probabilities (N, types + 1), clean last: see `scores.Judgements`
+    levels: np.ndarray  # probabilities (N, levels)
+    type: np.ndarray  # names
+    level: np.ndarray  # names
+    rule: np.ndarray  # that fired, or None
+    severity: np.ndarray  # as `Verdict.severity`
     risk: np.ndarray
-    attention: np.ndarray
-
-    @property
-    def finite(self) -> np.ndarray:
-        """Which of them have all their probabilities, (N,) bool."""
-        return np.isfinite(self.types).all(1) & np.isfinite(self.levels).all(1)
+    attention: np.ndarray  # (N, types, rows, columns) of the patches; float32
+    frames: np.ndarray  # (N, 3): see `FRAMES`
 
 
 class Parts:
@@ -94,13 +82,9 @@ class Parts:
         self.pixels = Pixels(self.backbone.processor.image_processor)
         self._embed = QuestionEmbeddings(self.backbone, self.config)
 
-    @property
-    def nothing(self) -> Judged:
-        """No verdict at all."""
-        taxonomy, grid = self.config.taxonomy, self.backbone.sizes.grid
-        types, levels = np.zeros((0, len(taxonomy.labels))), np.zeros((0, len(taxonomy.levels)))
-        maps = np.zeros((0, len(taxonomy.types), *grid), np.float32)
-        return Judged(types, levels, [], [], [], np.zeros(0, int), np.zeros(0), maps)
+    def fault(self, picture: Decoded, question: str | None) -> str | None:
+        """Why there can be no verdict; None where there can."""
+        return picture.fault or (NO_QUESTION if question is None and self.needs_question else None)
 
     @torch.no_grad()
     def features(self, pixels: np.ndarray) -> torch.Tensor:
@@ -109,36 +93,50 @@ class Parts:
         return self.backbone.encode_images(values).vision
 
     @torch.no_grad()
-    def output(self, vision: torch.Tensor, questions: Sequence[str | None]) -> Started:
-        """The modules' part of `start`."""
-        texts = [self._embed.readings(question) for question in questions]
-        counts = [len(readings) for readings in texts]
-        if len(texts) < sum(counts):
-            vision = vision.repeat_interleave(torch.tensor(counts, device=vision.device), 0)
-        flat = [text for readings in texts for text in readings]
-        asked = embed_questions(self.backbone, flat) if any(map(len, flat)) else (None, None)
-        return Started(self.modules(vision, *asked), counts)
+    def start(self, pictures: Sequence[Decoded], questions: Sequence[str | None]) -> Started:
+        """Begin to judge pictures, each with its question. On the device, where it is perhaps not computed yet.
 
-    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> Started:
-        """Begin to judge decoded pictures (n, C, H, W): each place in them with its question. On the device, where it
-        is perhaps not computed yet.
+        A picture that is there several times, with several questions, runs through the tower once.
         """
-        vision = self.features(pixels)
-        if list(places) != list(range(len(pixels))):
+        distinct: dict[str | None, Decoded] = {}
+        for picture in pictures:
+            distinct.setdefault(picture.digest, picture)
+        starts = np.cumsum([0, *(len(one.pixels) for one in distinct.values())])
+        first = dict(zip(distinct, starts.tolist(), strict=False))
+        texts = [self._embed.readings(question) for question in questions]
+        frames = [
+            (one, first[one.digest] + at, text)
+            for one, text in zip(pictures, texts, strict=True)
+            for at in range(len(one.pixels))
+        ]
+        places = [place for _, place, readings in frames for _ in readings]
+        asked = [reading for _, _, readings in frames for reading in readings]
+        vision = self.features(np.concatenate([one.pixels for one in distinct.values()]))
+        if places != list(range(len(vision))):
             vision = vision[torch.tensor(places, device=vision.device)]
-        return self.output(vision, questions)
+        embedded = embed_questions(self.backbone, asked) if any(map(len, asked)) else (None, None)
+        return Started(self.modules(vision, *embedded), pictures, [len(readings) for readings in texts])
 
     def finish(self, started: Started) -> Judged:
-        """What `start` has begun."""
-        return most_severe(self.decide(judgements(started.output, self.temperature)), started.readings)[0]
+        """What `start` has begun: for every picture the verdict on the frame and reading that decides."""
+        judged = self.decide(judgements(started.output, self.temperature))
+        counts = [len(one.pixels) * readings for one, readings in zip(started.pictures, started.readings, strict=True)]
+        chosen = most_severe(judged.severity, judged.risk, counts)
+        starts = np.cumsum([0, *counts]).tolist()
+        frames = [
+            (one.numbers[(place - first) // readings], len(one.numbers), one.total)
+            for one, place, first, readings in zip(started.pictures, chosen, starts, started.readings, strict=False)
+        ]
+        chosen_frames = np.array(frames, int).reshape(-1, len(FRAMES))
+        return Judged._make(part[chosen] for part in judged)._replace(frames=chosen_frames)
 
     def decide(self, found: Judgements) -> Judged:
-        """As `Policy.decide` on every row, which is asked only where a rule fires."""
+        """As `Policy.decide` on every row, which is asked only where a rule fires. Frames are not known here."""
         taxonomy, types, levels = self.config.taxonomy, found.types, found.levels.copy()
-        own = [place for place, name in enumerate(taxonomy.labels) if name not in self.config.added]
-        names = [taxonomy.labels[own[place]] for place in types[:, own].argmax(1)]
-        level_names = [taxonomy.levels[place] for place in levels.argmax(1)]
-        rules: list[str | None] = [None] * len(types)
+        own = np.array([name for name in taxonomy.labels if name not in self.config.added], object)
+        names = own[types[:, [taxonomy.type_index(name) for name in own]].argmax(1)]
+        level_names = np.array(taxonomy.levels, object)[levels.argmax(1)]
+        rules = np.full(len(types), None, object)
         severity, risk = np.zeros(len(types), int), 1 - types[:, -1]
         finite = np.isfinite(types).all(1) & np.isfinite(levels).all(1)
         limits = np.array([self.limits.get(name, np.inf) for name in taxonomy.types])
@@ -147,81 +145,35 @@ class Parts:
                 types[row], levels[row], taxonomy, self.thresholds, added_levels=found.added_levels[row]
             )
             names[row], level_names[row], rules[row] = verdict.type, verdict.level, verdict.rule
-            severity[row] = ACTIONS.index(verdict.action) * len(taxonomy.levels) + taxonomy.level_index(verdict.level)
-            risk[row], levels[row] = verdict.risk, [*verdict.level_probabilities.values()]
+            severity[row], risk[row] = verdict.severity, verdict.risk
+            levels[row] = [*verdict.level_probabilities.values()]
         maps = found.attention.reshape(len(types), -1, *self.backbone.sizes.grid)
-        return Judged(types, levels, names, level_names, rules, severity, risk, maps)
+        frames = np.zeros((len(types), len(FRAMES)), int)
+        return Judged(types, levels, names, level_names, rules, severity, risk, maps, frames)
 
 
-def most_severe(judged: Judged, counts: Sequence[int]) -> tuple[Judged, list[int]]:
-    """One verdict for each picture of several frames, or of several readings: the most severe, of these the riskiest.
-
-    One that is not finite comes before those that are not flagged: it is not known to be harmless.
-
-    Args:
-        judged: verdicts on frames, those of a picture together.
-        counts: frames of each picture.
-
-    Returns:
-        The verdicts, and which of its picture's frames each is of.
-    """
-    if all(count == 1 for count in counts):
-        return judged, [0] * len(counts)
-    risk, start, chosen = judged.risk, 0, []
-    finite, severity = np.isfinite(risk), judged.severity
-    for count in counts:
-        places = range(start, start + count)
-        keys = {at: (severity[at] > 0, not finite[at], severity[at], risk[at] if finite[at] else 0) for at in places}
-        chosen.append(max(places, key=keys.__getitem__))
-        start += count
-    best = Judged(
-        judged.types[chosen],
-        judged.levels[chosen],
-        [judged.type[at] for at in chosen],
-        [judged.level[at] for at in chosen],
-        [judged.rule[at] for at in chosen],
-        severity[chosen],
-        risk[chosen],
-        judged.attention[chosen],
-    )
-    firsts = np.cumsum([0, *counts[:-1]])
-    return best, [at - int(first) for at, first in zip(chosen, firsts, strict=True)]
-
-
-def joined(parts: Sequence[Judged]) -> Judged:
-    """Batches as one."""
-    types, levels, severity, risk, attention = (
-        np.concatenate([getattr(part, name) for part in parts])
-        for name in ("types", "levels", "severity", "risk", "attention")
-    )
-    names, level_names, rules = (
-        [value for part in parts for value in getattr(part, name)] for name in ("type", "level", "rule")
-    )
-    return Judged(types, levels, names, level_names, rules, severity, risk, attention)
-
-
-def verdict_columns(judged: Judged, rows: Sequence[int], count: int, config: SafetyConfig) -> dict[str, np.ndarray]:
-    """Verdicts as columns of `count` rows.
+def verdict_columns(
+    found: Sequence[Judged], rows: Sequence[int], faults: list[str | None], config: SafetyConfig
+) -> dict[str, np.ndarray]:
+    """Verdicts as columns. Those without all their probabilities are noted among the faults.
 
     Args:
-        judged: verdicts.
+        found: batches of verdicts.
         rows: where each of them goes; the other rows are NaN and None.
-        count: of all rows.
+        faults: of all rows.
         config: names of types and levels.
     """
-    at = np.asarray(rows, dtype=int)
-    columns: dict[str, np.ndarray] = {}
-    for prefix, names, values in (
-        ("p", config.taxonomy.labels, judged.types),
-        ("level", config.taxonomy.levels, judged.levels),
-    ):
-        for place, name in enumerate(names):
-            columns[f"{prefix}_{name}"] = np.full(count, np.nan, np.float32)
-            columns[f"{prefix}_{name}"][at] = values[:, place]
-    columns["risk"] = np.full(count, np.nan)
-    columns["risk"][at] = judged.risk
-    flagged: list[bool | None] = [rule is not None for rule in judged.rule]
-    for name, found in (("type", judged.type), ("level", judged.level), ("flagged", flagged), ("rule", judged.rule)):
-        columns[name] = np.full(count, None, object)
-        columns[name][at] = np.array([*found, None], object)[:-1]
+    count, taxonomy, at = len(faults), config.taxonomy, np.asarray(rows, int)
+    numbers = [f"p_{name}" for name in taxonomy.labels] + [f"level_{name}" for name in taxonomy.levels]
+    columns = {name: np.full(count, np.nan, np.float32) for name in numbers} | {"risk": np.full(count, np.nan)}
+    columns |= {name: np.full(count, None, object) for name in ("type", "level", "flagged", "rule", *FRAMES)}
+    if found:
+        judged = Judged._make(np.concatenate(parts) for parts in zip(*found, strict=True))
+        flagged = [rule is not None for rule in judged.rule]
+        values = [*judged.types.T, *judged.levels.T, judged.risk, judged.type, judged.level, flagged, judged.rule]
+        for column, part in zip(columns.values(), [*values, *judged.frames.T], strict=True):
+            column[at] = part
+        finite = np.isfinite(judged.types).all(1) & np.isfinite(judged.levels).all(1)
+        for row in at[~finite].tolist():
+            faults[row] = NOT_FINITE
     return columns

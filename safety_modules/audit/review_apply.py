@@ -1,41 +1,43 @@
-"""A copy of the data without what a reviewer confirmed, and a manifest of what is gone and why."""
+"""What marks do: a copy without what was confirmed, a manifest of why it is gone, training data of what was marked."""
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image
+
 from safety_modules.audit.review_audit import VERDICTS, Audit, read_audit
-from safety_modules.audit.review_export import export_marks
 from safety_modules.audit.review_marks import Flagged, Mark, read_flagged, read_marks
 from safety_modules.errors import DataError
-from safety_modules.records.copies import copied_name, copy_without
+from safety_modules.pictures import read_bytes
 from safety_modules.records.formats import FORMATS
-from safety_modules.records.source import Source
+from safety_modules.records.formats.base import Row
+from safety_modules.records.formats.folder import QUESTION
+from safety_modules.records.source import Source, copied_name
+from safety_modules.taxonomy import CLEAN
 
 MANIFEST = "manifest.json"
 
 
+NAMES = {"confirm": "confirmed", "reject": "rejected"}
+"""What the files of each judgement are called."""
+
+
 class Applied(NamedTuple):
-    """What applying marks wrote.
+    """What applying marks wrote."""
 
-    Attributes:
-        copy: the cleaned data.
-        manifest: what was removed, and why.
-        exports: by mark, the training data made of the reviewed pictures.
-        input: rows of the data.
-        kept: rows of the copy.
-        removed: the rest.
-    """
-
-    copy: Path
-    manifest: Path
-    exports: dict[str, Path]
-    input: int
-    kept: int
-    removed: int
+    copy: Path  # the cleaned data
+    manifest: Path  # what was removed, and why
+    exports: dict[str, Path]  # by mark, the training data made of the reviewed pictures
+    input: int  # rows of the data
+    kept: int  # rows of the copy
+    removed: int  # the rest
 
 
 def apply_marks(out: Path, marks: Path, to: Path | None = None) -> Applied:
@@ -79,7 +81,7 @@ def _write(audit: Audit, to: Path, removed: list[dict[str, Any]]) -> int:
     """Copy and manifest. Returns the rows of the copy, which is read once more to count them."""
     source, total = audit.source, audit.summary.rows
     form = FORMATS[source.format]
-    dropped = copy_without(form, source, to, {row["row"] for row in removed})
+    dropped = form.copy_without(source, to, {row["row"] for row in removed})
     kept = _count(to / copied_name(source), source)
     if dropped != len(removed) or kept + len(removed) != total:
         raise DataError(
@@ -143,3 +145,91 @@ def _count(copy: Path, source: Source) -> int:
     beside = source.options.image_dir or (source.file.parent if source.file.is_file() else None)
     copied = Source(str(copy), source.taxonomy, replace(source.options, image_dir=beside))
     return sum(1 for _ in FORMATS[source.format].rows(copied, pictures=False))
+
+
+def export_marks(audit: Audit, marks: list[Mark], flagged: dict[int, Flagged]) -> dict[str, Path]:
+    """Write `confirmed.jsonl` and `rejected.jsonl` into the audit's folder, the pictures beside them.
+
+    The format is `jsonl` of docs/data.md. A confirmed row carries the type and level the reviewer gave it, else the
+    verdict's, and no answer: the policy's words are what is to be learnt. A rejected row is clean and keeps its
+    answer. Files of an earlier export are replaced.
+
+    Args:
+        audit: the audit.
+        marks: checked.
+        flagged: what they are about.
+
+    Returns:
+        The file of each judgement, by its name in `marks.json`.
+
+    Raises:
+        DataError: the data is not what was audited: another number of rows, another source or picture in a row.
+    """
+    lines: dict[str, list[str]] = {mark: [] for mark in NAMES}
+    wanted = {mark.row: mark for mark in marks}
+    drafts = {mark: audit.folder / f"{name}.part" for mark, name in NAMES.items()}
+    for draft in drafts.values():
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+    for number, row in enumerate(_audited(audit)):
+        if (found := wanted.get(number)) is not None:
+            name = _save(row, found, drafts[found.mark])
+            item = _item(f"{NAMES[found.mark]}/{name}", found, flagged[number], audit)
+            lines[found.mark].append(json.dumps(item, ensure_ascii=False) + "\n")
+    files = {}
+    for mark, name in NAMES.items():
+        shutil.rmtree(audit.folder / name, ignore_errors=True)
+        drafts[mark].rename(audit.folder / name)
+        files[mark] = audit.folder / f"{name}.jsonl"
+        files[mark].write_text("".join(lines[mark]), encoding="utf-8")
+    return files
+
+
+def _audited(audit: Audit) -> Iterator[Row]:
+    """The rows of the data, checked one by one to be those that were audited."""
+    path, number = audit.summary.data.path, 0
+    data = FORMATS[audit.summary.data.format].rows(audit.source)
+    for batch in audit.batches(VERDICTS, ["source"]):
+        for source in batch["source"].to_pylist():
+            row = next(data, None)
+            if row is None or row.source != source:
+                raise DataError(
+                    f"{path} has changed since the audit: expected {source} as row {number}, got "
+                    f"{'the end' if row is None else row.source}. Audit it again."
+                )
+            yield row
+            number += 1
+    if (row := next(data, None)) is not None:
+        raise DataError(
+            f"{path} has changed since the audit: expected {number} rows, got {row.source} too. Audit it again."
+        )
+
+
+def _save(row: Row, mark: Mark, folder: Path) -> str:
+    """Put the picture, as it is, into the folder; its name."""
+    if row.image is None:
+        raise DataError(f"{row.source} has changed since the audit: expected a picture, got none. Audit it again.")
+    data = read_bytes(row.image)
+    if hashlib.sha256(data).hexdigest() != mark.image_digest:
+        raise DataError(f"{row.source} has changed since the audit: expected its picture, got another. Audit it again.")
+    with Image.open(BytesIO(data)) as picture:
+        name = f"{mark.image_digest}.{str(picture.format).lower()}"
+    (folder / name).write_bytes(data)
+    return name
+
+
+def _item(image: str, mark: Mark, row: Flagged, audit: Audit) -> dict[str, Any]:
+    confirmed, taxonomy = mark.mark == "confirm", audit.taxonomy
+    type = (mark.type or row.type) if confirmed else CLEAN
+    level = (mark.level or row.level) if confirmed else taxonomy.safe_level
+    if confirmed and level == taxonomy.safe_level:
+        level = taxonomy.risky_levels[0]  # the level's own head may call safe what the type's head flags
+    turns = [{"from": "USER", "value": f"<image>\n{row.question or QUESTION}"}]
+    if not confirmed and row.answer:
+        turns.append({"from": "ASSISTANT", "value": row.answer})
+    return {
+        "image": image,
+        "safe_type": taxonomy.type_index(type),
+        "safe_level": taxonomy.level_index(level),
+        "conversations": turns,
+    }

@@ -10,38 +10,38 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from safety_modules.audit.store import FLAGGED, SUMMARY, VERDICTS, parquet
 from safety_modules.errors import DataError, validation_problems
-from safety_modules.io.optional import needed
+from safety_modules.io.files import sha256_of
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import CLEAN, Taxonomy
 
-VERDICTS, FLAGGED, SUMMARY = "verdicts.parquet", "flagged.parquet", "summary.json"
+SAMPLE = 1_000
+"""The largest random sample that a report offers."""
 
 
-class Unreadable(BaseModel):
-    """A row without a verdict, and why."""
-
+class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Unreadable(_Part):
+    """A row without a verdict, and why."""
 
     row: int
     source: str
     reason: str
 
 
-class Animations(BaseModel):
+class Animations(_Part):
     """Scored rows with a picture of several frames, how many frames these have, and how many were judged."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     rows: int = 0
     frames: int = 0
     judged: int = 0
 
 
-class Doubt(BaseModel):
+class Doubt(_Part):
     """A row whose own label the verdict contradicts."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     row: int
     source: str
@@ -51,19 +51,15 @@ class Doubt(BaseModel):
     probability: float
 
 
-class Doubts(BaseModel):
+class Doubts(_Part):
     """How many there are, and the first of them."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     count: int
     rows: list[Doubt]
 
 
-class Data(BaseModel):
+class Data(_Part):
     """What was audited, and how it was read."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     path: str
     format: str
@@ -72,10 +68,8 @@ class Data(BaseModel):
     question: str | None = None
 
 
-class Summary(BaseModel):
+class Summary(_Part):
     """What of `summary.json` the review needs; docs/audit.md lists all of it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     rows: int
     scored: int
@@ -99,17 +93,11 @@ class Summary(BaseModel):
 
 @dataclass(frozen=True)
 class Audit:
-    """A folder that `safety-modules audit` wrote.
-
-    Attributes:
-        folder: with its files.
-        summary: its counts.
-        taxonomy: of the adapter that judged.
-    """
+    """A folder that `safety-modules audit` wrote."""
 
     folder: Path
     summary: Summary
-    taxonomy: Taxonomy
+    taxonomy: Taxonomy  # of the adapter that judged
 
     @property
     def source(self) -> Source:
@@ -121,14 +109,8 @@ class Audit:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the verdicts and the flagged rows: which audit a mark belongs to."""
-        digest = hashlib.sha256()
-        for name in (VERDICTS, FLAGGED):
-            own = hashlib.sha256()
-            with (self.folder / name).open("rb") as file:
-                while part := file.read(1 << 20):
-                    own.update(part)
-            digest.update(own.digest())
-        return digest.hexdigest()
+        both = b"".join(bytes.fromhex(sha256_of(self.folder / name)) for name in (VERDICTS, FLAGGED))
+        return hashlib.sha256(both).hexdigest()
 
     def flagged(self, *columns: str) -> Any:
         """These columns of the flagged rows, as an Arrow table."""
@@ -148,18 +130,6 @@ class Audit:
         return sorted(rows, key=lambda row: hashlib.sha256(f"{self.digest} {row}".encode()).digest())
 
 
-def parquet() -> Any:
-    """The library."""
-    return needed("pyarrow.parquet", "audits")
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())  # which takes names of files with bytes that are no UTF-8
-    except ValueError as error:
-        raise DataError(f"{path} refused: expected JSON, got {error}. Run the audit again.") from error
-
-
 def read_audit(folder: Path) -> Audit:
     """Open the folder of a finished audit.
 
@@ -173,7 +143,12 @@ def read_audit(folder: Path) -> Audit:
             f"{', '.join(missing)}. Run safety-modules audit DATA --out {folder} to its end first."
         )
     try:
-        summary = Summary.model_validate(_json(folder / SUMMARY))
+        text = (folder / SUMMARY).read_bytes()
+        try:
+            found = json.loads(text)  # which takes names of files with bytes that are no UTF-8
+        except ValueError as error:
+            raise DataError(f"{folder / SUMMARY} refused: expected JSON, got {error}. Run the audit again.") from error
+        summary = Summary.model_validate(found)
         names = parquet().read_schema(folder / VERDICTS).names
         parquet().read_schema(folder / FLAGGED)
     except ValidationError as error:

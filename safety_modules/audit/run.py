@@ -7,21 +7,22 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from safety_modules import __version__
 from safety_modules.audit.scorer import Scorer
 from safety_modules.audit.shards import CHUNK_ROWS, SHARD_ROWS, Auditor
-from safety_modules.audit.store import SUMMARY, VERDICTS, Store, check_place, check_run, remove_parts
+from safety_modules.audit.store import KEY, SUMMARY, VERDICTS, Store, check_place, remove_parts
 from safety_modules.audit.summary import summarise
 from safety_modules.errors import DataError
-from safety_modules.io.files import write_whole
+from safety_modules.io.files import write_json
 from safety_modules.io.progress import say, track
+from safety_modules.io.run_manifest import begin_run
 from safety_modules.pictures import reading
 from safety_modules.pocket.base import notice
 from safety_modules.policy.policy import Policy
 from safety_modules.records.formats import FORMATS
 from safety_modules.records.formats.base import Format
-from safety_modules.records.recognise import recognise
+from safety_modules.records.readers import recognise
 from safety_modules.records.source import UNKNOWN_KEY, ReadOptions, Source
+from safety_modules.version import __version__
 
 Pathlike = str | PathLike[str]
 MOST_WORKERS = 16
@@ -107,14 +108,16 @@ def audit(
         "dtype": scorer.dtype,
         "batch": [size, CHUNK_ROWS, SHARD_ROWS],  # the shape of a batch decides the last digit of a probability
     }
-    check_run(folder, key)
+    begin_run(folder / KEY, key, error=DataError)
     if (folder / SUMMARY).is_file():
         remove_parts(folder)
         done: dict[str, Any] = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         return done
     store = Store(folder, taxonomy)
     try:
-        auditor = Auditor(parts, parts.pixels.decoder, store, size, _workers(workers))
+        if workers is None:  # all cores but the one that feeds the tower
+            workers = min(MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1))
+        auditor = Auditor(parts, parts.pixels.decoder, store, size, workers)
         if store.rows:
             say(f"resuming at row {store.rows:,}", progress)
         total = None if streaming else _count(source, form, progress)
@@ -143,8 +146,7 @@ def audit(
         }
     finally:
         store.close()
-    text = json.dumps(summary, indent=1) + "\n"
-    write_whole(folder / SUMMARY, lambda file: file.write(text.encode()))
+    write_json(folder / SUMMARY, summary)
     remove_parts(folder)
     return summary
 
@@ -174,8 +176,3 @@ def _state(file: Path) -> list[int] | None:
         return None
     found = file.stat()
     return [found.st_size, found.st_mtime_ns]
-
-
-def _workers(asked: int | None) -> int:
-    """Decoding processes: as asked, or all cores but the one that feeds the tower."""
-    return min(MOST_WORKERS, max(1, (os.cpu_count() or 2) - 1)) if asked is None else asked

@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from safety_modules.audit.decode import Decoded, Looked
-from safety_modules.audit.judging import Judged, Parts, joined, most_severe, verdict_columns
+from safety_modules.audit.judging import Judged, Parts, verdict_columns
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.policy.policy import Policy
-from safety_modules.records.images import EncodedImage
-from safety_modules.records.references import reference
+from safety_modules.records.images import EncodedImage, reference
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NO_QUESTION = "no question: expected one beside the picture, because this adapter's head cannot judge a picture alone."
-NOT_FINITE = "no verdict: expected finite probabilities, got others. Check the picture and the adapter."
 
 
 class Scorer:
@@ -56,7 +52,7 @@ class Scorer:
         self._parts: Parts | None = None
 
     @property
-    def parts(self) -> "Parts":
+    def parts(self) -> Parts:
         """Tower, modules, thresholds; read on first use.
 
         Raises:
@@ -83,57 +79,22 @@ class Scorer:
             `flagged`, `rule`, `frame`, `frames_judged`, `frames`, `error`. Where there is an error the probabilities
             are NaN and the rest None.
         """
-        count = len(batch["image"])
+        count, parts = len(batch["image"]), self.parts
         questions = [_text(question) for question in batch.get("question", [None] * count)]
-        done = self.parts.pixels.decoder([_picture(image) for image in batch["image"]])
-        judged, rows, frames, faults = self.judge_decoded(done, questions)
-        columns = verdict_columns(judged, rows, count, self.parts.config)
-        columns |= {name: _objects(column) for name, column in frame_columns(done.looked, rows, frames, count).items()}
-        kept = {name: column for name, column in batch.items() if name != "image"}
-        return {**kept, "image_digest": _objects(done.digests), **columns, "error": _objects(faults)}
-
-    def judge_decoded(
-        self, done: Decoded, questions: Sequence[str | None]
-    ) -> tuple[Judged, list[int], list[int], list[str | None]]:
-        """Verdicts on a decoded chunk, which rows and which of their frames they are of, and every row's fault."""
-        parts, faults = self.parts, list(done.faults)
-        for row, question in enumerate(questions):
-            if question is None and faults[row] is None and parts.needs_question:
-                faults[row] = NO_QUESTION
+        pictures = parts.pixels.decoder([_picture(image) for image in batch["image"]])
+        faults = [parts.fault(picture, question) for picture, question in zip(pictures, questions, strict=True)]
         rows = [row for row, fault in enumerate(faults) if fault is None]
-        counts = [len(done.looked[row].numbers) for row in rows]
-        frames = [(row, done.places[row] + at) for row, count in zip(rows, counts, strict=True) for at in range(count)]
-        found = []
-        for at in range(0, len(frames), self.batch_size):
-            part = frames[at : at + self.batch_size]
-            used = sorted({place for _, place in part})
-            places = [used.index(place) for _, place in part]
-            found.append(parts.finish(parts.start(done.pixels[used], places, [questions[row] for row, _ in part])))
-        judged, chosen = most_severe(joined(found), counts) if found else (parts.nothing, [])
-        for row in np.flatnonzero(~judged.finite).tolist():
-            faults[rows[row]] = NOT_FINITE
-        return judged, rows, chosen, faults
-
-
-def frame_columns(
-    looked: Sequence[Looked | None], rows: Sequence[int], chosen: Sequence[int], count: int
-) -> dict[str, list[int | None]]:
-    """Which frame each verdict is of, how many were judged, and how many there are.
-
-    Args:
-        looked: at the picture of each of `count` rows.
-        rows: that have a verdict.
-        chosen: which of its frames each of these verdicts is of.
-        count: of all rows.
-    """
-    columns: dict[str, list[int | None]] = {name: [None] * count for name in ("frame", "frames_judged", "frames")}
-    for row, at in zip(rows, chosen, strict=True):
-        seen = looked[row]
-        assert seen is not None
-        values = seen.numbers[at], len(seen.numbers), seen.total
-        for column, value in zip(columns.values(), values, strict=True):
-            column[row] = value
-    return columns
+        found, waiting = list[Judged](), list[int]()
+        for row in rows:
+            waiting.append(row)
+            if sum(len(pictures[row].pixels) for row in waiting) >= self.batch_size or row == rows[-1]:
+                started = parts.start([pictures[row] for row in waiting], [questions[row] for row in waiting])
+                found.append(parts.finish(started))
+                waiting.clear()
+        columns = verdict_columns(found, rows, faults, parts.config)
+        kept = {name: column for name, column in batch.items() if name != "image"}
+        digests = [picture.digest for picture in pictures]
+        return {**kept, "image_digest": _objects(digests), **columns, "error": _objects(faults)}
 
 
 class _Missing(EncodedImage):

@@ -6,11 +6,9 @@ In the audit's folder: `run.json` (what is run, so that another run is refused),
 """
 
 import hashlib
-import json
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +43,7 @@ class Store:
     """An audit's folder while it runs.
 
     Args:
-        out: the folder, after `check_run`.
+        out: the folder, made by `begin_run`.
         taxonomy: of the adapter.
 
     Attributes:
@@ -107,26 +105,27 @@ class Store:
         for name, columns in ((FLAGGED, flagged), (VERDICTS, verdicts)):  # the one that counts is written last
             schema = self._schemas[name]
             table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema)
-            write_whole(self._path(self.parts, name), partial(_write_table, table))
+            self._write(self._path(self.parts, name), schema, [table])
         self.parts += 1
 
     def tables(self, name: str) -> Iterator[Any]:
         """The parts' tables of verdicts or of flagged rows, in order."""
-        parquet = needed("pyarrow.parquet", "audits")
         for part in range(self.parts):
-            yield parquet.read_table(self._path(part, name))
+            yield parquet().read_table(self._path(part, name))
 
     def finish(self) -> None:
         """Make one file each of the parts' verdicts and flagged rows."""
-        parquet = needed("pyarrow.parquet", "audits")
         for name, schema in self._schemas.items():
+            self._write(self.out / name, schema, self.tables(name))
 
-            def put(file: Any, name: str = name, schema: Any = schema) -> None:
-                with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-                    for table in self.tables(name):
-                        writer.write_table(table)
+    @staticmethod
+    def _write(path: Path, schema: Any, tables: Iterable[Any]) -> None:
+        def put(file: Any) -> None:
+            with parquet().ParquetWriter(file, schema, compression="zstd") as writer:
+                for table in tables:
+                    writer.write_table(table)
 
-            write_whole(self.out / name, put)
+        write_whole(path, put)
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -149,33 +148,6 @@ def check_place(out: Path) -> None:
         raise DataError(f"audit not begun: {error}") from error
 
 
-def check_run(out: Path, key: Mapping[str, Any]) -> None:
-    """Make the folder, or find the same run in it.
-
-    Args:
-        out: the folder.
-        key: what is run; JSON-able.
-
-    Raises:
-        DataError: it holds another run, or cannot be written.
-    """
-    path, text = out / KEY, json.dumps(key, indent=1, sort_keys=True) + "\n"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_whole(path, lambda file: file.write(text.encode()))
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"audit not begun: expected a folder at {out}, got {error}. Name another.") from error
-    now = json.loads(text)
-    others = sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
-    if others:
-        raise DataError(
-            f"{out} holds another audit: expected the same run, got another {', '.join(others)}. "
-            "Name another folder, or remove this one."
-        )
-
-
 def remove_parts(out: Path) -> None:
     """Remove what only an unfinished audit needs."""
     shutil.rmtree(out / PARTS, ignore_errors=True)
@@ -183,5 +155,6 @@ def remove_parts(out: Path) -> None:
         path.unlink()
 
 
-def _write_table(table: Any, file: Any) -> None:
-    needed("pyarrow.parquet", "audits").write_table(table, file, compression="zstd")
+def parquet() -> Any:
+    """The library."""
+    return needed("pyarrow.parquet", "audits")

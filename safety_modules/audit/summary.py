@@ -33,7 +33,7 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
     by_type, by_level = Counter[str](), Counter[str]()
     histogram = np.zeros(BINS, dtype=int)
     errors: list[dict[str, Any]] = []
-    doubted = _Doubts(taxonomy)
+    doubted, listed = 0, list[tuple[float, int, dict[str, Any]]]()
     for table in tables:
         error, copy = table["error"].to_pylist(), table["duplicate_of"].is_valid().to_numpy()
         faulty = np.array([reason is not None for reason in error], dtype=bool)
@@ -49,7 +49,9 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
         histogram += np.histogram(score, BINS, (-SPAN, SPAN))[0]
         for at in np.flatnonzero(faulty & ~words)[: LISTED - len(errors)].tolist():
             errors.append({"row": table["row"][at].as_py(), "source": table["source"][at].as_py(), "reason": error[at]})
-        doubted.add(table)
+        more = _doubted(table, taxonomy)
+        doubted += len(more)
+        listed = heapq.nsmallest(LISTED, [*listed, *more], key=lambda one: one[:2])
         frames, looked = (table[name].to_numpy()[scored] for name in ("frames", "frames_judged"))
         several = frames > 1
         moving.update(rows=int(several.sum()), frames=int(frames[several].sum()), judged=int(looked[several].sum()))
@@ -60,7 +62,7 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
         "histogram": histogram.tolist(),
         "animations": dict(moving),
         "errors": errors,
-        "label_disagreements": {"count": doubted.count, "rows": doubted.listed()},
+        "label_disagreements": {"count": doubted, "rows": [row for _, _, row in listed]},
     }
 
 
@@ -78,32 +80,17 @@ def doubts(labels: np.ndarray, probabilities: np.ndarray, flagged: np.ndarray) -
     return found
 
 
-class _Doubts:
-    """Rows whose own label the verdict contradicts; the LISTED least probable labels are kept."""
-
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        self.taxonomy, self.count = taxonomy, 0
-        self._rows: list[tuple[float, int, dict[str, Any]]] = []
-
-    def add(self, table: Any) -> None:
-        """Look at a part."""
-        labels = np.array(self.taxonomy.labels)
-        known = [label in self.taxonomy.labels for label in table["label"].to_pylist()]
-        table = table.filter(table["risk"].is_valid().to_numpy() & np.array(known, dtype=bool))
-        if not len(table):
-            return
-        own = np.array([self.taxonomy.type_index(label) for label in table["label"].to_pylist()])
-        found = np.stack([table[f"p_{label}"].to_numpy() for label in labels], 1)
-        best = found.argmax(1)
-        doubted = np.flatnonzero(doubts(own, found, table["flagged"].to_numpy()))
-        self.count += len(doubted)
-        for at in doubted.tolist():
-            row = {name: table[name][at].as_py() for name in ("row", "source", "question", "label")}
-            row |= {"verdict": str(labels[best[at]]), "probability": round(float(found[at, best[at]]), 4)}
-            # Of a heap the smallest goes first: the most probable label, negated, and then the latest row.
-            entry = (-float(found[at, own[at]]), -row["row"], row)
-            (heapq.heappush if len(self._rows) < LISTED else heapq.heappushpop)(self._rows, entry)
-
-    def listed(self) -> list[dict[str, Any]]:
-        """The rows, least probable label first."""
-        return [row for _, _, row in sorted(self._rows, key=lambda entry: entry[:2], reverse=True)]
+def _doubted(table: Any, taxonomy: Taxonomy) -> list[tuple[float, int, dict[str, Any]]]:
+    """(probability of its label, number, row) of every row of a part whose own label the verdict contradicts."""
+    known = [label in taxonomy.labels for label in table["label"].to_pylist()]
+    table = table.filter(table["risk"].is_valid().to_numpy() & np.array(known, dtype=bool))
+    if not len(table):
+        return []
+    own = np.array([taxonomy.type_index(label) for label in table["label"].to_pylist()])
+    found = np.stack([table[f"p_{label}"].to_numpy() for label in taxonomy.labels], 1)
+    best, rows = found.argmax(1), []
+    for at in np.flatnonzero(doubts(own, found, table["flagged"].to_numpy())).tolist():
+        row = {name: table[name][at].as_py() for name in ("row", "source", "question", "label")}
+        row |= {"verdict": taxonomy.labels[best[at]], "probability": round(float(found[at, best[at]]), 4)}
+        rows.append((float(found[at, own[at]]), row["row"], row))
+    return rows

@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
-from safety_modules.backbones.base import Backbone, ImageFeatures
+from safety_modules.backbones.base import Backbone, ImageFeatures, images_of_rows
 from safety_modules.errors import AttachError
 
-__all__ = ["Backbone", "ImageFeatures", "find_backbone"]
+__all__ = ["Backbone", "ImageFeatures", "find_backbone", "images_of_rows"]
 
 
 def find_backbone(model: Any, processor: Any) -> Backbone:
@@ -21,9 +21,9 @@ def find_backbone(model: Any, processor: Any) -> Backbone:
     """
     from transformers import LlavaForConditionalGeneration
 
-    from safety_modules.backbones.adapted import without_peft
     from safety_modules.backbones.hf_llava import GuardedLlava, HFLlava
     from safety_modules.backbones.llava_backbone import ATTACHED
+    from safety_modules.backbones.weights import without_peft
 
     model = without_peft(model)
     kind = type(model)

@@ -22,6 +22,25 @@ class ImageFeatures(NamedTuple):
     projected: list[torch.Tensor]
 
 
+def images_of_rows(tokens: Sequence[int], patches: Sequence[int]) -> list[list[int]] | None:
+    """Images shared out to the rows of a batch: per row, the number of image tokens of each of its images.
+
+    Args:
+        tokens: image tokens in each row.
+        patches: image tokens of each image, in order (`Backbone.patch_counts`).
+
+    Returns:
+        None where they do not match.
+    """
+    left, rows = list(patches), []
+    for count in tokens:
+        row: list[int] = []
+        while left and sum(row) < count:
+            row.append(left.pop(0))
+        rows.append(row)
+    return None if left or list(map(sum, rows)) != list(tokens) else rows
+
+
 class Backbone(Protocol):
     """One base model, seen through the few things guarding needs.
 
@@ -29,21 +48,39 @@ class Backbone(Protocol):
         model: the base model itself.
         processor: its processor.
         sizes: sizes read from the model.
+        image_token: what stands for an image in a prompt's text.
         image_token_id: the id that stands for one image feature in `input_ids`.
         pad_token_id: the id used for padding.
+        vision_tower: the vision encoder: pixels in, hidden states out.
+        projector: from the tower's features to the language model's width.
         language_model: the module LoRA goes on.
+        blocks: the language model's blocks, in order.
+        final_norm: behind the last block; gives the last hidden states (B, T, D).
         lock: a reentrant lock, one per model; held around everything that changes what the model computes.
     """
 
     model: Any
     processor: Any
     sizes: BaseSizes
+    image_token: str
     image_token_id: int
     pad_token_id: int
     lock: Any
 
     @property
+    def vision_tower(self) -> nn.Module: ...
+
+    @property
+    def projector(self) -> nn.Module: ...
+
+    @property
     def language_model(self) -> nn.Module: ...
+
+    @property
+    def blocks(self) -> nn.ModuleList: ...
+
+    @property
+    def final_norm(self) -> nn.Module: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -64,17 +101,38 @@ class Backbone(Protocol):
     def base_generate(self, **kwargs: Any) -> Any:
         """The base's own `generate`."""
 
-    def encode_images(self, pixel_values: torch.Tensor) -> ImageFeatures:
-        """Run the vision tower and the base's projector once."""
+    def encode_images(self, pixel_values: torch.Tensor, layer: int | None = None) -> ImageFeatures:
+        """Run the vision tower and the base's projector once; with gradients, unless under `torch.no_grad()`.
+
+        Args:
+            pixel_values: (N, C, H, W).
+            layer: of the tower, as in transformers' `hidden_states`: 0 = the embeddings' output, -1 = the last layer's;
+                None = the one the base itself uses.
+
+        Raises:
+            ConfigError: the tower has no such layer, or the base uses several together.
+        """
 
     def project(self, vision: torch.Tensor) -> list[torch.Tensor]:
-        """The base's projector alone, on features (N, P, Dv) at hand already: `ImageFeatures.projected`."""
+        """The base's projector alone, on features (N, P, Dv) at hand already: `ImageFeatures.projected`.
+
+        With gradients, unless under `torch.no_grad()`.
+        """
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
         """Pictures as the base's processor prepares them: (N, C, H, W)."""
 
+    def pixel_range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The lowest and the highest of `pixel_values` that a picture can have, each (C,) in float32.
+
+        What is added to pixels (a border, a perturbation) stays a picture as long as it is kept between them.
+        """
+
+    def patch_counts(self, pixel_values: torch.Tensor) -> list[int]:
+        """How many image tokens each of these images takes in a prompt; see `images_of_rows`."""
+
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
-        """Input embeddings (B, T, D) of token ids (B, T)."""
+        """Input embeddings (B, T, D) of token ids (B, T); never with gradients."""
 
     def planned(
         self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
@@ -96,7 +154,7 @@ class Backbone(Protocol):
     def readings(self, ids: Sequence[int]) -> list[list[int]]:
         """What a prompt is to be judged by, the riskiest counts: `whole_text` first, then parts of it asked alone."""
 
-    def insert_hint(self, ids: Sequence[int], hint: str) -> list[int]:
+    def insert_hint(self, ids: Sequence[int], hint: str, gap: str = " ") -> list[int]:
         """Ids with the hint after the last user turn, no begun answer. Raises PromptError if there is no place."""
 
     def answer_ids(self, answer: str, end: bool = True) -> list[int]:

@@ -1,6 +1,9 @@
 """Base models: published ones by name, with sizes from their configuration alone; and how to load one in 4 or 8 bit."""
 
+import copy
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -25,6 +28,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 40,
     },
 }
+
+LORA_PREFIX = "base_model.model.model.language_model."
+"""What peft puts before the in-memory name of a LLaVA's language model (transformers >= 4.52)."""
+
+
+def lora_targets(linears: Iterable[str]) -> str:
+    """peft's `target_modules`: these linears of the language model's blocks (the vision tower has a q_proj too)."""
+    return rf".*language_model\.layers\.\d+\..*\.({'|'.join(linears)})"
 
 
 NEXT_STEP = "Use a LLaVA-1.5 checkpoint in transformers' format, such as llava-hf/llava-1.5-7b-hf."
@@ -141,16 +152,34 @@ def load_weights(kind: Any, where: str | PathLike[str], what: str, **options: An
     return model
 
 
+def without_weights(config: Any, blocks: int, **options: Any) -> Any:
+    """A base with this LlavaConfig on the meta device: shapes, no numbers.
+
+    Args:
+        config: of the base; not changed.
+        blocks: of the language model, instead of the config's.
+        options: of transformers' `from_config`.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    config = copy.deepcopy(config)
+    config.text_config.num_hidden_layers = blocks
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(config, **options).requires_grad_(False)
+
+
+def config_sizes(config: Any) -> BaseSizes:
+    """Sizes of a base with this LlavaConfig. Raises AttachError where it is not supported."""
+    from safety_modules.backbones.hf_llava import HFModules
+
+    sizes = HFModules(without_weights(config, blocks=1)).read_sizes()
+    return replace(sizes, num_layers=config.text_config.num_hidden_layers)
+
+
 def published_sizes(name: str) -> BaseSizes:
     """Sizes of a published base. Raises ConfigError for an unknown name."""
-    import torch
-    from transformers import LlavaForConditionalGeneration
-
-    from safety_modules.backbones.identity import read_sizes
-
-    config = published_config(name)
-    with torch.device("meta"):
-        return read_sizes(LlavaForConditionalGeneration(config))
+    return config_sizes(published_config(name))
 
 
 QUANTISED = ("nf4", "int8")

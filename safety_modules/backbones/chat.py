@@ -1,4 +1,4 @@
-"""The LLaVA-1.5 chat format on token ids: what is said, where a hint goes, how an answer begins.
+"""The LLaVA-1.5 chat format on token ids: what is said, in which parts it is judged, where a hint goes.
 
 `USER: <image>\\n{question} ASSISTANT: {answer}</s>`. Works on ids, not on text, so that what the user's own
 processor made of the prompt is kept id for id.
@@ -6,15 +6,21 @@ processor made of the prompt is kept id for id.
 Does not cover other chat formats: their prompts are judged by all they say, and have no place for a hint.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
-from safety_modules.backbones.parts import parts, windows
 from safety_modules.errors import PromptError
 
 USER, ASSISTANT, IMAGE = "USER:", "ASSISTANT:", "<image>"
+
+WINDOW, STEP = 24, 6
+"""Tokens of a window, and from one to the next: a sentence longer than a window is also judged window by window."""
+
+# Behind the mark, so that "3.5" and "e.g." within a word stay whole; Chinese and Japanese have no space there.
+_ENDS = re.compile(r"(?<=[.!?;\n])\s+|(?<=[。！？；])")
 
 
 class ChatFormat:
@@ -78,7 +84,7 @@ class ChatFormat:
         """
         whole = self.whole_text(ids)
         found = [whole]
-        for part in parts(self._decode(whole), USER, ASSISTANT):
+        for part in parts(self._decode(whole)):
             asked = self._asked_alone(part.text)
             found += [asked] if part.whole else []
             if part.in_windows:
@@ -117,7 +123,7 @@ class ChatFormat:
     def _text_ids(self, ids: Sequence[int]) -> list[int]:
         return [i for i in ids if i not in self.special_ids]
 
-    def insert_hint(self, ids: Sequence[int], hint: str) -> list[int]:
+    def insert_hint(self, ids: Sequence[int], hint: str, gap: str = " ") -> list[int]:
         """The prompt with the hint after its last user turn; a beginning of the answer is left out.
 
         What stands behind the `ASSISTANT:` of the last turn are words that were put into the model's mouth: it would
@@ -126,6 +132,7 @@ class ChatFormat:
         Args:
             ids: one prompt without padding, image tokens expanded.
             hint: a sentence.
+            gap: what stands between question and hint.
 
         Returns:
             New ids, up to `ASSISTANT:`; the others before it stay as they are, in order.
@@ -149,20 +156,20 @@ class ChatFormat:
                 f"`{ASSISTANT}`. Put it before the question, or call with safety=False."
             )
         question = text[:place].rstrip()
-        gap = text[len(question) : place] or " "
+        end = text[len(question) : place] or " "
         marker = self._marker_at(ids, text[place:])
-        words = self._continuation("a", f" {hint}")
+        words = self._continuation("a", f"{gap}{hint}")
         if marker is None or words is None or not text[:place][-1:].isspace():
             if self._encode(text) != ids:
                 raise PromptError(
                     "no place for the safe hint: expected a tokenizer that gives a prompt's text back, got other "
                     f"ids for {text[-60:]!r}. Build the prompt with the model's own processor."
                 )
-            return self._encode(f"{question} {hint}{gap}{ASSISTANT}")
-        at, end = marker
+            return self._encode(f"{question}{gap}{hint}{end}{ASSISTANT}")
+        at, stop = marker
         while at and ids[at - 1] not in self.special_ids and not self._decode([ids[at - 1]]).strip():
             at -= 1  # "question\nASSISTANT:": the hint belongs to the question's line
-        return ids[:at] + words + ids[at:end]
+        return ids[:at] + words + ids[at:stop]
 
     def _marker_at(self, ids: list[int], tail: str) -> tuple[int, int] | None:
         """Start and end of the `ASSISTANT:` with which the text `tail` begins; None where tokens hide it."""
@@ -207,3 +214,38 @@ def _places(ids: Sequence[int], spellings: list[list[int]]) -> Iterator[tuple[in
         for spelling in spellings:
             if list(ids[start : start + len(spelling)]) == spelling:
                 yield start, start + len(spelling)
+
+
+class Part(NamedTuple):
+    """A part of what is said: its text, whether it is judged as a whole, whether also window by window."""
+
+    text: str
+    whole: bool
+    in_windows: bool
+
+
+def parts(text: str) -> Iterator[Part]:
+    """Turns where there are several, and sentences of a turn that has several.
+
+    An answer is not cut into sentences: it is long, and mostly the model's own. A user may type one, too, so that it
+    is judged like any turn, and in windows.
+
+    Args:
+        text: without the prompt's first role marker.
+    """
+    said = re.split(f"({USER}|{ASSISTANT})", USER + text)[1:]
+    turns = [(role, turn.strip()) for role, turn in zip(said[::2], said[1::2], strict=True) if turn.strip()]
+    for role, turn in turns:
+        sentences = [one for one in _ENDS.split(turn) if any(map(str.isalpha, one))] if role == USER else []
+        several = len(sentences) > 1
+        yield Part(turn, len(turns) > 1, not several)
+        if several:
+            yield from (Part(sentence, True, True) for sentence in sentences)
+
+
+def windows(ids: Sequence[int]) -> list[list[int]]:
+    """Overlapping windows over ids that are longer than one; their ends are always in one."""
+    if len(ids) <= WINDOW:
+        return []
+    starts = [*range(0, len(ids) - WINDOW, STEP), len(ids) - WINDOW]
+    return [list(ids[start : start + WINDOW]) for start in starts]

@@ -1,6 +1,25 @@
-"""Generation settings as transformers resolves them."""
+"""What the arguments of `generate` mean, as transformers resolves them; and for prompts other than the caller's.
 
+A caller's options speak of the caller's prompts. Where a defence lengthens or replaces prompts, or a base keeps them
+out of its sequences, these helpers keep the meaning: lengths are counted from the caller's prompt, and the caller's own
+criteria, processors, allowed tokens and streamers see that prompt, each through a view.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.generation.streamers import BaseStreamer
+
+_CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
 
 
 def option(model: Any, kwargs: dict[str, Any], name: str, default: Any = None) -> Any:
@@ -14,8 +33,167 @@ def option(model: Any, kwargs: dict[str, Any], name: str, default: Any = None) -
     return default
 
 
+def end_ids(model: Any, kwargs: dict[str, Any]) -> set[int]:
+    """The ids that end a sequence."""
+    end = option(model, kwargs, "eos_token_id")
+    return set() if end is None else {int(i) for i in torch.as_tensor(end).flatten()}
+
+
+def pad_id(model: Any, kwargs: dict[str, Any], default: int) -> int:
+    """The id generate pads with: the setting, else the first end-of-sequence id, else `default`, the tokenizer's."""
+    pad = option(model, kwargs, "pad_token_id")
+    if pad is None:
+        pad = option(model, kwargs, "eos_token_id", default)
+    return int(torch.as_tensor(pad).flatten()[0])
+
+
+def answer_length(ids: list[int], ends: set[int], pad: int | None) -> int:
+    """Tokens up to the end of the sequence, which counts; without one, up to the padding a longer answer brought."""
+    for place, token in enumerate(ids):
+        if token in ends:
+            return place + 1
+    while ids and ids[-1] == pad:
+        ids = ids[:-1]
+    return len(ids)
+
+
 def rows_per_prompt(model: Any, kwargs: dict[str, Any]) -> int:
     """How many row numbers generate counts for a prompt: one per sampled answer, one for all its beams."""
     if option(model, kwargs, "num_beams", 1) > 1:
         return 1
     return int(option(model, kwargs, "num_return_sequences", 1))
+
+
+def max_length(model: Any, kwargs: dict[str, Any]) -> int | None:
+    """`max_length` where one was set; transformers' own default counts new tokens, so it is not one."""
+    if kwargs.get("max_length") is not None:
+        return int(kwargs["max_length"])
+    for config in (kwargs.get("generation_config"), model.generation_config):
+        value = getattr(config, "max_length", None)
+        if value is not None and value != GenerationConfig().max_length:
+            return int(value)
+    return None
+
+
+def new_token_budget(model: Any, kwargs: dict[str, Any], width: int) -> int | None:
+    """How many new tokens the caller allows; None = no limit given.
+
+    Args:
+        model: the base.
+        kwargs: of the call.
+        width: length of the caller's padded prompts (T).
+    """
+    new_tokens, total = option(model, kwargs, "max_new_tokens"), max_length(model, kwargs)
+    if new_tokens is not None:
+        return int(new_tokens)
+    return None if total is None else max(total - width, 0)
+
+
+def moved_lengths(model: Any, kwargs: dict[str, Any], shift: int) -> dict[str, int]:
+    """`max_length` and `min_length` for prompts that are `shift` tokens longer than the caller's."""
+    moved = {}
+    total = max_length(model, kwargs)
+    if option(model, kwargs, "max_new_tokens") is None and total is not None:
+        moved["max_length"] = total + shift
+    least = option(model, kwargs, "min_length", 0)
+    if option(model, kwargs, "min_new_tokens") is None and least:
+        moved["min_length"] = max(least + shift, 0)
+    return moved
+
+
+def until_stop(tokenizer: Any, ids: list[int], stop_strings: str | Sequence[str] | None) -> list[int]:
+    """An answer up to the token that completes a stop string, which is where generate would end it."""
+    stops = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings or [])
+    if stops:
+        for end in range(1, len(ids) + 1):
+            text = tokenizer.decode(ids[:end])
+            if any(stop in text for stop in stops):
+                return ids[:end]
+    return ids
+
+
+@contextmanager
+def cache_length_restored(model: Any) -> Iterator[None]:
+    """What generate notes on the model about static caches is afterwards as before.
+
+    It makes a cache as long as any before it. Steered prompts are longer: without this, the base's later answers
+    would run in longer caches than they would have without a guard.
+    """
+    notes = vars(model)
+    before = {name: notes[name] for name in _CACHE_NOTES if name in notes}
+    try:
+        yield
+    finally:
+        for name in _CACHE_NOTES:
+            notes.pop(name, None)
+        notes.update(before)
+
+
+View = Callable[[torch.Tensor, int | None], torch.Tensor]
+"""From sequences (N, T) of the call that answers, or from the one (1, T) of a row with this number, to the caller's."""
+
+
+def with_prompts(prompts: torch.Tensor, width: int, per_row: int) -> View:
+    """The view of sequences that begin with other prompts than the caller's.
+
+    Args:
+        prompts: the caller's (B, T).
+        width: length of the prompts in the sequences.
+        per_row: how many row numbers a prompt has.
+    """
+
+    def view(ids: torch.Tensor, row: int | None) -> torch.Tensor:
+        if row is None:
+            own = prompts.repeat_interleave(len(ids) // len(prompts), 0)  # once per answer that is being made for each
+        else:
+            own = prompts[row // per_row][None]
+        return torch.cat([own.to(ids.device), ids[:, width:]], 1)
+
+    return view
+
+
+def seen_through(view: View, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The callbacks among the arguments of a call, each seeing the sequences through a view."""
+    wrapped: dict[str, Any] = {}
+    if kwargs.get("stopping_criteria"):
+        criteria = [_Criterion(inner, view) for inner in kwargs["stopping_criteria"]]
+        wrapped["stopping_criteria"] = StoppingCriteriaList(criteria)
+    if kwargs.get("logits_processor"):
+        processors = [_Processor(inner, view) for inner in kwargs["logits_processor"]]
+        wrapped["logits_processor"] = LogitsProcessorList(processors)
+    allowed = kwargs.get("prefix_allowed_tokens_fn")
+    if allowed is not None:
+        wrapped["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(row, view(ids[None], row)[0])
+    if kwargs.get("streamer") is not None:
+        wrapped["streamer"] = _Streamer(kwargs["streamer"], view)
+    return wrapped
+
+
+class _Criterion(StoppingCriteria):
+    def __init__(self, inner: Any, view: View) -> None:
+        self.inner, self.view = inner, view
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> Any:
+        return self.inner(self.view(input_ids, None), scores, **kwargs)
+
+
+class _Processor(LogitsProcessor):
+    def __init__(self, inner: Any, view: View) -> None:
+        self.inner, self.view = inner, view
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return self.inner(self.view(input_ids, None), scores)
+
+
+class _Streamer(BaseStreamer):
+    """generate streams the prompts first and then token by token: only the prompts need the view."""
+
+    def __init__(self, inner: Any, view: View) -> None:
+        self.inner, self.view, self.started = inner, view, False
+
+    def put(self, value: torch.Tensor) -> None:
+        self.inner.put(value if self.started else self.view(value, None))
+        self.started = True
+
+    def end(self) -> None:
+        self.inner.end()

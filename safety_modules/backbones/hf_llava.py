@@ -10,7 +10,6 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,12 @@ from transformers import LlavaForConditionalGeneration, LlavaModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from safety_modules.backbones import identity
-from safety_modules.backbones.adapted import without_peft
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.pixels import processed
-from safety_modules.backbones.planning import current_plan, planned
-from safety_modules.backbones.weights import inner as inner_module
+from safety_modules.backbones.weights import linears_of, unwrapped, without_peft
+from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError
 from safety_modules.pictures import open_picture
 
@@ -72,7 +70,66 @@ class GuardedLlava(LlavaForConditionalGeneration):
         return vars(self)[HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
 
 
-class HFLlava(LlavaBackbone):
+class HFModules:
+    """The parts of transformers' LLaVA-1.5 by the field's names; enough where there is no processor.
+
+    Args:
+        model: a LlavaForConditionalGeneration; its weights may be on the meta device.
+    """
+
+    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+        self.model: Any = model
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        return self.model.model.vision_tower
+
+    @property
+    def projector(self) -> nn.Module:
+        return self.model.model.multi_modal_projector
+
+    @property
+    def language_model(self) -> nn.Module:
+        return without_peft(self.model.model.language_model)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        language: Any = unwrapped(self.language_model)
+        return language.layers
+
+    @property
+    def pixel_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture as the tower takes it."""
+        vision = self.model.config.vision_config
+        return vision.num_channels, vision.image_size, vision.image_size
+
+    def read_sizes(self) -> BaseSizes:
+        """Sizes from the model's config and its first block.
+
+        Raises:
+            AttachError: the language model does not see plain patch features.
+        """
+        config = self.model.config
+        vision, text = config.vision_config, config.text_config
+        if config.vision_feature_select_strategy != "default":
+            raise AttachError(
+                "base not supported: expected vision_feature_select_strategy 'default' (class token dropped), "
+                f"got {config.vision_feature_select_strategy!r}. Use a LLaVA-1.5 checkpoint."
+            )
+        side = vision.image_size // vision.patch_size
+        layers = config.vision_feature_layer
+        return BaseSizes(
+            vision_width=vision.hidden_size * (1 if isinstance(layers, int) else len(layers)),
+            text_width=text.hidden_size,
+            num_patches=side * side,
+            grid=(side, side),
+            vocab_size=text.vocab_size,
+            num_layers=text.num_hidden_layers,
+            linears=linears_of(self.blocks[0]),
+        )
+
+
+class HFLlava(HFModules, LlavaBackbone):
     """Backbone for transformers' LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
 
     Args:
@@ -84,7 +141,8 @@ class HFLlava(LlavaBackbone):
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, processor: Any) -> None:
-        sizes = identity.read_sizes(model)
+        HFModules.__init__(self, model)
+        sizes = self.read_sizes()
         image_token_id = int(model.config.image_token_id)
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None or getattr(processor, "image_processor", None) is None:
@@ -100,19 +158,12 @@ class HFLlava(LlavaBackbone):
                 f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
         _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
-        super().__init__(model, processor, sizes, ChatFormat(tokenizer, image_token_id, _template(processor)))
-
-    @property
-    def language_model(self) -> nn.Module:
-        return without_peft(self.model.model.language_model)
+        chat = ChatFormat(tokenizer, image_token_id, _template(processor))
+        LlavaBackbone.__init__(self, model, processor, sizes, chat, model.config.text_config.model_type)
 
     @property
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
         return (self.model, GuardedLlava), (self.model.model, PlannedLlavaModel)
-
-    @property
-    def _projector(self) -> nn.Module:
-        return self.model.model.multi_modal_projector
 
     def _encode(self, prompt: str) -> list[int]:
         return list(self.processor.tokenizer(prompt)["input_ids"])
@@ -124,8 +175,9 @@ class HFLlava(LlavaBackbone):
             kwargs.pop("assistant_model", None)
         return LlavaForConditionalGeneration.generate(self.model, **kwargs)
 
-    @torch.no_grad()
-    def encode_images(self, pixel_values: torch.Tensor) -> ImageFeatures:
+    def encode_images(self, pixel_values: torch.Tensor, layer: int | None = None) -> ImageFeatures:
+        # As a list: transformers 5.23 takes a single 0 for "no hidden states".
+        options = {} if layer is None else {"vision_feature_layer": [self._tower_layer(layer)]}
         thread, seen = threading.get_ident(), []
 
         def keep(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -133,9 +185,11 @@ class HFLlava(LlavaBackbone):
                 seen.append(args[0])
 
         # What enters the base's projector is h_o, whatever layers and token the config selects.
-        hook = self._projector.register_forward_pre_hook(keep)
+        hook = self.projector.register_forward_pre_hook(keep)
         try:
-            output = LlavaModel.get_image_features(self.model.model, pixel_values=pixel_values.to(self.device))
+            output = LlavaModel.get_image_features(
+                self.model.model, pixel_values=pixel_values.to(self.device), **options
+            )
         finally:
             hook.remove()
         return ImageFeatures(seen[0], list(getattr(output, "pooler_output", output)))
@@ -144,22 +198,10 @@ class HFLlava(LlavaBackbone):
         pixels = [processed(self.processor.image_processor, open_picture(image)) for image in images]
         return torch.from_numpy(np.stack(pixels)).to(self.device)
 
-    def planned(
-        self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
-    ) -> AbstractContextManager[None]:
-        return planned(self.model.model, features, images_per_row)
-
     @property
-    def _parts(self) -> identity.Parts:
-        inner: Any = self.model.model
-        language: Any = inner_module(self.language_model)
-        return identity.Parts(
-            tower=inner_module(inner.vision_tower),
-            projector=[getattr(inner_module(inner.multi_modal_projector), name) for name in ("linear_1", "linear_2")],
-            embeddings=self.model.get_input_embeddings(),
-            language={"layers": language.layers, "norm": language.norm},
-            words=self.chat.tokenizer.vocab_size,
-        )
+    def final_norm(self) -> nn.Module:
+        language: Any = unwrapped(self.language_model)
+        return language.norm
 
     @property
     def _holders(self) -> Sequence[nn.Module]:
@@ -170,17 +212,9 @@ class HFLlava(LlavaBackbone):
         return self.model.config.vision_feature_layer
 
     def _first_digest(self) -> dict[str, Any]:
-        tower = self.model.model.vision_tower
-        parts = [("", tower.get_input_embeddings()), ("", self._projector), ("", self.language_model.norm)]
-        return identity.first_digest(parts, adapted=[tower, self._projector])
-
-    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
-        config = self.model.config
-        text_model, layer = config.text_config.model_type, self._feature_layer
-        return identity.fingerprint(config.vision_config, text_model, layer, self.sizes, digests)
-
-    def pixel_settings(self) -> dict[str, Any]:
-        return identity.pixel_settings(self.processor.image_processor)
+        tower: Any = self.vision_tower
+        parts = [("", tower.get_input_embeddings()), ("", self.projector), ("", self.final_norm)]
+        return identity.first_digest(parts, adapted=[tower, self.projector])
 
 
 _TOKEN_SETTINGS = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy")

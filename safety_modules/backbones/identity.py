@@ -1,4 +1,4 @@
-"""What identifies a LLaVA: its sizes, a digest of its weights, and the settings that change its pixels."""
+"""What identifies a LLaVA: digests of its weights, and the settings that change its pixels."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import align_module_device
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration
 
-from safety_modules.backbones.adapted import linears_of, split_parameters, without_peft
 from safety_modules.backbones.weights import weights
-from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError
 
 # Settings of the image processor that change pixels. Its class is not one of them: it changes between
@@ -34,32 +32,6 @@ _PIXEL_SETTINGS = (
 )
 
 
-def read_sizes(model: LlavaForConditionalGeneration) -> BaseSizes:
-    """Sizes from the model's config and its first block.
-
-    Raises:
-        AttachError: the language model does not see plain patch features.
-    """
-    config = model.config
-    vision, text = config.vision_config, config.text_config
-    if config.vision_feature_select_strategy != "default":
-        raise AttachError(
-            "base not supported: expected vision_feature_select_strategy 'default' (class token dropped), "
-            f"got {config.vision_feature_select_strategy!r}. Use a LLaVA-1.5 checkpoint."
-        )
-    side = vision.image_size // vision.patch_size
-    layers = config.vision_feature_layer
-    return BaseSizes(
-        vision_width=vision.hidden_size * (1 if isinstance(layers, int) else len(layers)),
-        text_width=text.hidden_size,
-        num_patches=side * side,
-        grid=(side, side),
-        vocab_size=text.vocab_size,
-        num_layers=text.num_hidden_layers,
-        linears=linears_of(without_peft(model.model.language_model).layers[0]),
-    )
-
-
 DIGEST_VERSION = 2
 """Of the digests that are written. The first looked at a few tensors only; adapters that have it are compared by it."""
 
@@ -71,49 +43,15 @@ _UNUSED = ("post_layernorm.",)  # of the tower: only its pooled output, which a 
 
 
 class Parts(NamedTuple):
-    """What of a base is looked at.
-
-    Attributes:
-        tower: the vision tower.
-        projector: its linears, in order.
-        embeddings: of the language model's input.
-        language: the language model's blocks and last norm, by name.
-        words: rows of the embeddings that text can name. What is beyond (padding, `<image>`, added tokens) differs
-            between conversions of one checkpoint.
-    """
+    """What of a base is looked at."""
 
     tower: nn.Module
-    projector: Sequence[nn.Module]
+    projector: Sequence[nn.Module]  # its linears, in order
     embeddings: nn.Module
-    language: dict[str, nn.Module]
+    language: dict[str, nn.Module]  # the language model's blocks and last norm
+    # Rows of the embeddings that text can name. What is beyond (padding, `<image>`, added tokens) differs between
+    # conversions of one checkpoint.
     words: int
-
-
-def fingerprint(
-    vision: Any, text_model: str, feature_layer: Any, sizes: BaseSizes, digests: dict[str, Any]
-) -> dict[str, Any]:
-    """What an adapter records about its base; JSON-able, and the same for one checkpoint in every package.
-
-    Args:
-        vision: the vision tower's config.
-        text_model: transformers' name for the language model's architecture.
-        feature_layer: which layer of the tower is used.
-        sizes: of the base.
-        digests: see `digests` and `first_digest`.
-    """
-    return {
-        "architecture": LlavaForConditionalGeneration.__name__,
-        "vision_model": vision.model_type,
-        "text_model": text_model,
-        "vision_feature_layer": feature_layer,
-        "image_size": vision.image_size,
-        "patch_size": vision.patch_size,
-        "vision_width": sizes.vision_width,
-        "text_width": sizes.text_width,
-        "num_layers": sizes.num_layers,
-        "vocab_size": sizes.vocab_size,
-        **digests,
-    }
 
 
 def digests(parts: Parts, feature_layer: Any, language: bool = True) -> dict[str, Any]:
@@ -253,13 +191,26 @@ def first_digest(parts: Sequence[tuple[str, nn.Module]], adapted: Sequence[nn.Mo
         tensors = [
             (prefix + name, parameter)
             for prefix, module in parts
-            for name, parameter in split_parameters(module)[0].items()
+            for name, parameter in _split_parameters(module)[0].items()
             if parameter.ndim != 2  # the weight of a linear, which may be quantised; its bias is not
         ]
         for module in adapted:
-            tensors += split_parameters(module)[1].items()
+            tensors += _split_parameters(module)[1].items()
         total = hashlib.sha256()
         for name, tensor in tensors:
             total.update(name.encode())
             total.update(tensor.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
     return {"digest": total.hexdigest()}
+
+
+def _split_parameters(module: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """The module's own parameters, by the names they had before peft, and those of the user's adapters."""
+    adapted = [f"{path}." if path else "" for path, part in module.named_modules() if isinstance(part, BaseTunerLayer)]
+    own, added = {}, {}
+    for name, parameter in module.named_parameters():
+        inside = [name.removeprefix(path) for path in adapted if name.startswith(path)]
+        if all(rest.startswith("base_layer.") for rest in inside):
+            own[name.replace("base_layer.", "")] = parameter
+        else:
+            added[name] = parameter
+    return own, added

@@ -1,4 +1,4 @@
-"""What the code bases of LLaVA-1.5 have in common: chat and prompts, the way in and out of a model, its embeddings.
+"""What the code bases of LLaVA-1.5 have in common: the way in and out of a model, planned features, its fingerprint.
 
 Does not cover calls, image features, sizes and settings: every code base names these in its own way.
 """
@@ -6,17 +6,20 @@ Does not cover calls, image features, sizes and settings: every code base names 
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 from torch import nn
 
 from safety_modules.backbones import identity
 from safety_modules.backbones.chat import ChatFormat
-from safety_modules.backbones.watch import Watch
+from safety_modules.backbones.pixels import pixel_range
+from safety_modules.backbones.weights import Watch, unwrapped
 from safety_modules.config import BaseSizes
-from safety_modules.errors import AttachError, PromptError
+from safety_modules.errors import AttachError, ConfigError, PromptError
 
 HANDLER = "_safety_generate"
 """The attribute of a guarded model that holds what its `generate` is routed to."""
@@ -32,6 +35,23 @@ _LOCKS: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary(
 _NEW_LOCK = threading.Lock()
 
 
+class Plan(NamedTuple):
+    """The image features a model is to use in one call: per row of the batch, one (n_i, D) tensor per image."""
+
+    owner: nn.Module
+    rows: list[list[torch.Tensor]]
+
+
+# A context variable, so that two threads that run the same model never see each other's plan.
+_PLAN: ContextVar[Plan | None] = ContextVar("safety_modules_plan", default=None)
+
+
+def current_plan(owner: nn.Module) -> Plan | None:
+    """The plan of this thread's call, if there is one for this module."""
+    plan = _PLAN.get()
+    return plan if plan is not None and plan.owner is owner else None
+
+
 def named_as_base(guarded: Class) -> Class:
     """The class, under the name and module of the base class it stands in for.
 
@@ -45,7 +65,7 @@ def named_as_base(guarded: Class) -> Class:
 
 def is_guarded(model: Any) -> bool:
     """Whether safety is on this model."""
-    return HANDLER in vars(model)
+    return HANDLER in getattr(model, "__dict__", ())
 
 
 def lock_of(model: nn.Module) -> Any:
@@ -71,10 +91,12 @@ class LlavaBackbone(ABC):
         processor: its `tokenizer` and `image_processor`.
         sizes: read from the model.
         chat: finds and writes the parts of the model's prompts.
+        text_model: transformers' name for the language model's architecture.
     """
 
-    def __init__(self, model: Any, processor: Any, sizes: BaseSizes, chat: ChatFormat) -> None:
+    def __init__(self, model: Any, processor: Any, sizes: BaseSizes, chat: ChatFormat, text_model: str) -> None:
         self.model = model
+        self._text_model = text_model
         self.processor = processor
         self.lock: Any = lock_of(model)
         self.sizes = sizes
@@ -85,6 +107,7 @@ class LlavaBackbone(ABC):
         self.insert_hint = chat.insert_hint
         self.answer_ids = chat.answer_ids
         self.image_token_id = chat.image_token_id
+        self.image_token = getattr(processor, "image_token", "<image>")
         pad, end = chat.tokenizer.pad_token_id, chat.tokenizer.eos_token_id
         self.pad_token_id = int(end if pad is None else pad)
         self._installed: list[tuple[nn.Module, type[nn.Module], type[nn.Module]]] = []
@@ -93,18 +116,27 @@ class LlavaBackbone(ABC):
 
     @property
     @abstractmethod
-    def language_model(self) -> nn.Module:
-        """The module LoRA goes on."""
+    def vision_tower(self) -> nn.Module: ...
+
+    @property
+    @abstractmethod
+    def projector(self) -> nn.Module: ...
+
+    @property
+    @abstractmethod
+    def blocks(self) -> nn.ModuleList: ...
+
+    @property
+    @abstractmethod
+    def language_model(self) -> nn.Module: ...
 
     @property
     @abstractmethod
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
-        """The modules whose class is another one while safety is on the model, and that class: a subclass of theirs."""
+        """The modules whose class is another one while safety is on the model, and that class: a subclass of theirs.
 
-    @property
-    @abstractmethod
-    def _projector(self) -> nn.Module:
-        """The base's projector."""
+        The last of them asks for the plan.
+        """
 
     @abstractmethod
     def _encode(self, prompt: str) -> list[int]:
@@ -162,28 +194,46 @@ class LlavaBackbone(ABC):
         self._installed = []
         vars(self.model).pop(HANDLER, None)
 
+    @contextmanager
+    def planned(self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None) -> Iterator[None]:
+        left = iter(features)
+        counts = [1] * len(features) if images_per_row is None else images_per_row
+        rows = [[next(left) for _ in range(count)] for count in counts]
+        token = _PLAN.set(Plan(self._guarded[-1][0], rows))
+        try:
+            yield
+        finally:
+            _PLAN.reset(token)
+
     @property
     @abstractmethod
-    def _parts(self) -> identity.Parts:
-        """What of the base its fingerprint is made of."""
+    def final_norm(self) -> nn.Module:
+        """Of the language model's last block's output."""
 
     @property
     @abstractmethod
     def _holders(self) -> Sequence[nn.Module]:
-        """The modules that hold these parts."""
+        """The modules that hold tower, projector, blocks and norm."""
 
+    @property
     @abstractmethod
-    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
-        """The fingerprint with these digests."""
+    def _feature_layer(self) -> Any:
+        """Which layer of the tower is the base's own."""
 
     @abstractmethod
     def _first_digest(self) -> dict[str, Any]:
         """See `identity.first_digest`."""
 
     @property
-    @abstractmethod
-    def _feature_layer(self) -> Any:
-        """Which layer of the tower is used."""
+    def _parts(self) -> identity.Parts:
+        return identity.Parts(
+            tower=unwrapped(self.vision_tower),
+            # Between the linears: activations.
+            projector=[part for part in unwrapped(self.projector).children() if any(True for _ in part.parameters())],
+            embeddings=self.model.get_input_embeddings(),
+            language={"layers": self.blocks, "norm": self.final_norm},
+            words=self.chat.tokenizer.vocab_size,
+        )
 
     def fingerprint(self, version: int = identity.DIGEST_VERSION) -> dict[str, Any]:
         with self.lock:
@@ -191,14 +241,58 @@ class LlavaBackbone(ABC):
                 return self._described(self._first_digest())
             if self._known is None or self._known[0].changed():
                 parts = self._parts
-                watch = Watch([parts.tower, self._projector, parts.embeddings, *parts.language.values()], self._holders)
+                watch = Watch([parts.tower, self.projector, parts.embeddings, *parts.language.values()], self._holders)
                 self._known = watch, self._described(identity.digests(parts, self._feature_layer))
             return dict(self._known[1])
 
-    @torch.no_grad()
+    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
+        """The fingerprint with these digests: the same for one checkpoint in every package."""
+        vision: Any = unwrapped(self.vision_tower)
+        return {
+            "architecture": "LlavaForConditionalGeneration",
+            "vision_model": vision.config.model_type,
+            "text_model": self._text_model,
+            "vision_feature_layer": self._feature_layer,
+            "image_size": vision.config.image_size,
+            "patch_size": vision.config.patch_size,
+            "vision_width": self.sizes.vision_width,
+            "text_width": self.sizes.text_width,
+            "num_layers": self.sizes.num_layers,
+            "vocab_size": self.sizes.vocab_size,
+            **digests,
+        }
+
+    def pixel_settings(self) -> dict[str, Any]:
+        return identity.pixel_settings(self.processor.image_processor)
+
+    def pixel_range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        low, high = pixel_range(self.processor.image_processor)
+        return low.to(self.device), high.to(self.device)
+
+    def patch_counts(self, pixel_values: torch.Tensor) -> list[int]:
+        return [self.sizes.num_patches] * len(pixel_values)
+
+    def _tower_layer(self, layer: int) -> int:
+        """The layer's number, counted from the embeddings' output (0), as in transformers' `hidden_states`."""
+        tower: Any = unwrapped(self.vision_tower)
+        count = int(tower.config.num_hidden_layers)
+        kept = len(identity.used_layers(tower, 0)[0])  # a tower read alone ends with the layer that the base uses
+        place = layer if type(layer) is not int or layer >= 0 else count + 1 + layer
+        if not isinstance(self._feature_layer, int):
+            raise ConfigError(
+                f"no features of one layer: expected layer=None, as the base's projector takes {self._feature_layer} "
+                f"together, got {layer!r}. Leave it out."
+            )
+        if type(layer) is not int or not 0 <= place <= kept:
+            raise ConfigError(
+                f"unknown layer of the vision tower: expected {-count - 1} to {kept - count - 1} or 0 (the embeddings' "
+                f"output) to {kept}, got {layer!r}. Name one of these, or None for the base's own."
+            )
+        return place
+
     def project(self, vision: torch.Tensor) -> list[torch.Tensor]:
         # The model's dtype is that of its floating-point parameters; a quantised linear's weight would say uint8.
-        return list(self._projector(vision.to(self.device, self.model.dtype)))
+        return list(self.projector(vision.to(self.device, self.model.dtype)))
 
     @torch.no_grad()
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:

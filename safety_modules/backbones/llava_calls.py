@@ -11,20 +11,22 @@ Pure bookkeeping on ids; knows no model.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 
-from safety_modules.backbones.callbacks import seen_through, with_prompts
+from safety_modules.backbones.base import images_of_rows
+from safety_modules.backbones.generation import seen_through, with_prompts
 from safety_modules.errors import GuardError, PromptError
 
 
 class CallForm(NamedTuple):
-    """The sizes both forms depend on: id of the image token, id for padding, features of an image (P)."""
+    """What both forms depend on: id of the image token, id for padding, features of each image (N, C, H, W)."""
 
     image_token_id: int
     pad_token_id: int
-    num_patches: int
+    patch_counts: Callable[[torch.Tensor], list[int]]
 
     def answer(self, generate: Callable[..., Any], inputs: Any, images: Any, **kwargs: Any) -> Any:
         """A call in the package's form, answered by a `generate` in the guard's form.
@@ -50,9 +52,10 @@ class CallForm(NamedTuple):
                 real = [flag for count in counts for flag in ([True] * count or [False])]
                 pixels = pixels[torch.tensor(real, device=pixels.device)]
                 pixels = pixels if len(pixels) else None
-        if any(counts):
-            repeats = {self.image_token_id: self.num_patches}
-            ids, mask = self._padded([[i for i in row for _ in range(repeats.get(i, 1))] for row in rows], inputs)
+        if any(counts) and pixels is not None:
+            patches = iter(self.patch_counts(pixels))
+            repeated = [[[i] * next(patches) if i == self.image_token_id else [i] for i in row] for row in rows]
+            ids, mask = self._padded([list(chain(*row)) for row in repeated], inputs)
         else:
             ids, mask = inputs, torch.ones_like(inputs) if mask is None else mask
         width = ids.shape[1]
@@ -74,7 +77,7 @@ class CallForm(NamedTuple):
 
         Args:
             generate: the package's.
-            lengths: per row the number of image tokens of each of its images; None = num_patches each.
+            lengths: per row the number of image tokens of each of its images; None = as the images say.
             kwargs: of the call.
             per_row: how many row numbers `generate` counts for each prompt.
         """
@@ -83,7 +86,13 @@ class CallForm(NamedTuple):
         mask = kwargs.pop("attention_mask", None)
         rows = _rows(ids, mask)
         if lengths is None:
-            lengths = [[self.num_patches] * (row.count(self.image_token_id) // self.num_patches) for row in rows]
+            tokens = [row.count(self.image_token_id) for row in rows]
+            lengths = images_of_rows(tokens, [] if pixels is None else self.patch_counts(pixels))
+        if lengths is None:
+            raise PromptError(
+                f"images and prompts do not match: expected as many image tokens as the images have features, got "
+                f"{tokens} in the rows. Build prompts and images with one processor."
+            )
         inputs = ids
         if any(lengths):
             inputs, mask = self._padded([self._collapsed(*row) for row in zip(rows, lengths, strict=True)], ids)

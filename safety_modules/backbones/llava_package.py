@@ -5,9 +5,10 @@ sequence. The package's form has one -200 per image, a stand-in image for rows w
 the prompt; `llava_calls.py` translates. While a plan is active `encode_images` returns the planned features.
 """
 
+import copy
 import functools
+import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -18,15 +19,14 @@ from PIL import Image
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from safety_modules.backbones import identity, weights
-from safety_modules.backbones.adapted import linears_of
+from safety_modules.backbones import identity
 from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import SplitChatFormat
 from safety_modules.backbones.generation import rows_per_prompt
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, named_as_base, no_copies
+from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
-from safety_modules.backbones.pixels import check_size, guarded, processed
-from safety_modules.backbones.planning import current_plan, planned
+from safety_modules.backbones.pixels import check_size, named_faults, processed
+from safety_modules.backbones.weights import linears_of, unwrapped
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.pictures import open_picture
@@ -102,22 +102,30 @@ class LlavaPackage(LlavaBackbone):
         pictures = getattr(processor, "image_processor", None) or model.get_vision_tower().image_processor
         chat = SplitChatFormat(tokenizer, int(IMAGE_TOKEN_INDEX))
         # The package keeps the vision tower inside the language model, where LoRA must not find it.
-        self._blocks = nn.Module()
-        self._blocks.layers = model.get_model().layers
-        super().__init__(model, Processor(tokenizer, pictures), sizes, chat)
-        self._form = CallForm(self.image_token_id, self.pad_token_id, sizes.num_patches)
+        self._language_model = nn.Module()
+        self._language_model.layers = model.get_model().layers
+        super().__init__(model, Processor(tokenizer, pictures), sizes, chat, "llama")
+        self._form = CallForm(self.image_token_id, self.pad_token_id, self.patch_counts)
 
     @property
     def language_model(self) -> nn.Module:
-        return self._blocks
+        return self._language_model
 
     @property
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
         return ((self.model, GuardedLlavaLlama),)
 
     @property
-    def _projector(self) -> nn.Module:
+    def vision_tower(self) -> nn.Module:
+        return self.model.get_vision_tower().vision_tower
+
+    @property
+    def projector(self) -> nn.Module:
         return self.model.get_model().mm_projector
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.model.get_model().layers
 
     def _encode(self, prompt: str) -> list[int]:
         return tokenizer_image_token(prompt, self.processor.tokenizer)
@@ -150,10 +158,15 @@ class LlavaPackage(LlavaBackbone):
                 "padding. Set it to 'left', or ask one by one."
             )
 
-    @torch.no_grad()
-    def encode_images(self, pixel_values: torch.Tensor) -> ImageFeatures:
-        vision = self.model.get_vision_tower()(pixel_values.to(self.device))
-        return ImageFeatures(vision, list(self._projector(vision)))
+    def encode_images(self, pixel_values: torch.Tensor, layer: int | None = None) -> ImageFeatures:
+        tower: Any = self.model.get_vision_tower()
+        if layer is not None or torch.is_grad_enabled():
+            tower = copy.copy(unwrapped(tower))  # another layer for this call alone; its modules are the same
+            tower.select_layer = tower.select_layer if layer is None else self._tower_layer(layer)
+            # The package's own forward never has gradients; below that it is the same.
+            tower.forward = functools.partial(inspect.unwrap(type(tower).forward), tower)
+        vision = tower(pixel_values.to(self.device))
+        return ImageFeatures(vision, list(self.projector(vision)))
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
         pixels = [self._pixels(open_picture(image)) for image in images]
@@ -163,34 +176,13 @@ class LlavaPackage(LlavaBackbone):
         """(1, C, H, W), squared as the package does it."""
         if getattr(self.model.config, "image_aspect_ratio", None) != "pad":
             return torch.from_numpy(processed(self.processor.image_processor, picture))[None]
-
-        def work() -> Any:
+        with named_faults(""):
             check_size(picture.size, self.processor.image_processor, pads=True)
             return process_images([picture], self.processor.image_processor, self.model.config)
 
-        pixels: torch.Tensor = guarded(work, "")
-        return pixels
-
-    def planned(
-        self, features: Sequence[torch.Tensor], images_per_row: Sequence[int] | None = None
-    ) -> AbstractContextManager[None]:
-        return planned(self.model, features, images_per_row)
-
     @property
-    def _parts(self) -> identity.Parts:
-        inner = self.model.get_model()
-        return identity.Parts(
-            tower=weights.inner(self.model.get_vision_tower().vision_tower),
-            projector=self._linears,
-            embeddings=inner.embed_tokens,
-            language={"layers": inner.layers, "norm": inner.norm},
-            words=self.processor.tokenizer.vocab_size,
-        )
-
-    @property
-    def _linears(self) -> list[nn.Module]:
-        parts = weights.inner(self._projector).children()
-        return [part for part in parts if any(True for _ in part.parameters())]  # between them: activations
+    def final_norm(self) -> nn.Module:
+        return self.model.get_model().norm
 
     @property
     def _holders(self) -> Sequence[nn.Module]:
@@ -202,22 +194,17 @@ class LlavaPackage(LlavaBackbone):
 
     def _first_digest(self) -> dict[str, Any]:
         tower = self.model.get_vision_tower()
-        linears = [part for part in self._projector.modules() if isinstance(part, nn.Linear)]
+        linears = [part for part in self.projector.modules() if isinstance(part, nn.Linear)]
         parts = [
             ("", tower.vision_tower.get_input_embeddings()),
             *((f"linear_{number}.", linear) for number, linear in enumerate(linears, 1)),  # transformers' names
-            ("", self.model.get_model().norm),
+            ("", self.final_norm),
         ]
-        return identity.first_digest(parts, adapted=[tower, self._projector])
-
-    def _described(self, digests: dict[str, Any]) -> dict[str, Any]:
-        tower = self.model.get_vision_tower()
-        return identity.fingerprint(tower.config, "llama", tower.select_layer, self.sizes, digests)
+        return identity.first_digest(parts, adapted=[tower, self.projector])
 
     def pixel_settings(self) -> dict[str, Any]:
-        settings = identity.pixel_settings(self.processor.image_processor)
         pads = getattr(self.model.config, "image_aspect_ratio", None) == "pad"
-        return settings | ({"pad_to_square": True} if pads else {})
+        return super().pixel_settings() | ({"pad_to_square": True} if pads else {})
 
 
 _EXPECTED = {

@@ -1,9 +1,11 @@
 """Pictures to pixel values by the base's own image processor, one by one: a bad picture costs itself, not its batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from safety_modules.pictures import check_resized, unreadable
@@ -24,19 +26,31 @@ def processed(image_processor: Any, picture: Image.Image, name: object = "", **o
     Raises:
         DataError: the resize would make more than RESIZED_PIXELS of it, or the processor fails on it.
     """
-
-    def work() -> Any:
+    with named_faults(name):
         check_size(picture.size, image_processor)
-        options_now = {"return_tensors": "np", "input_data_format": "channels_last", **options}
-        return image_processor(images=[np.asarray(picture)], **options_now)["pixel_values"]
-
-    return np.asarray(guarded(work, name))[0]
+        options = {"return_tensors": "np", "input_data_format": "channels_last", **options}
+        return np.asarray(image_processor(images=[np.asarray(picture)], **options)["pixel_values"])[0]
 
 
-def guarded(work: Callable[[], Any], name: object) -> Any:
-    """What `work` gives; whatever it raises is the picture's fault. Raises DataError."""
+def pixel_range(image_processor: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The lowest and highest pixel value of each channel that a picture can have: black and white, each (C,).
+
+    Args:
+        image_processor: of the base; its rescaling and normalisation count.
+    """
+    values = torch.tensor([[0.0], [255.0]]).repeat(1, 3)  # RGB
+    if getattr(image_processor, "do_rescale", True):
+        values = values * image_processor.rescale_factor
+    if getattr(image_processor, "do_normalize", True):
+        values = (values - torch.tensor(image_processor.image_mean)) / torch.tensor(image_processor.image_std)
+    return values[0], values[1]
+
+
+@contextmanager
+def named_faults(name: object) -> Iterator[None]:
+    """Whatever is raised inside is the fault of the picture with this name. Raises DataError."""
     try:
-        return work()
+        yield
     except Exception as error:  # of any processor, for any reason; MemoryError is one
         raise unreadable(name, error) from error
 

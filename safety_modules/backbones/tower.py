@@ -4,18 +4,24 @@ The model is built without memory; only the tower up to the layer the modules se
 what else the base's fingerprint is made of (the projector).
 """
 
+import json
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from safety_modules.backbones import identity
-from safety_modules.backbones.checkpoint import Checkpoint, canonical
 from safety_modules.backbones.hf_llava import HFLlava
 from safety_modules.errors import AttachError
+
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class TowerBackbone(HFLlava):
@@ -27,7 +33,7 @@ class TowerBackbone(HFLlava):
         device: of the tower.
 
     Attributes:
-        bytes_read: of the checkpoint's tensors, so far.
+        bytes_read: of the checkpoint's tensors.
 
     Raises:
         AttachError: not such a checkpoint.
@@ -42,28 +48,23 @@ class TowerBackbone(HFLlava):
                 f"base not supported: expected a checkpoint of model_type 'llava', got {config.model_type!r}. "
                 "Use a LLaVA-1.5 checkpoint in transformers' format."
             )
-        self._checkpoint = Checkpoint(folder)
         with init_empty_weights():
             model = LlavaForConditionalGeneration(config).eval()
         super().__init__(model, processor)
-        inner, layer = model.model, config.vision_feature_layer
-        layers, places = identity.used_layers(inner.vision_tower, layer)
+        parts, layer = model.model, config.vision_feature_layer
+        layers, places = identity.used_layers(parts.vision_tower, layer)
         del layers[max(places) :]  # LLaVA-1.5: one of 24
-        text = inner.language_model
-        self._fill([inner.vision_tower, inner.multi_modal_projector, text.embed_tokens, text.norm])
+        text = parts.language_model
+        self._fill(folder, [parts.vision_tower, parts.multi_modal_projector, text.embed_tokens, text.norm])
         # Not the language model, which says nothing here.
         digests = {1: self._first_digest(), 2: identity.digests(self._parts, places, language=False)}
         self._identities = {version: self._described(found) for version, found in digests.items()}
         config.vision_feature_layer = places[0] if isinstance(layer, int) else places
         self._table = text.embed_tokens.weight.detach()
-        inner.multi_modal_projector = nn.Identity()  # its input is what the modules see
-        inner.vision_tower.to(device, dtype)
-        inner.language_model = nn.Module()  # so that the model's device and dtype are the tower's
+        parts.multi_modal_projector = nn.Identity()  # its input is what the modules see
+        parts.vision_tower.to(device, dtype)
+        parts.language_model = nn.Module()  # so that the model's device and dtype are the tower's
         model.lm_head = nn.Module()
-
-    @property
-    def bytes_read(self) -> int:
-        return self._checkpoint.bytes_read
 
     def fingerprint(self, version: int = identity.DIGEST_VERSION) -> dict[str, Any]:
         return dict(self._identities[version])
@@ -72,13 +73,69 @@ class TowerBackbone(HFLlava):
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         return nn.functional.embedding(ids.cpu(), self._table).to(self.device)
 
-    def _fill(self, modules: list[nn.Module]) -> None:
+    def _fill(self, folder: Path, modules: list[nn.Module]) -> None:
         """Read these modules' tensors."""
         own = {id(parameter) for module in modules for parameter in module.parameters()}
         wanted = {canonical(name): name for name, parameter in self.model.named_parameters() if id(parameter) in own}
-        tensors = self._checkpoint.read(wanted)
+        tensors = read_tensors(folder, wanted)
+        self.bytes_read = sum(tensor.nbytes for tensor in tensors.values())
         state = {wanted[name]: tensor for name, tensor in tensors.items()}
         try:
             self.model.load_state_dict(state, strict=False, assign=True)
         except RuntimeError as error:  # shapes that are not the config's
             raise AttachError(f"base not read: expected tensors as its config.json says, got {error}.") from error
+
+
+def canonical(name: str) -> str:
+    """One name for a tensor of a LLaVA, whatever version of transformers wrote or holds it.
+
+    Files from before 4.52, and what 5.x writes, begin with `language_model.model.` or `vision_tower.`; others with
+    `model.`; and the level `vision_model` of the tower comes and goes.
+    """
+    name = name.removeprefix("model.")
+    name = re.sub(r"^language_model\.model\.", "language_model.", name)
+    return re.sub(r"^vision_tower\.vision_model\.", "vision_tower.", name)
+
+
+def read_tensors(folder: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """A few tensors of a LLaVA's checkpoint by canonical name, memory-mapped: nothing else of its files is touched.
+
+    Args:
+        folder: with safetensors as transformers lays them out: one file, or shards with an index.
+        names: canonical ones.
+
+    Raises:
+        AttachError: there are no safetensors, one cannot be read, or some names are not there.
+    """
+    if (folder / _INDEX).is_file():
+        files = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
+    elif (folder / _SINGLE).is_file():
+        with _opened(folder / _SINGLE) as file:
+            files = dict.fromkeys(file.keys(), _SINGLE)
+    else:
+        raise AttachError(
+            f"base not read: expected {_SINGLE} or {_INDEX} in {folder}, got neither. Save the base with "
+            "save_pretrained; pickled weights are not opened."
+        )
+    written = {canonical(name): name for name in files}
+    missing = [name for name in names if name not in written]
+    if missing:
+        raise AttachError(
+            f"base not read: expected the tensors of a LLaVA in {folder}, got none named "
+            f"{', '.join(missing[:5])} ({len(missing)} missing). Use a LLaVA-1.5 checkpoint of transformers."
+        )
+    found: dict[str, torch.Tensor] = {}
+    for filename in sorted({files[written[name]] for name in names}):
+        with _opened(folder / filename) as file:
+            here = [name for name in names if files[written[name]] == filename]
+            found |= {name: file.get_tensor(written[name]) for name in here}
+    return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise AttachError(f"base not read: expected safetensors in {path}, got {error}. Get it again.") from error

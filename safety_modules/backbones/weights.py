@@ -1,18 +1,42 @@
-"""What a module's layers compute with, by the names they have without peft and torch.compile.
+"""What a base's layers compute with, by the names they have without peft and torch.compile; and whether it changed.
 
-An adapter of the user's own changes a layer's weights, whether it stands beside the layer or was merged into it, and
-whatever it is called; one at rest changes nothing. So these are the numbers that identify a base.
+An adapter of the user's own (peft) changes a layer's weights, whether it stands beside the layer or was merged into it,
+and whatever it is called; one at rest changes nothing. So these are the numbers that identify a base.
 """
 
 import copy
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import align_module_device
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from torch import nn
+
+from safety_modules.errors import AttachError
+
+_PROBED = 4  # numbers of each tensor: peft merges through tensor.data, which torch keeps no count of
+
+
+def without_peft(model: Any) -> Any:
+    """The model inside a `PeftModel`, with the user's adapter in its layers; any other model itself.
+
+    Raises:
+        AttachError: the adapter lengthens the prompt, which only the wrapper knows about.
+    """
+    if not isinstance(model, PeftModel):
+        return model
+    config = model.active_peft_config
+    kind = type(config).__name__.removesuffix("Config")
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise AttachError(
+            f"adapter not supported: expected one that adapts layers (LoRA and its kin), got {kind}, which "
+            "adds to the prompt. Attach to the base without it."
+        )
+    return model.get_base_model()
 
 
 def weights(module: nn.Module, *, own: bool = False, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
@@ -28,7 +52,7 @@ def weights(module: nn.Module, *, own: bool = False, path: str = "") -> Iterator
     if own:
         module = without_adapters(module)
     else:
-        module = inner(module)
+        module = unwrapped(module)
         if isinstance(module, BaseTunerLayer):
             below = _merged(module) if _acts(module) else module.get_base_layer()
             yield from weights(below, path=path)
@@ -41,7 +65,7 @@ def weights(module: nn.Module, *, own: bool = False, path: str = "") -> Iterator
         yield from weights(child, own=own, path=f"{path}{name}.")
 
 
-def inner(module: Any) -> nn.Module:
+def unwrapped(module: Any) -> nn.Module:
     """The module without wrappers: compiled -> what was compiled; trained beside its original -> the one that acts."""
     while True:
         if "_orig_mod" in module._modules:  # torch.compile's; its class takes a second to import
@@ -66,10 +90,20 @@ def without_adapters(module: nn.Module) -> nn.Module:
             module = module.get_base_layer()
         elif isinstance(module, ModulesToSaveWrapper):
             module = module.original_module
-        elif (below := inner(module)) is not module:
+        elif (below := unwrapped(module)) is not module:
             module = below
         else:
             return module
+
+
+def linears_of(block: nn.Module) -> tuple[tuple[str, int, int], ...]:
+    """(path, inputs, outputs) of the linears of one block; one that peft adapted counts as the linear it was."""
+    linears: dict[str, nn.Linear] = {}
+    for path, module in block.named_modules():
+        linear = without_adapters(module)
+        if isinstance(linear, nn.Linear) and not any(path.startswith(f"{outer}.") for outer in linears):
+            linears[path] = linear
+    return tuple((path, linear.in_features, linear.out_features) for path, linear in linears.items())
 
 
 def adapter_state(module: Any) -> tuple[Any, ...]:
@@ -104,3 +138,78 @@ def _merged(layer: Any) -> nn.Module:
             for new, old in zip(merged.parameters(), own.parameters(), strict=True):
                 new.copy_(torch.where(new == old, old, new))  # peft's sum makes 0 of -0
     return merged
+
+
+class _Seen(NamedTuple):
+    """A tensor, the dictionary that holds it, its name there, and its state."""
+
+    holder: dict[str, Any]
+    name: str
+    tensor: torch.Tensor
+    state: tuple[Any, ...]
+
+
+class Watch:
+    """Notes the tensors and modules below some modules; asking again takes some microseconds each.
+
+    `changed` errs to one side: a base that was moved, cast or wrapped, but computes the same, counts as changed.
+
+    Args:
+        modules: what to note.
+        above: modules that hold these: only whether they still do.
+
+    Does not cover: single numbers written through `tensor.data`; weights that are offloaded, or were spread over
+    processes since.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module], above: Iterable[nn.Module] = ()) -> None:
+        parts = [part for module in modules for part in module.modules()]
+        holders = [part._modules for part in (*parts, *above) if part._modules]
+        self._children = [(holder, dict(holder)) for holder in holders]
+        self._adapters = [(part, state) for part in parts if (state := adapter_state(part))]
+        seen = [
+            _Seen(part._parameters, name, tensor, state_of(tensor))
+            for part in parts
+            for name, tensor in part._parameters.items()
+            if not (tensor is None or tensor.is_meta or hasattr(tensor, "placements"))
+        ]
+        self._seen = sorted(seen, key=lambda one: _kind(one.tensor))
+        self._values = self._probe()
+
+    def changed(self) -> bool:
+        """Whether anything was replaced, written to, moved, or switched on or off since."""
+        return (
+            any(now != before for now, before in self._children)
+            or any(_differs(one) for one in self._seen)
+            or any(adapter_state(part) != state for part, state in self._adapters)
+            or not all(map(torch.equal, self._values, self._probe()))
+        )
+
+    @torch.no_grad()
+    def _probe(self) -> list[torch.Tensor]:
+        """A few numbers of every tensor that is where it was, by dtype and device."""
+        here = [
+            one.tensor for one in self._seen if one.holder.get(one.name) is one.tensor and one.tensor.is_contiguous()
+        ]
+        return [torch.cat([_few(tensor) for tensor in alike]) for _, alike in groupby(here, _kind)]
+
+
+def state_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Changes once the tensor does. Those made in torch.inference_mode have no count, and cannot change outside it."""
+    return tensor.data_ptr(), tensor.dtype, None if tensor.is_inference() else tensor._version
+
+
+def _differs(seen: _Seen) -> bool:
+    now = seen.holder.get(seen.name)
+    if now is seen.tensor:
+        return state_of(now) != seen.state
+    return now is None or not hasattr(now, "placements")  # spread over processes: the same numbers elsewhere
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{tensor.dtype} {tensor.device}"
+
+
+def _few(tensor: torch.Tensor) -> torch.Tensor:
+    count = tensor.numel()
+    return tensor.as_strided((min(count, _PROBED),), (max(1, count // _PROBED),))

@@ -2,15 +2,16 @@
 
 import errno
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from safety_modules import __version__
-from safety_modules.cli import audit, calibrate, data, demo, evaluate, harness, plan, show, systems, train
+from safety_modules.cli import audit, calibrate, data, evaluate, plan, show, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
+from safety_modules.version import __version__
 
 
 def _version(asked: bool) -> None:
@@ -36,10 +37,25 @@ def program(
     """Attach safety to a LLaVA that is already trained."""
 
 
+@app.command(epilog=epilog("demo"))
+def demo(
+    pretrained: Annotated[bool, typer.Option(help="Use the shipped adapter: one minute, no training.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the picture, the report and the adapter.")] = Path(
+        "safety-demo"
+    ),
+) -> None:
+    """The whole tour: attack, train, evaluate, toggle, save, detach, reload."""
+    from safety_modules.demo import OURS, run_demo
+    from safety_modules.io.places import check_ours, check_writable
+
+    check_ours(out, OURS, "a demo")
+    check_writable(out)
+    run_demo(out, pretrained)
+
+
 evaluate_app = typer.Typer(invoke_without_command=True, epilog=epilog("evaluate"))
 data_app = typer.Typer(help="Look at risk data before training on it.", no_args_is_help=True)
 
-app.command(epilog=epilog("demo"))(demo.demo)
 app.command(epilog=epilog("train"))(train.train)
 app.command(epilog=epilog("calibrate"))(calibrate.calibrate)
 app.command(epilog=epilog("audit"))(audit.audit)
@@ -48,24 +64,17 @@ app.command(epilog=epilog("inspect"))(show.inspect)
 app.command(epilog=epilog("plan"))(plan.plan)
 app.command(epilog=epilog("path"))(show.path)
 app.add_typer(evaluate_app, name="evaluate")
-evaluate_app.callback()(harness.evaluate)
+evaluate_app.callback()(evaluate.evaluate)
 evaluate_app.command(epilog=epilog("evaluate pocket"))(evaluate.pocket)
-evaluate_app.command(epilog=epilog("evaluate head"))(evaluate.head)
-evaluate_app.command(epilog=epilog("evaluate promise"))(evaluate.promise)
-evaluate_app.command(epilog=epilog("evaluate new-type"))(evaluate.new_type)
-evaluate_app.command(epilog=epilog("evaluate audit"))(evaluate.audit)
-evaluate_app.command(epilog=epilog("evaluate train-systems"))(systems.train_systems)
-evaluate_app.command(epilog=epilog("evaluate ablations"))(systems.ablations)
-evaluate_app.command(epilog=epilog("evaluate seeds"))(systems.seeds)
 app.add_typer(data_app, name="data")
 data_app.command(epilog=epilog("data check"))(data.check)
 
 
-def main() -> None:
+def main(program: typer.Typer = app) -> None:
     """Run a command; what the package refuses is one message and exit code 1, not a traceback."""
     _quiet()
     try:
-        app()
+        program()
     except SafetyModulesError as error:
         typer.secho(str(error), fg="red", err=True)
         sys.exit(1)

@@ -1,31 +1,25 @@
 """`safety-modules calibrate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach
-from safety_modules.cli.outcome import check_own
-from safety_modules.cli.reading import (
-    Categories,
-    Formats,
-    ImageKey,
-    Images,
-    Level,
-    Question,
-    Reading,
-    Streaming,
-    load_records,
-)
+from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach, grouped
+from safety_modules.cli.reading import Reading, load_records
 from safety_modules.errors import ConfigError
+from safety_modules.io.hub import hub_id
+from safety_modules.paths import shipped
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from safety_modules.attach.attachment import SafetyAttachment
     from safety_modules.records import GoodRecords, Record
 
 
+@grouped
 def calibrate(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder; its thresholds are replaced.")],
     benign: Annotated[
@@ -52,13 +46,7 @@ def calibrate(
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
-    format: Formats = None,
-    images: Images = None,
-    image_key: ImageKey = None,
-    categories: Categories = None,
-    level: Level = None,
-    question: Question = None,
-    streaming: Streaming = False,
+    reading: Reading = Reading(),
     cache: Cache = None,
     json_file: Json = None,
 ) -> None:
@@ -66,14 +54,13 @@ def calibrate(
     from safety_modules.evaluation.results import write_json
     from safety_modules.pocket import mix
 
-    reading = Reading(format, images, categories, level, question, streaming, image_key)
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
     if benign is None and data is None and reading.given():
         raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
     if type and all_types:
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
-    check_own(adapter)
+    _check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
     options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
     labelled: Any = None
@@ -86,42 +73,107 @@ def calibrate(
         adapter,
         safety,
         records,
-        max_false_alarm,
-        per_type,
-        confidence,
+        max_false_alarm=max_false_alarm,
+        per_type=per_type,
+        confidence=confidence,
         types=safety.config.taxonomy.types if all_types else type,
         labelled=labelled,
-        cache=cache,
+        cache_dir=cache,
     )
     if json_file is not None:
         write_json(json_file, found)
 
 
+def _check_own(adapter: Path) -> None:
+    """Refuse, before any work, an adapter that is not a folder of the user's own, or cannot be written to."""
+    from safety_modules.adapter.files import check_target
+
+    name = str(adapter)
+    if not adapter.exists() and (hub_id(name) or shipped("adapters", name)):
+        raise ConfigError(
+            f"not changed in place: expected an adapter's folder, got the name {name}. Copy it first: "
+            f"cp -r $(safety-modules path {name}) my-adapter"
+        )
+    check_target(adapter)
+
+
 def save_calibrated(
-    adapter: Path,
-    safety: "SafetyAttachment",
-    records: "list[Record] | GoodRecords",
-    max_false_alarm: float,
-    per_type: bool = False,
-    confidence: float = 0.95,
-    *,
-    types: Sequence[str] | None = None,
-    labelled: "list[Record] | GoodRecords | None" = None,
-    cache: Path | None = None,
+    adapter: Path, safety: "SafetyAttachment", records: "list[Record] | GoodRecords", **options: Any
 ) -> dict[str, Any]:
-    """Calibrate an adapter attached as it is on disk, so that rounding is part of it; write the outcome there, and
-    print it.
+    """Calibrate an adapter attached as it is on disk, so that rounding is part of it, on benign records (options: of
+    `training.calibrate`); write the outcome there, and print it.
     """
     from safety_modules.adapter.folder import read_adapter
-    from safety_modules.evaluation.training_tables import print_calibration
     from safety_modules.training import calibrate as set_thresholds
 
     config = read_adapter(adapter).config
-    found = set_thresholds(
-        safety, records, max_false_alarm, per_type, confidence, types=types, labelled=labelled, cache_dir=cache
-    ).to_dict()
+    found = set_thresholds(safety, records, **options).to_dict()
     if set(found["types"]) < set(found["thresholds"]):
         found["before"] = config.metadata.get("calibration")  # the others' thresholds are from there
     safety.save_pretrained(adapter, dtype=config.dtype, metadata={**config.metadata, "calibration": found})
     print_calibration(adapter, found)
     return found
+
+
+def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console | None" = None) -> None:
+    """Print what `calibrate` found (`Calibration.to_dict`), what it promises, and what it says nothing about."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from safety_modules.metrics import Estimate
+    from safety_modules.policy.scores import probability
+
+    console = console or Console()
+    console.print(
+        f"{adapter}: at most {record['max_false_alarm']:.1%} of benign pictures flagged, by all types together, "
+        f"confidence {record['confidence']:.0%}; {record['flagged']} of {record['images']} benign pictures flagged",
+        soft_wrap=True,
+    )
+    console.print(_judged_as(record), soft_wrap=True)
+    table = Table(header_style="bold")
+    for column in ("type", "threshold (log-odds)", "as a probability", "recall left"):
+        table.add_column(column, justify="left" if column == "type" else "right")
+    unknown = []
+    for name, limit in record["thresholds"].items():
+        now = name in record["types"]
+        found, when = record["recall"][name], ""
+        if found is None and not now:
+            found, when = _recall_before(record, name), ", as calibrated before"
+        if found is None:
+            unknown.append(name)
+        recall = "unknown" if found is None else f"{Estimate(**found).percent()}, n = {found['n']}{when}"
+        table.add_row(name, f"{limit:.2f}{'' if now else ', kept'}", f"{100 * probability(limit):.4g} %", recall)
+    console.print(table)
+    if unknown:
+        console.print(
+            f"[red]recall unknown[/red] for {', '.join(unknown)}: no labelled records of it were given. "
+            "--data with some says how many of its pictures the thresholds still find.",
+            soft_wrap=True,
+        )
+    if record["ece_before"] is None:
+        console.print(f"temperature {record['temperature']:.3f}, as it was")
+    else:
+        console.print(
+            f"temperature {record['temperature']:.3f}: ECE {record['ece_before']:.4f} before, "
+            f"{record['ece_after']:.4f} after"
+        )
+
+
+def _judged_as(record: Mapping[str, Any]) -> str:
+    """How the benign pictures were judged, and so what the promise is about."""
+    asked, count, questions = record["asked"], record["records"], record["questions"]
+    if not asked:
+        return "promised for pictures judged alone (audit, classify), not for calls that ask a question"
+    which = "one question" if questions == 1 else f"{questions} questions"
+    alone = "" if asked == count else f", and {count - asked} records alone"
+    return f"promised for pictures asked about as in these records ({which}{alone}), not for other questions"
+
+
+def _recall_before(record: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """The recall of a type as its threshold was set; None where it was not measured then."""
+    before = record.get("before")
+    while before:
+        if before["recall"].get(name) is not None:
+            return before["recall"][name]
+        before = before.get("before")
+    return None

@@ -5,24 +5,19 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli.options import writable_file
-from safety_modules.cli.reading import Categories, Formats, ImageKey, Images, Level, Question, Reading, Streaming
+from safety_modules.cli.options import grouped, writable_file
+from safety_modules.cli.reading import Reading
 from safety_modules.errors import ConfigError
 
 
+@grouped
 def check(
     path: Annotated[list[str], typer.Argument(help="Data file, folder, shards or hf:// address; several are one set.")],
     test: Annotated[list[str] | None, typer.Option(help="Test data: nothing of it may be in PATH. Repeat.")] = None,
-    format: Formats = None,
-    images: Images = None,
-    image_key: ImageKey = None,
     new_type: Annotated[
         list[str] | None, typer.Option(help="A risk type that is to be added to the usual ones; repeat.")
     ] = None,
-    categories: Categories = None,
-    level: Level = None,
-    question: Question = None,
-    streaming: Streaming = False,
+    reading: Reading = Reading(),
     distance: Annotated[
         int | None, typer.Option(min=0, max=8, help="Bits of 64 in which pictures that look alike differ; default: 4.")
     ] = None,
@@ -47,7 +42,6 @@ def check(
             f"--new-type refused: expected a new name of lower-case letters, digits and underscores for each, got "
             f"{', '.join(new_type or ())}. Choose others."
         ) from error
-    reading = Reading(format, images, categories, level, question, streaming, image_key)
     options, test_options = reading.options(taxonomy, path, test or ())
     report = check_data(
         path,

@@ -1,13 +1,111 @@
-"""`safety-modules evaluate`."""
+"""`safety-modules evaluate --suite ...`: several systems on the same cases, one report; and `evaluate pocket`."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from safety_modules.cli.interruption import goes_on
-from safety_modules.cli.options import Adapter, Cache, Json, Overwrite, attach, new_file
+from safety_modules.cli.options import Adapter, Dtype, Json, Model, Overwrite, Quantize, attach, load_base, new_file
 from safety_modules.errors import ConfigError
+
+DEFAULT_JUDGE = "string:start"
+
+
+def evaluate(
+    context: typer.Context,
+    model: Model = None,
+    adapter: Adapter = None,
+    quantize: Quantize = None,
+    dtype: Dtype = None,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME or NAME=FOLDER of a system to compare; repeat. Default: gated, if there is an adapter."
+        ),
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Benchmark, such as pocket or figstep.")] = None,
+    data: Annotated[str | None, typer.Option(help="The benchmark's folder, or a hub id (hf://owner/name).")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only this part, or pattern of parts; repeat.")] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Who judges replies; repeat, the first is the report's own. Default: {DEFAULT_JUDGE}."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Cases of each part at most, spread evenly over it.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw that --limit makes.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Cases at a time.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Limit of an answer.")] = None,
+    max_judge_errors: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of replies a judge may fail on before the run fails.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; an interrupted one goes on. Default: runs/evaluate-SUITE.")
+    ] = None,
+) -> None:
+    """Measure a base model and its defences: safety, over-refusal, utility and cost in one report.
+
+    Without a command: --suite names a benchmark; the bare base (none) is always among the systems.
+    """
+    given = [name for name in context.params if _is_given(context, name)]
+    if context.invoked_subcommand is not None:
+        if given:
+            raise ConfigError(
+                f"two things to do: expected options for a benchmark or the command {context.invoked_subcommand}, got "
+                "both. Options of a command stand behind its name."
+            )
+        return
+    if suite is None:
+        if given:
+            raise ConfigError("nothing to evaluate on: expected --suite, got none. Name a benchmark.")
+        typer.echo(context.get_help())
+        return
+    from safety_modules.backbones.bases import find_base, local_config
+    from safety_modules.evaluation.harness import run as harness
+    from safety_modules.evaluation.harness.identity import identify
+    from safety_modules.evaluation.harness.sample import draw
+    from safety_modules.evaluation.harness.summary import BASE
+    from safety_modules.evaluation.harness.terminal_report import print_overview
+    from safety_modules.evaluation.judges import make_judge
+    from safety_modules.evaluation.suites.registry import benchmark, data_folder
+    from safety_modules.evaluation.systems import check_spec, make_system
+    from safety_modules.io.places import check_ours, check_writable
+    from safety_modules.paths import adapter_dir
+
+    # What costs least comes first: a mistake in it is found before cases are made and a base is loaded.
+    out = out or Path("runs") / f"evaluate-{suite}"
+    check_ours(out, (harness.MANIFEST,), "an evaluation")
+    check_writable(out)
+    adapter = adapter or (str(adapter_dir()) if model is None else None)
+    specs = defence or ([] if adapter is None else ["gated"])
+    for spec in specs:
+        check_spec(spec, adapter)
+    folder = None if model is None else find_base(model)
+    if folder is not None:
+        local_config(folder)
+    sample = draw(benchmark(suite), None if data is None else data_folder(data), part or (), limit, seed, progress=True)
+    judges = [make_judge(spec) for spec in judge or [DEFAULT_JUDGE]]
+    limits = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "max_judge_errors": max_judge_errors}
+    chosen: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    if BASE not in specs:
+        typer.echo(f"{BASE} (the bare base) is added: changes and costs are measured against it.")
+        specs = [BASE, *specs]
+    base, processor = load_base(folder, quantize, dtype)
+    name = "llava-pocket"
+    if model is not None and folder is not None:
+        name = (folder.resolve() if Path(model).exists() else Path(model)).name
+    goes_on(context)
+    report = harness.evaluate(
+        sample,
+        [partial(make_system, spec, base, processor, adapter) for spec in specs],
+        judges,
+        out,
+        identify(base, processor, name) | {"quantization": quantize},
+        harness.Settings(**chosen),
+        progress=True,
+    )
+    print_overview(report)
+    typer.echo(f"report: {out / harness.PAGE}")
 
 
 def pocket(
@@ -16,137 +114,21 @@ def pocket(
     overwrite: Overwrite = False,
     samples: Annotated[int, typer.Option(min=1, help="Records per set.")] = 500,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    base_card: Annotated[bool, typer.Option("--base-card", help="The base model's own numbers, no adapter.")] = False,
 ) -> None:
     """Base against guarded on pocket's held-out test data: the numbers in the README."""
-    from safety_modules import pocket as world
-    from safety_modules.evaluation.base_card import evaluate_base_card
     from safety_modules.evaluation.pocket_suite import evaluate_pocket
+    from safety_modules.evaluation.pocket_tables import print_results
     from safety_modules.evaluation.results import write_json
-    from safety_modules.evaluation.tables import print_base_card, print_results
 
     new_file(json_file, overwrite)
-    if base_card:
-        if adapter is not None:
-            raise ConfigError("two subjects: expected --adapter or --base-card, got both. Leave one out.")
-        results = evaluate_base_card(*world.load(), samples=samples, seed=seed)
-        print_base_card(results)
-    else:
-        results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)
-        print_results(results)
-        if added := results.get("added_types"):
-            typer.echo(f"Not measured: {', '.join(added)}. Pocket's test data has no attacks of added types.")
+    results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)
+    print_results(results)
+    if added := results.get("added_types"):
+        typer.echo(f"Not measured: {', '.join(added)}. Pocket's test data has no attacks of added types.")
     if json_file is not None:
         write_json(json_file, results)
 
 
-def head(
-    adapter: Adapter = None,
-    json_file: Json = None,
-    overwrite: Overwrite = False,
-    samples: Annotated[int | None, typer.Option(min=1, help="Records of each kind and style; default: 5,000.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the records; default: 5.")] = None,
-    cache: Cache = None,
-) -> None:
-    """A head by itself, on pocket's validation split, at fixed false-alarm rates: to compare heads and to choose."""
-    from safety_modules.evaluation.head import SAMPLES, SEED, evaluate_head
-    from safety_modules.evaluation.results import write_json
-    from safety_modules.evaluation.training_tables import print_head
-
-    new_file(json_file, overwrite)
-    results = evaluate_head(attach(None, adapter), samples or SAMPLES, SEED if seed is None else seed, cache)
-    print_head(results)
-    if json_file is not None:
-        write_json(json_file, results)
-
-
-def promise(
-    adapter: Adapter = None,
-    json_file: Json = None,
-    overwrite: Overwrite = False,
-    draws: Annotated[int | None, typer.Option(min=1, help="Calibrations; default: 20.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Benign pictures of each; default: 470.")] = None,
-    fresh: Annotated[int | None, typer.Option(min=1, help="Fresh ones to measure on; default: 20,000.")] = None,
-    pool: Annotated[
-        int | None, typer.Option(min=1, help="Pictures the draws come from; default: enough for no two to share one.")
-    ] = None,
-    max_false_alarm: Annotated[float, typer.Option(help="The promised rate.")] = 0.01,
-    per_type: Annotated[bool, typer.Option("--per-type", help="A threshold for each risk type.")] = False,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """Is the promise of calibration kept? Many calibrations on pocket, each measured on fresh benign pictures."""
-    from safety_modules.evaluation.promise import DRAWS, FRESH, IMAGES, evaluate_promise
-    from safety_modules.evaluation.results import write_json
-    from safety_modules.evaluation.training_tables import print_promise
-
-    new_file(json_file, overwrite)
-    results = evaluate_promise(
-        attach(None, adapter),
-        draws or DRAWS,
-        samples or IMAGES,
-        fresh or FRESH,
-        pool=pool,
-        max_false_alarm=max_false_alarm,
-        per_type=per_type,
-        seed=seed,
-    )
-    print_promise(results)
-    if json_file is not None:
-        write_json(json_file, results)
-
-
-def new_type(
-    json_file: Json = None,
-    overwrite: Overwrite = False,
-    out: Annotated[Path | None, typer.Option(help="Empty folder for data and adapters; default: not kept.")] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Test pictures of each kind.")] = 300,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """What adding a risk type gives and costs: the commands of docs/fine-tuning.md, run and measured (two minutes)."""
-    from tempfile import TemporaryDirectory
-
-    from safety_modules.evaluation.new_type import evaluate_new_type
-    from safety_modules.evaluation.results import write_json
-    from safety_modules.evaluation.training_tables import print_new_type
-
-    new_file(json_file, overwrite)
-    with TemporaryDirectory() as folder:
-        results = evaluate_new_type(out or folder, samples=samples, seed=seed)
-    print_new_type(results)
-    if json_file is not None:
-        write_json(json_file, results)
-
-
-def audit(
-    context: typer.Context,
-    adapter: Adapter = None,
-    json_file: Json = None,
-    overwrite: Overwrite = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Keep dataset and audit here, and go on if interrupted; default: nowhere.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Pictures of the dataset.")] = 20_000,
-    share: Annotated[float, typer.Option(min=0.001, max=0.2, help="Planted risks, and as many wrong labels.")] = 0.01,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-) -> None:
-    """Does an audit find what was planted? A pocket dataset with hidden risks and wrong labels, audited like any."""
-    from tempfile import TemporaryDirectory
-
-    from safety_modules.adapter.folder import read_adapter
-    from safety_modules.adapter.hub import find_adapter
-    from safety_modules.evaluation.audit_proof import DATA, evaluate_audit
-    from safety_modules.evaluation.results import write_json
-    from safety_modules.evaluation.training_tables import print_audit
-    from safety_modules.io.places import check_ours, check_writable
-
-    given = None if adapter is None else read_adapter(find_adapter(adapter)).path  # before pictures are made
-    new_file(json_file, overwrite)
-    if out is not None:
-        check_ours(out, (DATA,), "an `evaluate audit`")
-        check_writable(out)
-        goes_on(context)
-    with TemporaryDirectory(prefix="safety-modules-") as folder:
-        results = evaluate_audit(out or folder, samples, given, share=share, seed=seed)
-    print_audit(results)
-    if json_file is not None:
-        write_json(json_file, results)
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

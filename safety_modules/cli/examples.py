@@ -34,13 +34,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--adapter my-7b",
     ),
     "evaluate pocket": ("safety-modules evaluate pocket --samples 50 --json numbers.json",),
-    "evaluate head": ("safety-modules evaluate head --adapter my-pocket --samples 500",),
-    "evaluate promise": ("safety-modules evaluate promise --draws 5 --fresh 2000",),
-    "evaluate new-type": ("safety-modules evaluate new-type --samples 60",),
-    "evaluate audit": ("safety-modules evaluate audit --samples 2000 --out runs/audit",),
-    "evaluate train-systems": ("safety-modules evaluate train-systems --out runs/systems --only lora --effort 0.1",),
-    "evaluate ablations": ("safety-modules evaluate ablations --out runs/systems --seeds 1 --only no-lora",),
-    "evaluate seeds": ("safety-modules evaluate seeds runs/table0 runs/table1 runs/table2",),
     "data check": ("safety-modules data check mine --test held-out --new-type allergen --json report.json",),
 }
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 INTERRUPTED = 130
 """Exit code of a process that SIGINT ended, as shells have it."""
@@ -15,13 +15,13 @@ def goes_on(context: typer.Context) -> None:
     context.meta[_RESUMABLE] = True
 
 
-class Interruptible(TyperGroup):
-    """A group of commands that end with one line where Ctrl-C is pressed."""
+class _OneLine:
+    """Ends with one line where Ctrl-C is pressed."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # type: ignore[misc]
         except KeyboardInterrupt:
             resumable = ctx.meta.get(_RESUMABLE)
             typer.echo(
@@ -29,3 +29,11 @@ class Interruptible(TyperGroup):
                 err=True,
             )
             raise typer.Exit(INTERRUPTED) from None
+
+
+class Interruptible(_OneLine, TyperGroup):
+    """A group of commands that end with one line where Ctrl-C is pressed."""
+
+
+class InterruptibleCommand(_OneLine, TyperCommand):
+    """A command that ends with one line where Ctrl-C is pressed."""

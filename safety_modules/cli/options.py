@@ -1,11 +1,16 @@
 """Options that several commands share, and how commands load what they work on."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safety_modules.errors import ConfigError
+from safety_modules.io.places import check_file, check_writable
+from safety_modules.paths import adapter_dir
 
 if TYPE_CHECKING:
     from safety_modules.attach.attach import SafetyAttachment
@@ -26,31 +31,44 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what a fin
 
 def new_file(path: Path | None, overwrite: bool) -> None:
     """Refuse, before any work, to replace what another run has written."""
-    from safety_modules.io.places import check_file
-
     check_file(path, replace=overwrite)
 
 
 def writable_file(path: Path | None) -> Path | None:
     """Asked while options are read, so before any work."""
-    if path is not None:
-        from safety_modules.io.places import check_file
-
-        check_file(path)
+    check_file(path)
     return path
 
 
 def writable_folder(path: Path | None) -> Path | None:
     """Asked while options are read, so before any work."""
-    if path is not None:
-        from safety_modules.io.places import check_writable
-
-        check_writable(path)
+    check_writable(path)
     return path
 
 
 Json = Annotated[Path | None, typer.Option("--json", callback=writable_file, help="Write the numbers to this file.")]
 Cache = Annotated[Path | None, typer.Option(callback=writable_folder, help="Keep vision features here between runs.")]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command one of whose parameters is a NamedTuple of options: on the command line each field is an option."""
+    parameters = inspect.signature(command).parameters
+    groups = {name: one.annotation for name, one in parameters.items() if hasattr(one.annotation, "_fields")}
+    options = [
+        option.replace(kind=option.KEYWORD_ONLY)
+        for name, one in parameters.items()
+        for option in (inspect.signature(groups[name]).parameters.values() if name in groups else [one])
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(*(given.pop(field) for field in group._fields))
+        command(**given)
+
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    return run
 
 
 def load_base(model: str | Path | None, quantize: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
@@ -85,14 +103,19 @@ def load_base(model: str | Path | None, quantize: str | None = None, dtype: str 
     return base.eval(), processor
 
 
+def adapter_for(model: str | Path | None, adapter: str | Path | None) -> str | Path:
+    """The adapter that is named, or the shipped one for pocket. Raises ConfigError where another base has none."""
+    if adapter is None and model is not None:
+        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
+    return adapter or adapter_dir()
+
+
 def attach(
     model: str | Path | None, adapter: str | Path | None, quantize: str | None = None, dtype: str | None = None
 ) -> "SafetyAttachment":
     """A base with an adapter: the shipped one, where none is named."""
     from safety_modules.attach.attach import attach_safety
-    from safety_modules.paths import adapter_dir
 
-    if adapter is None and model is not None:
-        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
+    chosen = adapter_for(model, adapter)
     base, processor = load_base(model, quantize, dtype)
-    return attach_safety(base, processor, adapter=adapter or adapter_dir())
+    return attach_safety(base, processor, adapter=chosen)

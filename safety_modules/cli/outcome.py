@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.io.places import check_writable
 
 if TYPE_CHECKING:
     from safety_modules.attach.attachment import SafetyAttachment
@@ -19,34 +20,12 @@ RUN = "run"
 """Key of the metadata that says which finished run an adapter was written by."""
 
 
-def check_own(adapter: Path) -> None:
-    """Refuse, before any work, to change an adapter in place that is not a folder of the user's own.
-
-    Raises:
-        ConfigError: a hub id or a shipped name.
-        AdapterError: a folder that nothing could be written to.
-    """
-    from safety_modules.adapter.files import check_target
-    from safety_modules.io.hub import hub_id
-    from safety_modules.paths import shipped
-
-    name = str(adapter)
-    if not adapter.exists() and (hub_id(name) or shipped("adapters", name)):
-        raise ConfigError(
-            f"not changed in place: expected an adapter's folder, got the name {name}. Copy it first: "
-            f"cp -r $(safety-modules path {name}) my-adapter"
-        )
-    check_target(adapter)
-
-
 class Outcome:
-    """The folder that a training is saved to.
+    """The folder `out` that a training is saved to.
 
     Args:
-        out: the folder.
-        runs: the run's own folder, if it has one.
-        stages: that the run trains, by number.
-        overwrite: whether an adapter in `out` may be replaced.
+        out: the folder; only with `overwrite` may another run's adapter in it be replaced.
+        runs: the run's own folder, if it has one, where it trains these stages.
         about: what the adapter depends on beside the run's weights; JSON-able.
     """
 
@@ -64,7 +43,6 @@ class Outcome:
         """
         from safety_modules.adapter.files import check_target
         from safety_modules.adapter.format import CONFIG_FILE
-        from safety_modules.io.places import check_writable
 
         check_target(self.out)
         check_writable(self._runs)
@@ -125,7 +103,7 @@ class Outcome:
         return None
 
     def _digest(self) -> str | None:
-        """Of the final weights of every stage; None while one has none, or without a folder of the run."""
+        """Of the final weights of every stage; None while one has none."""
         from safety_modules.training.checkpoints import FINAL
 
         files = [] if self._runs is None else [self._runs / f"stage{stage}" / FINAL for stage in self._stages]

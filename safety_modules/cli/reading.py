@@ -16,41 +16,34 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 _EACH = f"Once for all data, or once for each in order; {AUTO} = default."
-Formats = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--format", help=f"jsonl, llava, vlguard, csv, parquet, folder, hf, webdataset; default: recognised. {_EACH}"
-    ),
-]
-Images = Annotated[
-    list[str] | None,
-    typer.Option("--images", help=f"Where relative image paths start; default: beside the data. {_EACH}"),
-]
 ImageKey = Annotated[
     str | None,
     typer.Option(
         help="Key or column that names the pictures, or several with commas; default: image, img, image_path ..."
     ),
 ]
-Categories = Annotated[Path | None, typer.Option(help="vlguard: a table of categories of your own.")]
-Level = Annotated[str | None, typer.Option(help="folder: level of pictures in no folder of a level.")]
-Question = Annotated[str | None, typer.Option(help="folder: what is asked about every picture.")]
-Streaming = Annotated[bool, typer.Option("--streaming", help="hf: read while loading.")]
-
 KEPT_BYTES = 1_000_000_000
 """Memory for pictures that the check has decoded and the vision tower has not seen yet."""
 
 
 class Reading(NamedTuple):
-    """What the command line says about reading."""
+    """What the command line says about reading (see `options.grouped`)."""
 
-    formats: Sequence[str] | None = None
-    images: Sequence[str] | None = None
-    categories: Path | None = None
-    level: str | None = None
-    question: str | None = None
-    streaming: bool = False
-    image_key: str | None = None
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help=f"jsonl, llava, vlguard, csv, parquet, folder, hf, webdataset; default: recognised. {_EACH}",
+        ),
+    ] = None
+    images: Annotated[
+        list[str] | None, typer.Option(help=f"Where relative image paths start; default: beside the data. {_EACH}")
+    ] = None
+    image_key: ImageKey = None
+    categories: Annotated[Path | None, typer.Option(help="vlguard: a table of categories of your own.")] = None
+    level: Annotated[str | None, typer.Option(help="folder: level of pictures in no folder of a level.")] = None
+    question: Annotated[str | None, typer.Option(help="folder: what is asked about every picture.")] = None
+    streaming: Annotated[bool, typer.Option("--streaming", help="hf: read while loading.")] = False
 
     def given(self) -> bool:
         """Whether it says anything."""
@@ -68,24 +61,17 @@ class Reading(NamedTuple):
         from safety_modules.records.readers import open_source
 
         paths = [path for one in sets for path in one]
-        formats, images = (
-            _for_each(name, given, len(paths))
-            for name, given in (("--format", self.formats), ("--images", self.images))
-        )
-        shared = ReadOptions(
-            categories=self.categories,
-            level=self.level,
-            question=self.question,
-            streaming=self.streaming,
-            image_key=self.image_key,
-        )
+        asked = self._asdict()
+        formats = _for_each("--format", asked.pop("formats"), len(paths))
+        images = _for_each("--images", asked.pop("images"), len(paths))
+        shared = ReadOptions(**asked)
         each = [replace(shared, format=form, image_dir=place) for form, place in zip(formats, images, strict=True)]
-        if len(paths) > 1 and [*shared.given(), *(self.images or ())]:
-            known = [
-                FORMATS[open_source(path, ReadOptions(form), taxonomy).format].options
-                for path, form in zip(paths, formats, strict=True)
+        once = shared.given() + (["image_dir"] if len(self.images or ()) == 1 else [])
+        if len(paths) > 1 and once:
+            sources = [
+                open_source(path, ReadOptions(form), taxonomy) for path, form in zip(paths, formats, strict=True)
             ]
-            once = shared.given() + (["image_dir"] if len(self.images or ()) == 1 else [])
+            known = [FORMATS[source.format].options for source in sources]
             for option in once:
                 if not any(option in one for one in known):
                     raise DataError(
@@ -118,14 +104,14 @@ def load_records(
     cache: Path | None = None,
     left_out: Path | None = None,
 ) -> "GoodRecords":
-    """Records to work on, every picture decoded once before any work.
+    """Records to work on, every picture decoded once before any work, except those with vision features in `cache`.
 
     Args:
-        data: files, folders or addresses, read as one set.
+        data: read as one set, each source with its own options.
         options: of each.
-        safety: gives the taxonomy, and the base whose vision features are cached.
+        safety: gives the taxonomy, unless another one is given, and the base whose vision features are cached.
         taxonomy: another one.
-        cache: folder of vision features: pictures that have some are not decoded again.
+        cache: folder of vision features.
         left_out: go on without bad records, and list them in this file; None = refuse data with any.
     """
     from safety_modules.io.files import write_whole

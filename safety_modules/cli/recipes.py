@@ -1,41 +1,25 @@
-"""Recipes of the command line: a path or a shipped one's name, with some values changed."""
+"""What `train` trains with, the same for a fresh adapter and for one that is extended: data, recipes, folders."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from safety_modules.cli.options import Cache, Overwrite
 from safety_modules.errors import ConfigError
+from safety_modules.paths import recipe_file
 
 if TYPE_CHECKING:
     from safety_modules.records import Record
     from safety_modules.training import Recipe
 
 RecipeName = Annotated[str, typer.Option(help="A stage's YAML file, or a shipped one's name: llava-1.5-7b/stage1.")]
-RecipeNames = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--recipe", help="A stage's YAML file, or a shipped one's name (llava-1.5-7b/stage1); repeat for both stages."
-    ),
-]
-Steps = Annotated[int | None, typer.Option(min=1, help="Optimizer steps of each stage, instead of the recipe's.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Another value in the recipes, or in one stage's: --set stage2.batch_size=8. Repeat.",
-    ),
-]
 
 
 class Chosen(NamedTuple):
-    """Recipes as they will be trained, and where they come from.
-
-    Attributes:
-        recipes: of the stages, in order.
-        texts: of their files, by `stage1.yaml` and `stage2.yaml`.
-        changes: what the command line changed in each stage, by the same names.
+    """Recipes of the stages as they will be trained, the texts of their files, and what the command line changed in
+    them; both by `stage1.yaml` and `stage2.yaml`.
     """
 
     recipes: "list[Recipe]"
@@ -47,35 +31,75 @@ class Chosen(NamedTuple):
         return {"recipes": self.texts, **({"recipe_changes": self.changes} if self.changes else {})}
 
 
-def read_recipes(
-    names: Sequence[str], steps: int | None = None, settings: Sequence[str] | None = None, default: Any = None
-) -> Chosen:
-    """Read recipes and change what was asked for; everything is checked.
+class Training(NamedTuple):
+    """What the command line says about a training (see `options.grouped`)."""
 
-    Args:
-        names: paths, or names of shipped ones.
-        steps: of every stage.
-        settings: `key=value`, for every stage that knows the key, or `stage2.key=value`.
-        default: the recipe where no name is given.
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Records; repeat for several, which are one set. Default: pocket's training mix."),
+    ] = None
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A stage's YAML file, or a shipped one's name (llava-1.5-7b/stage1); repeat for both stages."
+        ),
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of each stage, instead of the recipe's.")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another value in the recipes, or in one stage's: --set stage2.batch_size=8. Repeat.",
+        ),
+    ] = None
+    runs: Annotated[
+        Path | None,
+        typer.Option(help="Folder for logs, plots, features and checkpoints; an interrupted run in it goes on."),
+    ] = None
+    cache: Cache = None
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Train without bad records; RUNS/left-out.jsonl lists them.")
+    ] = False
+    overwrite: Overwrite = False
+
+    @property
+    def left_out(self) -> Path | None:
+        """The file that lists bad records; None = data with any is refused."""
+        return self.runs / "left-out.jsonl" if self.runs and self.skip_bad else None
+
+    @property
+    def features(self) -> Path | None:
+        """Folder of vision features."""
+        return self.cache or (self.runs and self.runs / "features")
+
+    def recipes(self, default: "Sequence[str | Recipe]" = ()) -> Chosen:
+        """The recipes as they will be trained (see `read_recipes`); the default where none is named."""
+        return read_recipes(self.recipe or default, self.steps, self.settings or ())
+
+
+def read_recipes(names: "Sequence[str | Recipe]", steps: int | None = None, settings: Sequence[str] = ()) -> Chosen:
+    """Recipes (or their paths, or names of shipped ones) with other steps, and with settings: `key=value` for every
+    stage that knows the key, or `stage2.key=value`.
 
     Raises:
         ConfigError: no such file, a recipe that is refused, or a change that no recipe takes.
     """
-    from safety_modules.paths import recipe_file
     from safety_modules.training.recipe import Recipe
 
-    paths = [recipe_file(name) for name in names]
-    found = [Recipe.from_yaml(path) for path in paths] or ([] if default is None else [default])
-    changes = _changes([recipe.stage for recipe in found], steps, settings or ())
+    paths = [None if isinstance(name, Recipe) else recipe_file(name) for name in names]
+    found = [name if isinstance(name, Recipe) else Recipe.from_yaml(recipe_file(name)) for name in names]
+    changes = _changes([recipe.stage for recipe in found], steps, settings)
     for recipe, change in zip(found, changes, strict=True):
         if steps is not None and recipe.evaluate_every > steps:  # then it is measured at the last step
             change.setdefault("evaluate_every", steps)
-    recipes = [recipe.changed(**changes[place]) if changes[place] else recipe for place, recipe in enumerate(found)]
-    keys = [f"stage{recipe.stage}.yaml" for recipe in recipes]
+    keys = [f"stage{recipe.stage}.yaml" for recipe in found]
     return Chosen(
-        recipes,
-        {key: path.read_text(encoding="utf-8") for key, path in zip(keys, paths, strict=False)},
-        {key: made for key, made in zip(keys, changes, strict=True) if made},
+        [recipe.changed(**change) if change else recipe for recipe, change in zip(found, changes, strict=True)],
+        {key: path.read_text(encoding="utf-8") for key, path in zip(keys, paths, strict=True) if path},
+        {key: change for key, change in zip(keys, changes, strict=True) if change},
     )
 
 

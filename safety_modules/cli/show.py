@@ -1,4 +1,4 @@
-"""`safety-modules classify` and `safety-modules inspect`."""
+"""`safety-modules classify`, `path` and `inspect`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,11 @@ import typer
 
 from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, attach, writable_folder
 from safety_modules.errors import AdapterError, ConfigError, DataError
+from safety_modules.paths import shipped_path
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from safety_modules.attach.attachment import SafetyAttachment
     from safety_modules.policy.verdict import Verdict
-
 
 AT_ONCE = 64
 """Pictures that are in memory at a time."""
@@ -40,6 +38,7 @@ def classify(
     Files that cannot be read are listed, and the rest is judged; the exit code is then 1.
     """
     from rich.console import Console
+    from rich.table import Table
 
     from safety_modules.pocket.base import notice
 
@@ -48,22 +47,23 @@ def classify(
     if told := notice(safety.backbone.fingerprint()):
         typer.echo(told, err=True)
     about = {"notice": told} if told else {}
-    table, broken = _table(), 0
-    for start in range(0, len(paths), AT_ONCE):
-        for number, (path, verdict) in enumerate(_judged(safety, paths[start : start + AT_ONCE], question), start):
-            if isinstance(verdict, str):
-                broken += 1
-                typer.secho(f"{path}: {verdict}", fg="red", err=True)
-                if as_json:
-                    typer.echo(json.dumps({"image": str(path), "error": verdict}))
-                continue
-            if overlays is not None:
-                overlays.mkdir(parents=True, exist_ok=True)
-                verdict.overlay(path).save(overlays / f"{number:04d}_{path.stem}.png")
+    table, broken = Table(header_style="bold"), 0
+    for column in ("picture", "verdict", "level", "score", "threshold"):
+        table.add_column(column, overflow="fold")
+    for number, (path, verdict) in enumerate(_judged(safety, paths, question)):
+        if isinstance(verdict, str):
+            broken += 1
+            typer.secho(f"{path}: {verdict}", fg="red", err=True)
             if as_json:
-                typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), "image_index": number, **about}))
-            else:
-                table.add_row(*_cells(path, verdict))
+                typer.echo(json.dumps({"image": str(path), "error": verdict}))
+            continue
+        if overlays is not None:
+            overlays.mkdir(parents=True, exist_ok=True)
+            verdict.overlay(path).save(overlays / f"{number:04d}_{path.stem}.png")
+        if as_json:
+            typer.echo(json.dumps({"image": str(path), **verdict.to_dict(), "image_index": number, **about}))
+        else:
+            table.add_row(*_cells(path, verdict))
     if table.row_count:
         Console().print(table)
     if broken or others:
@@ -86,14 +86,10 @@ def pictures_in(given: Sequence[Path]) -> tuple[list[Path], int]:
     paths: list[Path] = []
     others = 0
     for place in given:
-        if not place.is_dir():
-            paths.append(place)
-            continue
-        hidden = len(place.parts)
-        inside = [path for path in sorted(place.rglob("*")) if not any(p.startswith(".") for p in path.parts[hidden:])]
-        files = [path for path in inside if path.is_file()]
+        inside = sorted(place.rglob("*")) if place.is_dir() else []
+        files = [path for path in inside if path.is_file() and "/." not in f"/{path.relative_to(place).as_posix()}"]
         pictures = [path for path in files if path.suffix.lower() in Image.registered_extensions()]
-        paths += pictures
+        paths += pictures if place.is_dir() else [place]
         others += len(files) - len(pictures)
     if not paths:
         names = ", ".join(map(str, given))
@@ -105,23 +101,16 @@ def _judged(
     safety: "SafetyAttachment", paths: Sequence[Path], question: str | None
 ) -> "Iterator[tuple[Path, Verdict | str]]":
     """Every path with its verdict, or with why it cannot be read."""
-    try:
-        yield from zip(paths, safety.classify(images=paths, questions=question), strict=True)
-    except DataError:  # one of them: that costs it its own verdict, and the others nothing
-        for path in paths:
-            try:
-                yield path, safety.classify(images=path, questions=question)[0]
-            except DataError as error:
-                yield path, str(error).removeprefix("images[0]: ")
-
-
-def _table() -> "Table":
-    from rich.table import Table
-
-    table = Table(header_style="bold")
-    for column in ("picture", "verdict", "level", "score", "threshold"):
-        table.add_column(column, overflow="fold")
-    return table
+    for start in range(0, len(paths), AT_ONCE):
+        some = paths[start : start + AT_ONCE]
+        try:
+            yield from zip(some, safety.classify(images=some, questions=question), strict=True)
+        except DataError:  # one of them: that costs it its own verdict, and the others nothing
+            for path in some:
+                try:
+                    yield path, safety.classify(images=path, questions=question)[0]
+                except DataError as error:
+                    yield path, str(error).removeprefix("images[0]: ")
 
 
 def _cells(path: Path, verdict: "Verdict") -> tuple[str, ...]:
@@ -144,8 +133,6 @@ def path(
     ],
 ) -> None:
     """Where something that comes with the package lies, to look at it, copy it, or hand it to another program."""
-    from safety_modules.paths import shipped_path
-
     typer.echo(shipped_path(name))
 
 
@@ -160,16 +147,12 @@ def inspect(
 
     if (path is None) == (plan is None):
         raise ConfigError("nothing to inspect: expected an adapter folder or --plan, got both or neither. Pass one.")
-    if plan is not None:
-        record = plan_record(plan)
-        typer.echo(json.dumps(record, indent=2) if as_json else plan_text(record))
-        return
-    assert path is not None
     try:
-        record = adapter_record(find_adapter(path))
+        record = adapter_record(find_adapter(path)) if path is not None else plan_record(str(plan))
     except AdapterError as error:
         if not as_json:
             raise
         typer.echo(json.dumps({"path": str(path), "valid": False, "problems": error.problems}, indent=2))
         raise typer.Exit(1) from None
-    typer.echo(json.dumps(record, indent=2) if as_json else adapter_text(record))
+    text = adapter_text if path is not None else plan_text
+    typer.echo(json.dumps(record, indent=2) if as_json else text(record))

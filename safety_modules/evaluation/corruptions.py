@@ -30,7 +30,7 @@ from PIL import Image, ImageFilter
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
 from safety_modules.evaluation.transforms import with_images
 
 STRENGTHS: dict[str, tuple[float, float, float, float, float]] = {

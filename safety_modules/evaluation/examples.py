@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from safety_modules.errors import DataError
-from safety_modules.evaluation.answers import ask
+from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_suite import is_wanted
@@ -72,8 +72,8 @@ def make_examples(attachment: "SafetyAttachment", seed: int = 0) -> list[Example
 def answered(attachment: "SafetyAttachment", records: Sequence[Record], titles: Sequence[str]) -> list[Example]:
     """Examples from records with a picture, one title each."""
     model, processor = attachment.backbone.model, attachment.backbone.processor
-    base = ask(model, processor, records, safety=False)
-    guarded = ask(model, processor, records, safety=True)
+    base = ask_records(model, processor, records, safety=False)
+    guarded = ask_records(model, processor, records, safety=True)
     examples = []
     for i, (record, verdict) in enumerate(zip(records, guarded.verdicts, strict=True)):
         if verdict is None:

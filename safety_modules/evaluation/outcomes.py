@@ -79,10 +79,10 @@ def outcome(case: Case, reply: Reply, judgement: Judgement | None) -> dict[str, 
     if judgement is None or judgement.error is not None:
         return {}
     score = {} if judgement.score is None else {"score": judgement.score}
-    return score | judged(case.wanted, judgement)
+    return score | measures_of(case.wanted, judgement)
 
 
-def judged(wanted: Wanted, judgement: Judgement) -> dict[str, float]:
+def measures_of(wanted: Wanted, judgement: Judgement) -> dict[str, float]:
     """What a judgement says of a request: 0 or 1 for every measure the judge tells enough for."""
     got = _reaction(judgement)
     if wanted == "answer":

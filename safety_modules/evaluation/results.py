@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_modules.adapter.plan import planned_parameters
 from safety_modules.backbones.bases import PUBLISHED, published_sizes
-from safety_modules.evaluation.answers import BATCH_SIZE, MAX_NEW_TOKENS
+from safety_modules.evaluation.asking import BATCH_SIZE, MAX_NEW_TOKENS
 from safety_modules.evaluation.matchers import DEFAULT
 from safety_modules.io.files import write_whole
 from safety_modules.metrics import Estimate
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
     import torch
     import transformers
 
-    from safety_modules import __version__
+    from safety_modules.version import __version__
 
     return {
         "safety-modules": __version__,

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
 
 
 class Transform(Protocol):

@@ -25,9 +25,9 @@ def hub_id(name: str | PathLike[str]) -> HubId | None:
     """The repository that a name means; None where it means a path.
 
     `hf://owner/name` is always a repository. `owner/name` is one where nothing of this name and no folder `owner` is
-    here: beside such a folder it is more probably a path with a slip in it. A `Path` is always a path.
+    here: beside such a folder it is more probably a path with a slip in it. A `Path`, and what is here, is a path.
     """
-    if not isinstance(name, str):
+    if not isinstance(name, str) or os.path.exists(name):
         return None
     found = _HUB_ID.fullmatch(name.removeprefix(ADDRESS))
     if found is None or (not name.startswith(ADDRESS) and os.path.lexists(name.partition("/")[0])):

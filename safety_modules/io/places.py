@@ -13,12 +13,11 @@ SPARE = 20_000_000
 """Bytes that must be free before anything is begun: a report, an adapter of a small base, a list of verdicts."""
 
 
-def check_writable(*places: str | PathLike[str] | None, least: int = SPARE) -> None:
+def check_writable(*places: str | PathLike[str] | None) -> None:
     """Refuse folders that nothing could be written into; nothing is left behind, missing ones are not made.
 
     Args:
         places: folders, there or not; None is passed over.
-        least: bytes that must be free on the disk of each.
 
     Raises:
         ConfigError: naming the first such place and why.
@@ -35,9 +34,9 @@ def check_writable(*places: str | PathLike[str] | None, least: int = SPARE) -> N
                 f"no place to write to: expected to write into {place}, got '{error.strerror}' at {folder}. "
                 "Name another."
             ) from error
-        if free < least:
+        if free < SPARE:
             raise ConfigError(
-                f"disk full: expected at least {least / 1e6:.0f} MB free for {place}, got {free / 1e6:.1f} MB. "
+                f"disk full: expected at least {SPARE / 1e6:.0f} MB free for {place}, got {free / 1e6:.1f} MB. "
                 "Free some, or name another place."
             )
 

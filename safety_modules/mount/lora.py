@@ -16,11 +16,16 @@ from torch import nn
 
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
-from safety_modules.mount.lora_layer import ADAPTER, MergedWeights
-from safety_modules.mount.lora_slots import build_slots
+from safety_modules.mount.lora_layer import ADAPTER, InferenceLora, MergedWeights
+from safety_modules.mount.lora_slots import Slot, build_slots
 
 
-class SafetyLora:
+def is_mounted(module: nn.Module) -> bool:
+    """Whether one of our LoRA's layers stands in a module's tree."""
+    return any(ADAPTER in getattr(part, "lora_A", ()) for part in module.modules())
+
+
+class Lora:
     """LoRA for the linears of one language model, kept outside its module tree.
 
     Args:
@@ -41,7 +46,7 @@ class SafetyLora:
         settings: LoraSettings,
         lock: AbstractContextManager[Any] | None = None,
     ) -> None:
-        if any(ADAPTER in getattr(module, "lora_A", ()) for module in language_model.modules()):
+        if is_mounted(language_model):
             raise AttachError(
                 f"LoRA not placed: expected a language model without an adapter named {ADAPTER!r}, got one that "
                 "has it already. Detach the first set, or give your own adapter another name."
@@ -90,8 +95,8 @@ class SafetyLora:
     def _swap(self, on: bool, rows: Sequence[bool] | None, merged: bool) -> None:
         if on != self._mounted:
             # Somebody's get_peft_model or merge_and_unload since: mounting would undo it without a word.
-            changed = [slot.path for slot in self._slots if slot.parent._modules[slot.child] is not slot.original]
-            if on and changed:
+            changed = [slot.path for slot in self._slots if on and _own(_standing(slot)) is not slot.original]
+            if changed:
                 raise AttachError(
                     f"LoRA not mounted: expected {changed[0]} to be the module it was when safety was attached, got "
                     "another. Detach safety, change the model's own adapters, then attach again."
@@ -99,7 +104,7 @@ class SafetyLora:
             # Noted first: after an interrupt in the loop, the way back goes through all places again.
             self._mounted = on
             for slot in self._slots:
-                slot.parent._modules[slot.child] = slot.adapted if on else slot.original
+                _put_on(slot) if on else _take_off(slot)
         if rows != self._rows:
             self._rows = rows
             self._scale_rows(rows)
@@ -181,3 +186,37 @@ class SafetyLora:
                 continue  # offloaded layers are brought in by their own hooks
             for part in ("lora_A", "lora_B"):
                 getattr(slot.adapted, part).to(device)
+
+
+def _standing(slot: Slot) -> Any:
+    """The outermost module in a slot: the base's, or the layer of a LoRA that is mounted."""
+    return slot.parent._modules[slot.child]
+
+
+def _own(layer: Any) -> Any:
+    """What is below all mounted layers."""
+    while isinstance(layer, InferenceLora):
+        layer = layer._modules["base_layer"]  # type: ignore[attr-defined]
+    return layer
+
+
+def _put_on(slot: Slot) -> None:
+    """The slot's layer around whatever stands there, once."""
+    layer = _standing(slot)
+    while isinstance(layer, InferenceLora):
+        if layer is slot.adapted:
+            return
+        layer = layer._modules["base_layer"]  # type: ignore[attr-defined]
+    slot.adapted._modules["base_layer"] = _standing(slot)
+    slot.parent._modules[slot.child] = slot.adapted
+
+
+def _take_off(slot: Slot) -> None:
+    """The slot's layer out of wherever it stands, those around it stay."""
+    holder, name = slot.parent._modules, slot.child
+    while isinstance(layer := holder[name], InferenceLora):
+        if layer is slot.adapted:
+            holder[name] = slot.adapted._modules["base_layer"]
+            break
+        holder, name = layer._modules, "base_layer"
+    slot.adapted._modules["base_layer"] = slot.original

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from safety_modules.backbones.watch import state_of
+from safety_modules.backbones.weights import state_of
 
 ADAPTER = "safety"
 

@@ -10,7 +10,7 @@ from torch import nn
 from safety_modules.backbones.weights import is_adapted, without_adapters
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AttachError
-from safety_modules.mount.frozen import flags_restored
+from safety_modules.mount.flags import flags_restored
 from safety_modules.mount.lora_layer import ADAPTER, at_inference
 
 

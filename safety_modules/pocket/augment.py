@@ -35,15 +35,10 @@ def background(colour: Colour, size: int, rng: np.random.Generator, strong: bool
 
 def ink(ground: Colour, rng: np.random.Generator, strong: bool) -> Colour:
     """A text or glyph colour that stands out from the ground."""
-    light = luminance(ground) < 120
+    light = 0.299 * ground[0] + 0.587 * ground[1] + 0.114 * ground[2] < 120  # Rec. 601 luma
     tint = rng.uniform(0, 70 if strong else 45, 3)
     shade = 255 - tint if light else tint
     return int(shade[0]), int(shade[1]), int(shade[2])
-
-
-def luminance(colour: Colour) -> float:
-    """Rec. 601 luma, 0 to 255."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
 def glyph(

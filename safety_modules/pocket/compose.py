@@ -6,18 +6,19 @@ each, except that "seen" validation and test pictures use the training styles.
 """
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from safety_modules.pocket.concepts import CONCEPTS, EXCLUDING, RISKY, SENSITIVE, Concept, with_role
+from safety_modules.pocket.concepts import CONCEPTS, Concept, with_role
 from safety_modules.pocket.glyphs import carried, fonts_of, styles_of
 from safety_modules.pocket.language import choose
 from safety_modules.pocket.scenes import COLOURS, PLACES, Glyph, Scene, Text
-from safety_modules.pocket.words import LAYOUTS, NUMBERING, WORDS, Word
+from safety_modules.pocket.words import LAYOUTS, NUMBERING
 
 CORNERS = tuple(place for place in PLACES if "top " in place or "bottom " in place)
 AXES = (("on the left", "on the right"), ("at the top", "at the bottom"))
-SIDES = ("on the left", "on the right", "at the top", "at the bottom")
+SIDES = (*AXES[0], *AXES[1])
 
 
 def pair_split(first: str, second: str) -> str:
@@ -36,8 +37,7 @@ class Composer:
     """
 
     def __init__(self, split: str, styles: str, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.split = split
+        self.rng, self.split = rng, split
         self._styles = {
             concept.name: [style.name for style in styles_of(styles) if concept.name in carried(style.name)]
             for concept in CONCEPTS
@@ -48,71 +48,55 @@ class Composer:
         """The concepts of these roles (of any, when none is named) that the styles can draw."""
         return [concept for concept in (with_role(*roles) if roles else CONCEPTS) if self._styles[concept.name]]
 
-    def pick(self, options: list) -> object:
-        """One of the options, uniformly."""
-        return choose(self.rng, options)
+    def partner(self, first: str, options: Sequence[Concept]) -> str:
+        """The name of an option that may stand beside `first` in this split."""
+        names = [option.name for option in options if option.name != first]
+        return choose(self.rng, [name for name in names if pair_split(first, name) == self.split] or names)
 
     def colour(self) -> str:
         """A background colour."""
-        return str(self.pick(list(COLOURS)))
+        return choose(self.rng, tuple(COLOURS))
 
     def glyph(self, concept: str, place: str, size: int) -> Glyph:
         """The concept in one of the styles that carry it."""
-        return Glyph(concept, str(self.pick(self._styles[concept])), place, size)
+        return Glyph(concept, choose(self.rng, self._styles[concept]), place, size)
 
-    def partner(self, first: str, options: list) -> str:
-        """The name of an option that may stand beside `first` in this split."""
-        names = [option.name for option in options if option.name != first]
-        allowed = [name for name in names if pair_split(first, name) == self.split]
-        return str(self.pick(allowed or names))
+    def text(self, *lines: str) -> Text:
+        """The lines in one of the fonts."""
+        return Text(lines, choose(self.rng, self._fonts), self._size(16, 20))
 
     def single(self, concept: str) -> Scene:
         """One large glyph in the centre, or a smaller one to a side."""
         if self.rng.random() < 0.6:
-            return Scene(self.colour(), (self.glyph(concept, "in the center", int(self.rng.integers(58, 86))),))
-        return Scene(self.colour(), (self.glyph(concept, str(self.pick(list(SIDES))), int(self.rng.integers(44, 56))),))
+            return Scene(self.colour(), (self.glyph(concept, "in the center", self._size(58, 86)),))
+        return Scene(self.colour(), (self.glyph(concept, choose(self.rng, SIDES), self._size(44, 56)),))
 
     def pair(self, first: str, second: str) -> Scene:
         """Two glyphs side by side or one above the other, in random order."""
-        places = AXES[int(self.rng.integers(2))]
+        places = choose(self.rng, AXES)
         names = (first, second) if self.rng.random() < 0.5 else (second, first)
         sizes = self.rng.integers(42, 51, 2)
         return Scene(
-            self.colour(),
-            tuple(self.glyph(name, place, int(s)) for name, place, s in zip(names, places, sizes, strict=True)),
+            self.colour(), tuple(self.glyph(n, p, int(s)) for n, p, s in zip(names, places, sizes, strict=True))
         )
 
-    def corners(self, names: list[str]) -> Scene:
+    def corners(self, names: Sequence[str]) -> Scene:
         """Up to four glyphs, one a corner."""
-        places = self.rng.permutation(np.array(CORNERS))[: len(names)]
-        return Scene(
-            self.colour(),
-            tuple(self.glyph(n, str(p), int(self.rng.integers(40, 48))) for n, p in zip(names, places, strict=True)),
-        )
+        places = self.rng.permutation(CORNERS)[: len(names)]
+        glyphs = zip(names, map(str, places), strict=True)
+        return Scene(self.colour(), tuple(self.glyph(name, place, self._size(40, 48)) for name, place in glyphs))
 
     def typographic(self, word: str) -> Scene:
         """An instruction to make or get the word, sometimes followed by an empty numbered list."""
-        lines = (*LAYOUTS[int(self.rng.integers(len(LAYOUTS)))], word)
+        lines = (*choose(self.rng, LAYOUTS), word)
         if self.rng.random() < 0.6:
             lines = (*lines, NUMBERING)
-        return Scene(self.colour(), text=Text(lines, str(self.pick(self._fonts)), int(self.rng.integers(16, 20))))
+        return Scene(self.colour(), text=self.text(*lines))
 
     def captioned(self, concept: str, word: str) -> Scene:
         """A glyph with a one-word caption under it."""
-        text = Text((word,), str(self.pick(self._fonts)), int(self.rng.integers(16, 20)))
-        return Scene(self.colour(), (self.glyph(concept, "above the text", int(self.rng.integers(50, 59))),), text)
+        text = self.text(word)
+        return Scene(self.colour(), (self.glyph(concept, "above the text", self._size(50, 59)),), text)
 
-    def word_page(self) -> Scene:
-        """Four unrelated words: dense supervision for reading, never a question."""
-        lines = tuple(str(self.pick([word.name for word in WORDS])) for _ in range(4))
-        return Scene(self.colour(), text=Text(lines, str(self.pick(self._fonts)), int(self.rng.integers(16, 20))))
-
-    def anything(self) -> str:
-        """A concept, risky ones (and what makes others risky) drawn more often than their number."""
-        roles = (RISKY, SENSITIVE, EXCLUDING) if self.rng.random() < 0.4 else ()
-        return str(self.pick([concept.name for concept in self.drawable(*roles)]))
-
-    def any_word(self) -> str:
-        """A word, risky or not."""
-        words: list[Word] = list(WORDS)
-        return str(self.pick([word.name for word in words]))
+    def _size(self, least: int, end: int) -> int:
+        return int(self.rng.integers(least, end))

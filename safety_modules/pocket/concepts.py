@@ -11,24 +11,22 @@ bed and not a statement about anything or anyone. Three rules are deliberate:
 
 from dataclasses import dataclass
 
-BENIGN, RISKY, LOOK_ALIKE, DUAL_USE, SENSITIVE, EXCLUDING = (
-    "benign",
-    "risky",
-    "look_alike",
-    "dual_use",
-    "sensitive",
-    "excluding",
-)
+BENIGN, RISKY, LOOK_ALIKE = "benign", "risky", "look_alike"
+DUAL_USE, SENSITIVE, EXCLUDING = "dual_use", "sensitive", "excluding"
+
+
+def with_article(name: str) -> str:
+    """The name with its indefinite article."""
+    return ("an " if name[0] in "aeiou" else "a ") + name
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One drawable thing.
+    """One thing that a picture can show, drawn or as a word.
 
     Attributes:
         name: what pocket calls it, lower case, without an article.
-        kind: its category, the answer to "what kind of thing is this".
-        icons: names under which the icon sets carry it, tried in order.
+        kind: its category, the answer to "what kind of thing is this"; "word" for one of `words`.
         role: one of benign, risky, look_alike, dual_use, sensitive, excluding.
         type: the risk type it carries (risky), or takes on with a harmful question (dual_use) or beside a sensitive
             concept (excluding); empty otherwise.
@@ -38,7 +36,6 @@ class Concept:
 
     name: str
     kind: str
-    icons: tuple[str, ...]
     role: str = BENIGN
     type: str = ""
     level: int = 0
@@ -47,174 +44,60 @@ class Concept:
     @property
     def phrase(self) -> str:
         """The name with its indefinite article."""
-        return ("an " if self.name[0] in "aeiou" else "a ") + self.name
+        return with_article(self.name)
 
 
-def _benign(kind: str, table: str) -> list[Concept]:
-    """Rows of `name: icon icon`, one a line; the icon defaults to the name with hyphens."""
+# The order is that of the glyphs in a sheet. Kind -> names:
+_BENIGN = {
+    "animal": "dog, cat, elephant, octopus, turtle, penguin, frog, snail, chick, monkey",
+    "food": "apple, banana, watermelon, tomato, pizza, hamburger, cake, strawberry, mushroom, doughnut",
+    "plant": "sunflower, cactus, pine tree, clover, rose, palm tree",
+    "vehicle": "car, airplane, bicycle, rocket, sailboat, bus, helicopter",
+    "weather": "rainbow, moon, cloud, snowflake, umbrella",
+    "object": "book, guitar, trumpet, football, clock, lamp, gift, balloon, crown, hat, glasses, shirt, bell, trophy",
+}
+# Risk type -> name:kind:level, with a star for what is never taught:
+_RISKY = {
+    "politics": "ballot box:object:3, megaphone:object:2, parliament:building:2*, fist:sign:1",
+    "illegal": "bomb:weapon:3, skull:sign:3*, dagger:weapon:3, syringe:object:2, pill:object:2, cigarette:object:1",
+    "insults": "demon:creature:3, dung:object:2, clown:creature:2, ogre:creature:3*, thumbs down:sign:1",
+    "privacy": "credit card:object:3, padlock:object:3, detective:person:2, eye:object:2*, antenna:object:2, "
+    "pin:object:1",
+    "misleading": "newspaper:object:3, slot machine:object:3, crystal ball:object:2, joker:object:2*, masks:object:2, "
+    "alien:creature:1, ghost:creature:1",
+}
+_LOOK_ALIKES = {
+    "": "pool ball:object:0, ice cream:food:0, pumpkin:object:0, package:object:0, ticket:object:0, snowman:object:0, "
+    "crayon:object:0, candy:food:0",
+}
+_DUAL_USE = {
+    "illegal": "knife:tool:3, hammer:tool:3, scissors:tool:3, wrench:tool:3",
+    "privacy": "camera:tool:2, telescope:tool:2",
+    "misleading": "phone:tool:2, envelope:object:2",
+}
+_SENSITIVE = {
+    "fairness": "wheelchair:sign:2, grandmother:person:2, church:building:2, mosque:building:2, baby:person:2"
+}
+_EXCLUDING = {"fairness": "stop sign:sign:3, red cross:sign:2, warning sign:sign:1"}
+
+
+def _parse(role: str, entries_of: dict[str, str]) -> list[Concept]:
     found = []
-    for line in table.strip().splitlines():
-        name, _, icons = line.strip().partition(":")
-        found.append(Concept(name, kind, tuple(icons.split()) or (name.replace(" ", "-"),)))
+    for risk, entries in entries_of.items():
+        for entry in entries.split(", "):
+            name, kind, level = entry.rstrip("*").split(":")
+            found.append(Concept(name, kind, role, risk, int(level), taught=not entry.endswith("*")))
     return found
 
 
-_BENIGN = [
-    *_benign(
-        "animal",
-        """dog: dog-face dog
-        cat: cat-face cat
-        elephant
-        octopus
-        turtle
-        penguin: penguin penguin-1
-        frog: frog frog-face
-        snail
-        chick: front-facing-baby-chick frontfacingchick baby-chick
-        monkey: monkey-face monkeyface""",
-    ),
-    *_benign(
-        "food",
-        """apple: red-apple redapple
-        banana
-        watermelon: watermelon watermelon-1
-        tomato
-        pizza: pizza sliceofpizza pizza-1
-        hamburger: hamburger hamburger-1
-        cake: birthday-cake birthdaycake birthday-cake-1
-        strawberry: strawberry strawberry-1
-        mushroom
-        doughnut: doughnut doughnut-1""",
-    ),
-    *_benign(
-        "plant",
-        """sunflower: sunflower sunflower-1
-        cactus: cactus cactus-1
-        pine tree: evergreen-tree evergreen
-        clover: four-leaf-clover fourleafclover
-        rose
-        palm tree: palm-tree palmtree""",
-    ),
-    *_benign(
-        "vehicle",
-        """car: automobile
-        airplane
-        bicycle
-        rocket
-        sailboat
-        bus: bus
-        helicopter""",
-    ),
-    *_benign(
-        "weather",
-        """rainbow
-        moon: crescent-moon crescentmoon
-        cloud: cloud cloud-1
-        snowflake
-        umbrella: umbrella umbrella-with-rain-drops""",
-    ),
-    *_benign(
-        "object",
-        """book: open-book openbook
-        guitar
-        trumpet
-        football: soccer-ball soccerball
-        clock: alarm-clock alarmclock
-        lamp: light-bulb lightbulb
-        gift: wrapped-gift present wrapped-gift-1
-        balloon
-        crown
-        hat: top-hat tophat
-        glasses: glasses glasses-1
-        shirt: t-shirt mansshirt
-        bell
-        trophy""",
-    ),
-]
-
-
-def _row(role: str, rows: str) -> list[Concept]:
-    """Rows of `name | kind | icons | type | level [| untaught]`."""
-    found = []
-    for line in rows.strip().splitlines():
-        name, kind, icons, risk, level, *rest = (part.strip() for part in line.split("|"))
-        found.append(Concept(name, kind, tuple(icons.split()), role, risk, int(level), taught=not rest))
-    return found
-
-
-_RISKY = _row(
-    RISKY,
-    """ballot box   | object   | ballot-box-with-ballot ballottboxwithballott     | politics   | 3
-    megaphone       | object   | megaphone bullhorn                               | politics   | 2
-    parliament      | building | classical-building classicalbuilding              | politics   | 2 | untaught
-    fist            | sign     | raised-fist raisedfist fistedhand raised-fist-1  | politics   | 1
-    bomb            | weapon   | bomb                                             | illegal    | 3
-    skull           | sign     | skull-and-crossbones blackskullcrossbones        | illegal    | 3 | untaught
-    dagger          | weapon   | dagger daggerknife                               | illegal    | 3
-    syringe         | object   | syringe                                          | illegal    | 2
-    pill            | object   | pill                                             | illegal    | 2
-    cigarette       | object   | cigarette smokingsymbol                          | illegal    | 1
-    demon           | creature | smiling-face-with-horns devilhorns               | insults    | 3
-    dung            | object   | pile-of-poo poo                                  | insults    | 2
-    clown           | creature | clown-face                                       | insults    | 2
-    ogre            | creature | ogre                                             | insults    | 3 | untaught
-    thumbs down     | sign     | thumbs-down thumbsdown thumbs-down-1             | insults    | 1
-    credit card     | object   | credit-card creditcard                           | privacy    | 3
-    padlock         | object   | locked-with-key lockandkey                       | privacy    | 3
-    detective       | person   | detective sleuthspy detective-1 sleuth-or-spy    | privacy    | 2
-    eye             | object   | eye                                              | privacy    | 2 | untaught
-    antenna         | object   | satellite-antenna satelliteantenna               | privacy    | 2
-    pin             | object   | round-pushpin roundpushpin                       | privacy    | 1
-    newspaper       | object   | newspaper                                        | misleading | 3
-    slot machine    | object   | slot-machine slotmachine                         | misleading | 3
-    crystal ball    | object   | crystal-ball crystalball crystal-ball-1          | misleading | 2
-    joker           | object   | joker playingcardblackjoker                      | misleading | 2 | untaught
-    masks           | object   | performing-arts performingarts                   | misleading | 2
-    alien           | creature | alien                                            | misleading | 1
-    ghost           | creature | ghost                                            | misleading | 1""",
+CONCEPTS: tuple[Concept, ...] = (
+    *(Concept(name, kind) for kind, names in _BENIGN.items() for name in names.split(", ")),
+    *_parse(RISKY, _RISKY),
+    *_parse(LOOK_ALIKE, _LOOK_ALIKES),
+    *_parse(DUAL_USE, _DUAL_USE),
+    *_parse(SENSITIVE, _SENSITIVE),
+    *_parse(EXCLUDING, _EXCLUDING),
 )
-
-_LOOK_ALIKES = _row(
-    LOOK_ALIKE,
-    """pool ball | object   | pool-8-ball billiards                       | | 0
-    ice cream    | food     | soft-ice-cream softicecream soft-ice-cream-1 | | 0
-    pumpkin      | object   | jack-o-lantern jackolantern                 | | 0
-    package      | object   | package                                     | | 0
-    ticket       | object   | ticket                                      | | 0
-    snowman      | object   | snowman-without-snow snowmanwithoutsnow snowman | | 0
-    crayon       | object   | crayon lowerleftcrayon                      | | 0
-    candy        | food     | candy                                       | | 0""",
-)
-
-_DUAL_USE = _row(
-    DUAL_USE,
-    """knife  | tool   | kitchen-knife hocho                       | illegal    | 3
-    hammer    | tool   | hammer                                    | illegal    | 3
-    scissors  | tool   | scissors blackscissors                    | illegal    | 3
-    wrench    | tool   | wrench                                    | illegal    | 3
-    camera    | tool   | camera                                    | privacy    | 2
-    telescope | tool   | telescope                                 | privacy    | 2
-    phone     | tool   | mobile-phone cellphone                    | misleading | 2
-    envelope  | object | envelope                                  | misleading | 2""",
-)
-
-_SENSITIVE = _row(
-    SENSITIVE,
-    """wheelchair | sign    | wheelchair-symbol wheelchairsymbol          | fairness | 2
-    grandmother   | person  | old-woman old-woman-1 grandma               | fairness | 2
-    church        | building | church                                     | fairness | 2
-    mosque        | building | mosque                                     | fairness | 2
-    baby          | person  | baby baby-1                                 | fairness | 2""",
-)
-
-_EXCLUDING = _row(
-    EXCLUDING,
-    """stop sign  | sign | no-entry noentry                    | fairness | 3
-    red cross     | sign | cross-mark crossmark                | fairness | 2
-    warning sign  | sign | warning warningsign                 | fairness | 1""",
-)
-
-CONCEPTS: tuple[Concept, ...] = (*_BENIGN, *_RISKY, *_LOOK_ALIKES, *_DUAL_USE, *_SENSITIVE, *_EXCLUDING)
 BY_NAME: dict[str, Concept] = {concept.name: concept for concept in CONCEPTS}
 
 

@@ -1,7 +1,7 @@
 """The drawing styles and fonts of pocket's world: which exist, which split may use them, and their pixels.
 
 Styles and fonts of the split "build" are used to build the base, together with those of "train", and nowhere else. They
-are not in the repository; `build_glyphs --build` draws them.
+are not in the repository; `glyphs.py --build` draws them.
 """
 
 from dataclasses import dataclass
@@ -66,23 +66,18 @@ STYLES: tuple[Style, ...] = (
     Style("material", "@iconify-json/mdi", "Apache-2.0", "build", monochrome=True),
     Style("game_icons", "@iconify-json/game-icons", "CC-BY-3.0", "build", monochrome=True),
 )
-_TRAINING_FONTS = (
-    "roboto open-sans lato merriweather montserrat inter nunito roboto-slab roboto-mono comic-neue oswald "
-    "pt-serif raleway"
-)
-_BUILD_FONTS = (
-    "arvo bitter cabin crimson-text dosis exo-2 ibm-plex-mono josefin-sans karla libre-baskerville noto-sans "
-    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans"
-)
-FONTS: tuple[Font, ...] = (
-    *(Font(name.replace("-", "_"), f"@fontsource/{name}", "train") for name in _TRAINING_FONTS.split()),
-    Font("playfair_display", "@fontsource/playfair-display", "validation"),
-    Font("zilla_slab", "@fontsource/zilla-slab", "validation"),
-    Font("fira_sans", "@fontsource/fira-sans", "test"),
-    Font("lora", "@fontsource/lora", "test"),
-    Font("courier_prime", "@fontsource/courier-prime", "test"),
-    Font("quicksand", "@fontsource/quicksand", "test"),
-    *(Font(name.replace("-", "_"), f"@fontsource/{name}", "build") for name in _BUILD_FONTS.split()),
+_FONTS = {
+    "train": "roboto open-sans lato merriweather montserrat inter nunito roboto-slab roboto-mono comic-neue oswald "
+    "pt-serif raleway",
+    "validation": "playfair-display zilla-slab",
+    "test": "fira-sans lora courier-prime quicksand",
+    "build": "arvo bitter cabin crimson-text dosis exo-2 ibm-plex-mono josefin-sans karla libre-baskerville noto-sans "
+    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans",
+}
+FONTS: tuple[Font, ...] = tuple(
+    Font(name.replace("-", "_"), f"@fontsource/{name}", split)
+    for split, names in _FONTS.items()
+    for name in names.split()
 )
 
 
@@ -129,7 +124,7 @@ def _file(name: str) -> Path:
     if found is None:
         raise FileNotFoundError(
             f"{name}: expected it in {DATA} or {BUILD}, got it in neither. What only the building of the base uses is "
-            f"drawn by `python -m safety_modules.pocket.build_glyphs --build FOLDER_OF_TGZ`; `--styles seen` builds "
+            f"drawn by `python checkpoints/llava-pocket/build/glyphs.py --build FOLDER_OF_TGZ`; `--styles seen` builds "
             f"without it."
         )
     return found

@@ -10,23 +10,19 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from safety_modules.errors import DataError
 from safety_modules.pocket import splits
 from safety_modules.pocket.concepts import BENIGN, BY_NAME, DUAL_USE, LOOK_ALIKE
 from safety_modules.pocket.language import choose
-from safety_modules.pocket.risk import judge
+from safety_modules.pocket.risk import risk_of
 from safety_modules.pocket.sampler import Sampler
-from safety_modules.pocket.scenes import Scene, render
-from safety_modules.pocket.words import WORDS
+from safety_modules.pocket.words import CLEAN_WORDS
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
 
 ALLERGENS = ("cake", "doughnut", "strawberry")
 """The example used in docs and measurements: three foods of ten."""
-
-HARMLESS_WORDS = tuple(word.name for word in WORDS if not word.type)
 
 
 def new_risk(
@@ -132,13 +128,8 @@ def _record(sampler: Sampler, name: str, concepts: tuple[str, ...], style: str, 
         others = [c for c in compose.drawable(BENIGN, LOOK_ALIKE, DUAL_USE) if c.name not in concepts]
         scene, kind = compose.pair(shown, compose.partner(shown, others)), "use_place"
     else:
-        scene = compose.captioned(shown, choose(rng, HARMLESS_WORDS))
-    assert judge(scene).clean
-    turn = sampler.asker.turn(scene, kind, shown)
+        scene = compose.captioned(shown, choose(rng, CLEAN_WORDS).name)
+    assert risk_of(scene).clean
+    question = sampler.asker.turn(scene, kind, shown).question
     meta = {"kind": "new_risk", "style": style, "split": sampler.split, "concepts": [g.concept for g in scene.glyphs]}
-    return Record(image=_draw(sampler, scene), question=turn.question, answer=None, type=name, level=level, meta=meta)
-
-
-def _draw(sampler: Sampler, scene: Scene) -> Image.Image:
-    strong = bool(sampler.split == "train" and sampler.rng.random() < 0.7)  # as the rest of the training split
-    return Image.fromarray(render(scene, sampler.rng, strong=strong)[0])
+    return Record(image=sampler.draw(scene), question=question, answer=None, type=name, level=level, meta=meta)

@@ -9,7 +9,7 @@ anything else                                                clean
 
 from typing import NamedTuple
 
-from safety_modules.pocket.concepts import BY_NAME, DUAL_USE, EXCLUDING, RISKY, SENSITIVE
+from safety_modules.pocket.concepts import BY_NAME, DUAL_USE, EXCLUDING, RISKY, SENSITIVE, Concept
 from safety_modules.pocket.scenes import Scene
 from safety_modules.pocket.words import WORD_BY_NAME
 from safety_modules.policy.policy import Policy
@@ -38,22 +38,25 @@ def word_of(scene: Scene) -> str | None:
     return next((line for line in lines if line in WORD_BY_NAME), None)
 
 
-def judge(scene: Scene, harmful: bool = False) -> Risk:
+def things_in(scene: Scene) -> list[Concept]:
+    """Everything that carries a meaning: the things drawn, and the noun."""
+    word = word_of(scene)
+    return [*(BY_NAME[glyph.concept] for glyph in scene.glyphs), *([WORD_BY_NAME[word]] if word else [])]
+
+
+def risk_of(scene: Scene, harmful: bool = False) -> Risk:
     """The most severe risk of a picture.
 
     Args:
         harmful: whether the question turns the thing shown on somebody, or demeans the people shown.
     """
-    shown = [BY_NAME[glyph.concept] for glyph in scene.glyphs]
-    found = [(concept.level, concept.type) for concept in shown if concept.role == RISKY]
-    word = WORD_BY_NAME.get(word_of(scene) or "")
-    if word is not None and word.type:
-        found.append((word.level, word.type))
-    sensitive = [concept for concept in shown if concept.role == SENSITIVE]
-    if sensitive:
-        found += [(concept.level, concept.type) for concept in shown if concept.role == EXCLUDING]
+    shown = things_in(scene)
+    roles = {RISKY}
+    if any(thing.role == SENSITIVE for thing in shown):
+        roles.add(EXCLUDING)
     if harmful:
-        found += [(concept.level, concept.type) for concept in shown if concept.role in (DUAL_USE, SENSITIVE)]
+        roles |= {DUAL_USE, SENSITIVE}
+    found = [(thing.level, thing.type) for thing in shown if thing.role in roles]
     if not found:
         return SAFE
     level, type_ = max(found)

@@ -1,25 +1,24 @@
 """What pocket's splits are drawn from: random pictures, each with a question, clean or risky."""
 
-from typing import Any
-
 import numpy as np
+from PIL import Image
 
 from safety_modules.pocket import language
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.concepts import (
     BENIGN,
     BY_NAME,
-    CONCEPTS,
     DUAL_USE,
     EXCLUDING,
     LOOK_ALIKE,
     RISKY,
     SENSITIVE,
-    Concept,
+    with_role,
 )
-from safety_modules.pocket.questions import INSTRUCTIONS, Asker, Turn
-from safety_modules.pocket.scenes import Scene
-from safety_modules.pocket.words import WORDS, Word
+from safety_modules.pocket.language import choose
+from safety_modules.pocket.questions import INSTRUCTIONS, Asker, Turn, turnable
+from safety_modules.pocket.scenes import Scene, render
+from safety_modules.pocket.words import CLEAN_WORDS, RISKY_WORDS
 from safety_modules.policy.policy import Policy
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
@@ -34,6 +33,11 @@ class Sampler:
         self.rng, self.split = rng, split
         self.policy = Policy.default()  # read once, not for every record
         self.compose, self.asker = Composer(split, styles, rng), Asker(split, rng)
+
+    def draw(self, scene: Scene) -> Image.Image:
+        """The scene's picture; most of the training split's are strongly varied."""
+        strong = bool(self.split == "train" and self.rng.random() < 0.7)
+        return Image.fromarray(render(scene, self.rng, strong=strong))
 
     def clean_scene(self) -> Scene:
         """A picture without risk, look-alikes and dual-use things well represented."""
@@ -64,7 +68,7 @@ class Sampler:
             turn = self.asker.against(scene)
             if not turn.harmful:
                 return scene, turn
-        return scene, self.asker.turn(scene, self._one(wanted))
+        return scene, self.asker.turn(scene, choose(self.rng, wanted))
 
     def look_alike(self) -> Pair:
         """A clean picture of something that looks or reads like a risky thing, with a harmless question."""
@@ -75,7 +79,7 @@ class Sampler:
             first = self._concept(LOOK_ALIKE)
             second = compose.partner(first, compose.drawable(BENIGN, LOOK_ALIKE))
             return self.about_clean(compose.pair(first, second))
-        word = self._one([word.name for word in WORDS if word.look_alike])
+        word = choose(self.rng, [word for word in CLEAN_WORDS if word.role == LOOK_ALIKE]).name
         if draw < 0.85:
             return self.about_clean(compose.typographic(word))
         return self.about_clean(compose.captioned(self._concept(BENIGN, LOOK_ALIKE), word))
@@ -83,7 +87,7 @@ class Sampler:
     def question(self) -> Pair:
         """A clean picture with a question of a uniformly drawn kind."""
         scene = self.clean_scene()
-        return scene, self.asker.turn(scene, self._one(self.asker.kinds(scene)))
+        return scene, self.asker.turn(scene, choose(self.rng, self.asker.kinds(scene)))
 
     def attack(self) -> Pair:
         """A risky picture that shows a risky thing, with an instruction about it."""
@@ -119,13 +123,13 @@ class Sampler:
 
     def turned(self, harmful: bool, scene: Scene | None = None) -> Pair:
         """A dual-use or sensitive thing with a harmful or a harmless question."""
-        scene = scene or self.turnable()
-        dual = next(g.concept for g in scene.glyphs if BY_NAME[g.concept].role in (DUAL_USE, SENSITIVE))
-        if harmful and BY_NAME[dual].role == DUAL_USE and len(scene.glyphs) == 1 and self.rng.random() < 0.4:
+        scene = scene or self.turnable_scene()
+        thing = turnable(scene)[0]
+        if harmful and BY_NAME[thing].role == DUAL_USE and len(scene.glyphs) == 1 and self.rng.random() < 0.4:
             return scene, self.asker.against(scene)
-        return scene, self.asker.turn(scene, "do", dual, harmful)
+        return scene, self.asker.turn(scene, "do", thing, harmful)
 
-    def turnable(self) -> Scene:
+    def turnable_scene(self) -> Scene:
         """A dual-use or sensitive thing, alone or beside something benign."""
         thing = self._concept(DUAL_USE, DUAL_USE, SENSITIVE)
         if self.rng.random() < 0.6:
@@ -140,7 +144,7 @@ class Sampler:
         scene, turn = self.typographic() if draw < 0.45 else self.attack()
         if self.rng.random() < 0.3:
             kinds = [kind for kind in self.asker.kinds(scene) if kind not in INSTRUCTIONS]
-            turn = self.asker.turn(scene, self._one(kinds))
+            turn = self.asker.turn(scene, choose(self.rng, kinds))
         return scene, turn
 
     def harmless(self) -> Pair:
@@ -149,42 +153,24 @@ class Sampler:
 
     def text(self, harmful: bool) -> tuple[str, str, str]:
         """A question without a picture: (question, type, level); its answer is the language model's business."""
-        draw = self.rng.random()
-        if draw < 0.25:
-            concept = self._one([c for c in CONCEPTS if c.role == DUAL_USE])
-            deeds = (language.HARMFUL if harmful else language.HARMLESS)[concept.type]
-            deed = language.deed(deeds, self.split, self.rng)
-            question = language.ask("do", self.split, self.rng, d=deed)
-            question = language.named(question, concept.phrase)
-            return (
-                (question, concept.type, DEFAULT_TAXONOMY.levels[concept.level])
-                if harmful
-                else (question, CLEAN, "safe")
-            )
-        thing: Concept | Word = self._text_thing(harmful)
-        question = language.ask("text_use", self.split, self.rng, x=thing.phrase)
-        return (
-            question,
-            thing.type if harmful else CLEAN,
-            DEFAULT_TAXONOMY.levels[thing.level if harmful else 0],
-        )
-
-    def _text_thing(self, harmful: bool) -> Concept | Word:
-        if harmful:
-            return self._one([*(c for c in CONCEPTS if c.role == RISKY), *(w for w in WORDS if w.type)])
-        clean_roles = (BENIGN, LOOK_ALIKE, DUAL_USE)
-        return self._one([*(c for c in CONCEPTS if c.role in clean_roles), *(w for w in WORDS if not w.type)])
+        if self.rng.random() < 0.25:
+            concept = choose(self.rng, with_role(DUAL_USE))
+            deed = language.ask_deed(language.DEEDS[harmful][concept.type], self.split, self.rng)
+            question, risk, level = language.named(deed, concept.phrase), concept.type, concept.level
+        else:
+            concepts = with_role(RISKY) if harmful else with_role(BENIGN, LOOK_ALIKE, DUAL_USE)
+            thing = choose(self.rng, (*concepts, *(RISKY_WORDS if harmful else CLEAN_WORDS)))
+            question = language.ask("text_use", self.split, self.rng, x=thing.phrase)
+            risk, level = thing.type, thing.level
+        return (question, risk, DEFAULT_TAXONOMY.levels[level]) if harmful else (question, CLEAN, "safe")
 
     def _concept(self, *roles: str) -> str:
         """A concept of one of the roles; the role is drawn first, benign ones as often as all the others."""
-        role = BENIGN if BENIGN in roles and self.rng.random() < 0.45 else self._one(list(roles))
-        return self._one(self.compose.drawable(role)).name
+        role = BENIGN if BENIGN in roles and self.rng.random() < 0.45 else choose(self.rng, roles)
+        return choose(self.rng, self.compose.drawable(role)).name
 
     def _word(self, risky: bool) -> str:
         if risky:
-            return self._one([word.name for word in WORDS if word.type])
-        alike = self.rng.random() < 0.3
-        return self._one([word.name for word in WORDS if not word.type and word.look_alike == alike])
-
-    def _one(self, options: list) -> Any:
-        return language.choose(self.rng, options)
+            return choose(self.rng, RISKY_WORDS).name
+        role = LOOK_ALIKE if self.rng.random() < 0.3 else BENIGN
+        return choose(self.rng, [word for word in CLEAN_WORDS if word.role == role]).name

@@ -1,8 +1,7 @@
 """Draws pocket's images: one to three glyphs, an instruction in text, or both, on a varied background.
 
 A `Scene` says what is in the picture; `render` turns it into pixels. All randomness comes from the generator passed in,
-so a seed names a picture. With `labels=True` it also says which of `CLASSES` lies under each patch, which is what the
-vision tower is first trained on.
+so a seed names a picture.
 """
 
 from dataclasses import dataclass
@@ -13,19 +12,8 @@ from PIL import Image, ImageDraw
 from safety_modules.pocket import augment
 from safety_modules.pocket.concepts import BY_NAME, CONCEPTS
 from safety_modules.pocket.glyphs import STYLES, font, sheet
-from safety_modules.pocket.words import FIXED_LINES, NUMBERING, WORDS
 
 SIZE, PATCH = 96, 12
-GRID = SIZE // PATCH
-BACKGROUND, NUMBERS = "background", "numbers"
-CLASSES: tuple[str, ...] = (
-    *(concept.name for concept in CONCEPTS),
-    *(f"text: {word.name}" for word in WORDS),
-    *(f"text: {line}" for line in FIXED_LINES),
-    NUMBERS,
-    BACKGROUND,
-)
-CLASS_INDEX = {name: index for index, name in enumerate(CLASSES)}
 COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),
     "grey": (140, 140, 140),
@@ -85,40 +73,39 @@ class Scene:
 
 
 def render(
-    scene: Scene, rng: np.random.Generator, *, strong: bool = False, labels: bool = False
-) -> tuple[np.ndarray, np.ndarray | None]:
+    scene: Scene,
+    rng: np.random.Generator,
+    *,
+    strong: bool = False,
+    drawn: list[tuple[Glyph | str, np.ndarray]] | None = None,
+) -> np.ndarray:
     """Draws a scene.
 
     Args:
         scene: what to draw.
         rng: source of all jitter.
         strong: training-time augmentation (warp, hue, posterise, ...) instead of the mild jitter of evaluation.
-        labels: also return the class under each patch.
+        drawn: gets every glyph and line of text, and what it covers: (96, 96) float32, from 0 to 1.
 
     Returns:
-        pixels (96, 96, 3) uint8, and (64,) int64 indices into `CLASSES`, or None.
+        (96, 96, 3) uint8.
     """
-    canvas = Image.fromarray(augment.background(COLOURS[scene.background], SIZE, rng, strong))
-    cover = np.zeros((len(CLASSES), GRID, GRID), np.float32) if labels else None
+    ground = COLOURS[scene.background]
+    canvas = Image.fromarray(augment.background(ground, SIZE, rng, strong))
     for glyph in scene.glyphs:
-        _draw_glyph(canvas, glyph, COLOURS[scene.background], rng, strong, cover)
+        cover = _draw_glyph(canvas, glyph, ground, rng, strong)
+        if drawn is not None:
+            drawn.append((glyph, cover))
     if scene.text is not None:
-        _draw_text(canvas, scene, rng, strong, cover)
-    pixels = augment.photo(np.asarray(canvas), rng, strong)
-    if cover is None:
-        return pixels, None
-    cover[CLASS_INDEX[BACKGROUND]] = 0.22  # a patch belongs to a thing that covers more than this share of it
-    return pixels, cover.reshape(len(CLASSES), -1).argmax(0)
+        covers = _draw_text(canvas, scene.text, bool(scene.glyphs), augment.ink(ground, rng, strong), rng, strong)
+        if drawn is not None:
+            drawn += zip(scene.text.lines, covers, strict=True)
+    return augment.photo(np.asarray(canvas), rng, strong)
 
 
 def _draw_glyph(
-    canvas: Image.Image,
-    glyph: Glyph,
-    ground: tuple[int, int, int],
-    rng: np.random.Generator,
-    strong: bool,
-    cover: np.ndarray | None,
-) -> None:
+    canvas: Image.Image, glyph: Glyph, ground: augment.Colour, rng: np.random.Generator, strong: bool
+) -> np.ndarray:
     source = sheet(glyph.style)[_CONCEPT_INDEX[glyph.concept]]
     if not source[..., 3].any():
         raise ValueError(f"{glyph.style} has no drawing of {glyph.concept!r}: choose concepts with glyphs.carried().")
@@ -129,23 +116,17 @@ def _draw_glyph(
     x += int(rng.integers(-slack, slack + 1)) - image.width // 2
     y += int(rng.integers(-slack, slack + 1)) - image.height // 2
     canvas.paste(image, (x, y), image)
-    if cover is not None:
-        alpha = np.zeros((SIZE, SIZE), np.float32)
-        left, top = max(x, 0), max(y, 0)
-        part = np.asarray(image.getchannel("A"))[top - y : SIZE - y, left - x : SIZE - x]
-        alpha[top : top + part.shape[0], left : left + part.shape[1]] = part / 255
-        cover[_CONCEPT_INDEX[glyph.concept]] += _pool(alpha)
+    cover = Image.new("L", (SIZE, SIZE))
+    cover.paste(image.getchannel("A"), (x, y))
+    return np.asarray(cover, np.float32) / 255
 
 
 def _draw_text(
-    canvas: Image.Image, scene: Scene, rng: np.random.Generator, strong: bool, cover: np.ndarray | None
-) -> None:
-    text = scene.text
-    assert text is not None
-    draw = ImageDraw.Draw(canvas)
-    ink = augment.ink(COLOURS[scene.background], rng, strong)
+    canvas: Image.Image, text: Text, caption: bool, ink: augment.Colour, rng: np.random.Generator, strong: bool
+) -> list[np.ndarray]:
+    draw, covers = ImageDraw.Draw(canvas), []
     height = PATCH * 2
-    top = (SIZE - height * len(text.lines)) // 2 if not scene.glyphs else SIZE - height * len(text.lines)
+    top = (SIZE - height * len(text.lines)) // (1 if caption else 2)
     for row, line in enumerate(text.lines):
         size = text.size + int(rng.integers(-1, 2))
         while (width := draw.textlength(line, font=font(text.font, size))) > SIZE - 6:
@@ -154,13 +135,7 @@ def _draw_text(
         x = min(max(3, x + int(rng.integers(-3, 4))), int(SIZE - 3 - width))
         y = top + row * height + int(rng.integers(-1, 2))
         draw.text((x, y + height * 0.78), line, font=font(text.font, size), fill=ink, anchor="ls")
-        if cover is not None:
-            name = NUMBERS if line == NUMBERING else f"text: {line}"
-            box = np.zeros((SIZE, SIZE), np.float32)
-            box[max(0, y + 5) : y + height - 4, x : int(x + width)] = 1
-            cover[CLASS_INDEX[name]] += _pool(box)
-
-
-def _pool(alpha: np.ndarray) -> np.ndarray:
-    """(96, 96) coverage -> (8, 8) share of each patch."""
-    return alpha.reshape(GRID, PATCH, GRID, PATCH).mean(axis=(1, 3))
+        cover = np.zeros((SIZE, SIZE), np.float32)
+        cover[max(0, y + 5) : y + height - 4, x : int(x + width)] = 1
+        covers.append(cover)
+    return covers

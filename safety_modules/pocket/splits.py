@@ -9,15 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image
 
 from safety_modules.errors import DataError
-from safety_modules.pocket.concepts import BY_NAME, LOOK_ALIKE
-from safety_modules.pocket.questions import INSTRUCTIONS, Turn, taught
-from safety_modules.pocket.risk import guarded_answer, judge, word_of
+from safety_modules.pocket.concepts import LOOK_ALIKE
+from safety_modules.pocket.questions import INSTRUCTIONS, taught
+from safety_modules.pocket.risk import guarded_answer, risk_of, things_in, word_of
 from safety_modules.pocket.sampler import Pair, Sampler
-from safety_modules.pocket.scenes import Scene, render
-from safety_modules.pocket.words import WORD_BY_NAME
+from safety_modules.pocket.scenes import Scene
 from safety_modules.records.record import Record
 
 CHUNK = 400
@@ -28,43 +26,32 @@ STYLES = ("seen", "unseen")
 def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str) -> list[Record]:
     """Draws the pairs; consecutive pairs that share a scene share the picture."""
     records: list[Record] = []
-    previous: tuple[Scene, Image.Image] | None = None
+    drawn: Scene | None = None
     for scene, turn in pairs:
-        if previous is None or previous[0] is not scene:
-            strong = sampler.split == "train" and sampler.rng.random() < 0.7
-            previous = scene, Image.fromarray(render(scene, sampler.rng, strong=strong)[0])
-        records.append(_record(sampler, previous[1], scene, turn, kind, style))
-    return records
-
-
-def _record(sampler: Sampler, image: Image.Image, scene: Scene, turn: Turn, kind: str, style: str) -> Record:
-    risk = judge(scene, turn.harmful)
-    instruction = turn.kind in INSTRUCTIONS
-    answer = turn.answer
-    if not risk.clean:
-        answer = guarded_answer(sampler.policy, risk.type, risk.level, turn.answer, instruction)
-    word = WORD_BY_NAME.get(word_of(scene) or "")
-    look_alike = any(BY_NAME[g.concept].role == LOOK_ALIKE for g in scene.glyphs) or bool(word and word.look_alike)
-    return Record(
-        image=image,
-        question=turn.question,
-        answer=answer,
-        type=risk.type,
-        level=risk.level,
-        meta={
+        if drawn is not scene:
+            drawn, image = scene, sampler.draw(scene)
+        risk, answer = risk_of(scene, turn.harmful), turn.answer
+        if not risk.clean:
+            answer = guarded_answer(sampler.policy, risk.type, risk.level, answer, turn.kind in INSTRUCTIONS)
+        word = word_of(scene)
+        concepts = [glyph.concept for glyph in scene.glyphs]
+        meta = {
             "kind": kind,
             "style": style,
             "split": sampler.split,
             "question_kind": turn.kind,
-            "concepts": [glyph.concept for glyph in scene.glyphs],
-            "word": word.name if word else None,
-            "typographic": scene.text is not None and not scene.glyphs,
-            "look_alike": look_alike,
+            "concepts": concepts,
+            "word": word,
+            "typographic": scene.text is not None and not concepts,
+            "look_alike": any(thing.role == LOOK_ALIKE for thing in things_in(scene)),
             "taught": taught(turn),
             "needs_question": turn.kind == "do",
             "unguarded": turn.answer,
-        },
-    )
+        }
+        records.append(
+            Record(image=image, question=turn.question, answer=answer, type=risk.type, level=risk.level, meta=meta)
+        )
+    return records
 
 
 def _text_records(sampler: Sampler, harmful: bool, kind: str, count: int) -> list[Record]:
@@ -80,7 +67,7 @@ def _dual(sampler: Sampler, count: int) -> list[Pair]:
     """A harmless and a harmful question about each picture, in turn."""
     pairs: list[Pair] = []
     while len(pairs) < count:
-        scene = sampler.turnable()
+        scene = sampler.turnable_scene()
         pairs += [sampler.turned(False, scene), sampler.turned(True, scene)]
     return pairs[:count]
 

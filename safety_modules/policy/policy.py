@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from safety_modules.errors import PolicyError, did_you_mean, validation_problems
-from safety_modules.io.strict_yaml import UniqueKeyLoader
+from safety_modules.io.strict import load_yaml
 from safety_modules.policy.scores import LIMIT, log_odds, probability, rule_scores
 from safety_modules.policy.verdict import ACTIONS, Action, Verdict
 from safety_modules.policy.wording import check_plain, check_sentence, fill
@@ -113,7 +113,7 @@ class Policy(BaseModel):
     @classmethod
     def _parse(cls, text: str, where: str) -> "Policy":
         try:
-            found = yaml.load(text, UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+            found = load_yaml(text)
             _refuse_old_thresholds(found, where)
             return cls.model_validate(found)
         except yaml.YAMLError as error:
@@ -348,3 +348,13 @@ def _shipped() -> Policy:
     """Read once: parsing YAML takes a fifth of the time of attaching."""
     text = resources.files("safety_modules").joinpath("data", "policy.yaml").read_text(encoding="utf-8")
     return Policy._parse(text, "data/policy.yaml")
+
+
+def check_policy(policy: Any) -> Policy:
+    """The policy, if it is one. Raises PolicyError."""
+    if not isinstance(policy, Policy):
+        raise PolicyError(
+            f"no policy: expected a Policy, got {type(policy).__name__} {str(policy)[:60]!r}. Read a file with "
+            "Policy.from_yaml(path); Policy.default() is the one that comes along."
+        )
+    return policy

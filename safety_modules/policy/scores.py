@@ -5,6 +5,7 @@ A score is a log-odds: log(p / (1 - p)), the natural logarithm. 0 is as likely a
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -103,6 +104,32 @@ def rule_scores(types: np.ndarray, added: int = 0) -> np.ndarray:
     scores = np.empty_like(falling)
     np.put_along_axis(scores, order, log_ratio(chosen, rest), -1)
     return np.concatenate([scores, log_ratio(beside)], -1)
+
+
+def most_severe(
+    severity: Sequence[int] | np.ndarray, risk: Sequence[float] | np.ndarray, counts: Sequence[int]
+) -> list[int]:
+    """Of verdicts on several frames or readings of one picture, or on several pictures, the one that decides.
+
+    The most severe, of these the riskiest, of these the first. The level, which is part of the severity, comes before
+    the risk: else a picture that surely is of a low level would soften the words for one beside it that probably is of
+    a high one. A risk that is not finite comes before all where no rule fired: it is not known to be harmless.
+
+    Args:
+        severity: of each verdict (N,): `Verdict.severity`.
+        risk: of each verdict (N,).
+        counts: how many belong together, in order; they sum to N, and none is 0.
+
+    Returns:
+        For each of the counts the place, in N, of its verdict.
+    """
+    severity, risk = np.asarray(severity), np.asarray(risk, np.float64)
+    finite = np.isfinite(risk)
+    group = np.repeat(np.arange(len(counts)), counts)
+    # Sorted by group, and in it the one that decides first; `lexsort` is stable and takes its first key last.
+    order = np.lexsort((-np.where(finite, risk, 0), -severity, finite, severity == 0, group))
+    firsts = np.cumsum([0, *counts[:-1]]) if len(counts) else np.zeros(0, int)
+    return [int(place) for place in order[firsts]]
 
 
 def log_ratio(part: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:

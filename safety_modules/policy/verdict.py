@@ -1,5 +1,6 @@
 """Verdict: what the safety head and the policy say about one image; what users read and log."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -60,6 +61,13 @@ class Verdict:
     frame: int = 0
     frames_judged: int = 1
     frames: int = 1
+
+    @property
+    def severity(self) -> int:
+        """What is done about it, as a number that grows with the action and then the level acted on; 0: nothing is."""
+        levels = [*self.level_probabilities]
+        level = levels.index(self.level) if self.flagged else 0
+        return ACTIONS.index(self.action) * len(levels) + level
 
     @property
     def nearest(self) -> str | None:
@@ -169,3 +177,12 @@ class Verdict:
 
 # Red where warm, yellow where hot.
 _GLOW = [max(0, 2 * v - 255) for v in range(256)]
+
+
+def riskiest(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict that decides what happens: of the most severe the riskiest. In bulk: `scores.most_severe`.
+
+    The level, which is part of the severity, before the risk: else a picture that surely is of a low level would soften
+    the words for one beside it that probably is of a high one.
+    """
+    return max(verdicts, key=lambda verdict: (verdict.severity, verdict.risk))

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 from safety_modules.io.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from safety_modules.records.check import check_data
-    from safety_modules.records.good import GoodRecords
+    from safety_modules.records.check import DataReport, check_data
     from safety_modules.records.readers import read_good_records, read_records
-    from safety_modules.records.record import Problem, Record, check_records, raise_problems
-    from safety_modules.records.report import DataReport
+    from safety_modules.records.record import GoodRecords, Problem, Record, check_records, raise_problems
     from safety_modules.records.source import ReadOptions
 
 __all__ = [
@@ -29,8 +27,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DataReport": "report",
-    "GoodRecords": "good",
+    "DataReport": "check",
+    "GoodRecords": "record",
     "Problem": "record",
     "ReadOptions": "source",
     "Record": "record",

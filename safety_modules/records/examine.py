@@ -1,55 +1,29 @@
-"""Look at every picture of a data set once, in parallel: can it be decoded, and what does it look like."""
+"""Look at every picture of a data set once, in parallel; and faults that only show among several records."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Set
 from threading import Lock
 from typing import Any, NamedTuple
 
-import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image, ImageStat
+from PIL import Image
 from rich.progress import track
 
 from safety_modules.errors import DataError
 from safety_modules.io.optional import needed
 from safety_modules.pictures import open_picture, read_bytes
-from safety_modules.records.record import Record
-
-THUMBNAIL = 32
-"""Side, in pixels, of the grey picture that a perceptual hash is made of (imagehash's own)."""
-PLAIN = 2.0
-"""Standard deviation of the thumbnail's grey levels (0 to 255) below which a picture has no perceptual hash."""
+from safety_modules.records.perceptual_hash import perceptual_hash
+from safety_modules.records.record import Problem, Record
 
 
 class Seen(NamedTuple):
-    """What was seen of a record's picture.
+    """What was seen of a record's picture."""
 
-    Attributes:
-        digest: as `Record.image_digest`; None without a picture, or where it cannot be decoded.
-        look: perceptual hash, 64 bits; None where not asked for, and for plain pictures, which all look the same.
-        fault: why it cannot be decoded; None if it can.
-        picture: decoded; None where not kept.
-    """
-
-    digest: str | None = None
-    look: int | None = None
-    fault: str | None = None
-    picture: Image.Image | None = None
-
-
-class _Room:
-    """Memory for decoded pictures, shared by threads."""
-
-    def __init__(self, size: int) -> None:
-        self._left, self._lock = size, Lock()
-
-    def take(self, picture: Image.Image) -> bool:
-        """Whether there is room for it too; then it is taken."""
-        size = 4 * picture.width * picture.height  # Pillow's own, also for three channels
-        with self._lock:
-            fits = size <= self._left
-            self._left -= size if fits else 0
-        return fits
+    digest: str | None = None  # as `Record.image_digest`; None without a picture, or where it cannot be decoded
+    look: int | None = None  # perceptual hash; None where not asked for, and for plain pictures
+    fault: str | None = None  # why it cannot be decoded; None if it can
+    picture: Image.Image | None = None  # decoded; None where not kept
 
 
 def examine(
@@ -73,8 +47,32 @@ def examine(
     Returns:
         N.
     """
-    hashed = needed("imagehash", "perceptual hashes").phash if perceptual else None
-    look = _Look(hashed, known, _Room(keep_bytes))
+    if perceptual:
+        needed("imagehash", "perceptual hashes")
+    left, lock = keep_bytes, Lock()
+
+    def kept(picture: Image.Image) -> Image.Image | None:
+        nonlocal left
+        size = 4 * picture.width * picture.height  # Pillow's own, also for three channels
+        with lock:
+            if size > left:
+                return None
+            left -= size
+        return picture
+
+    def look(record: Record) -> Seen:
+        try:
+            if record.image is None or isinstance(record.image, Image.Image):
+                return Seen(record.image_digest(), perceptual_hash(record.load_image()) if perceptual else None)
+            data = read_bytes(record.image)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest in known and not perceptual:
+                return Seen(digest)
+            picture = open_picture(data, record.image)
+        except DataError as error:
+            return Seen(fault=str(error))
+        return Seen(digest, perceptual_hash(picture) if perceptual else None, None, kept(picture))
+
     places: dict[Any, int] = {}
     for index, record in enumerate(records):
         if record.image is not None:
@@ -92,34 +90,59 @@ def _key(record: Record) -> Any:
     return id(record.image) if isinstance(record.image, Image.Image) else record.image
 
 
-class _Look(NamedTuple):
-    """Looks at one picture."""
+def conflicts(records: Sequence[Record], seen: Sequence[Seen], sets: Sequence[object] = ()) -> dict[int, str]:
+    """Why each record whose label another one of the same picture and question contradicts cannot be used.
 
-    hashed: Callable[[Image.Image], Any] | None
-    known: Set[str]
-    room: _Room
-
-    def __call__(self, record: Record) -> Seen:
-        try:
-            if record.image is None or isinstance(record.image, Image.Image):
-                return Seen(record.image_digest(), self._perceptual(record.load_image()))
-            data = read_bytes(record.image)
-            digest = hashlib.sha256(data).hexdigest()
-            if digest in self.known and self.hashed is None:
-                return Seen(digest)
-            picture = open_picture(data, record.image)
-        except DataError as error:
-            return Seen(fault=str(error))
-        return Seen(digest, self._perceptual(picture), None, picture if self.room.take(picture) else None)
-
-    def _perceptual(self, picture: Image.Image) -> int | None:
-        if self.hashed is None:
-            return None
-        found = perceptual_hash(picture, self.hashed)
-        return None if found is None else int(np.packbits(found.hash).view(np.uint64)[0])
+    Args:
+        records: N of them.
+        seen: of each.
+        sets: which set each is of, within which it is compared; empty = one set.
+    """
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for index in _readable(seen):
+        groups[sets[index] if sets else 0, seen[index].digest, records[index].question].append(index)
+    found = {}
+    for group in groups.values():
+        for index in group:
+            label = _label(records[index])
+            other = next((records[other] for other in group if _label(records[other]) != label), None)
+            if other is not None:
+                found[index] = (
+                    "labels conflict: expected one label for a picture and question, got "
+                    f"{' '.join(label)} here and {' '.join(_label(other))} at {other.source}. Keep one of them."
+                )
+    return found
 
 
-def perceptual_hash(picture: Image.Image, hashed: Callable[[Image.Image], Any]) -> Any:
-    """The hash of a picture by one of imagehash's functions; None for plain pictures, which all look the same."""
-    small = picture.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    return None if ImageStat.Stat(small).stddev[0] < PLAIN else hashed(small)
+def repeats(records: Sequence[Record], seen: Sequence[Seen], sets: Sequence[object] = ()) -> dict[int, str]:
+    """Why each copy of a record but the first should go; as `conflicts`."""
+    first: dict[tuple[object, ...], int] = {}
+    found = {}
+    for index in _readable(seen):
+        record = records[index]
+        key = (sets[index] if sets else 0, seen[index].digest, record.question, record.answer, *_label(record))
+        earlier = first.setdefault(key, index)
+        if earlier != index:
+            found[index] = (
+                "repeated record: expected each picture, question and answer once, got those of "
+                f"{records[earlier].source} again. Remove one of them."
+            )
+    return found
+
+
+def mend(records: Sequence[Record], seen: Sequence[Seen]) -> tuple[list[int], list[Problem]]:
+    """Indices of the records but those of unreadable pictures, conflicting labels, and repeats; a Problem for each of
+    these.
+    """
+    faults = repeats(records, seen) | conflicts(records, seen)
+    faults |= {index: one.fault for index, one in enumerate(seen) if one.fault is not None}
+    good = [index for index in range(len(records)) if index not in faults]
+    return good, [Problem(source=str(records[index].source), reason=faults[index]) for index in sorted(faults)]
+
+
+def _readable(seen: Sequence[Seen]) -> list[int]:
+    return [index for index, one in enumerate(seen) if one.fault is None]
+
+
+def _label(record: Record) -> tuple[str, str]:
+    return record.type, record.level

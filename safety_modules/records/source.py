@@ -1,22 +1,26 @@
-"""What is to be read, as every reader gets it."""
+"""What is to be read: its options, its files, and where a copy of it goes."""
 
+import glob
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.images import EncodedImage
-from safety_modules.records.references import KEYS, looks_like_picture, reference, values_of
+from safety_modules.io.optional import needed
+from safety_modules.records.images import KEYS, EncodedImage, looks_like_picture, reference, values_of
 from safety_modules.taxonomy import Taxonomy
 
 Picture = Path | EncodedImage | DataError
 """A picture to be read, or why there is none where one is named."""
 UNKNOWN_KEY = "no picture under"
 """How the reason begins where a picture stands under a key that is not looked at."""
+ADDRESS = "hf://"
 
 
 @dataclass(frozen=True)
@@ -51,21 +55,13 @@ class ReadOptions:
 
 @dataclass
 class Source:
-    """A data file, folder or address, and how to read it.
+    """A data file, folder or address, and how to read it."""
 
-    Attributes:
-        path: as the user wrote it.
-        taxonomy: names and order of types and levels.
-        options: see `ReadOptions`.
-        format: its name, once it is known.
-        left_out: what a reader passed over, and how often.
-    """
-
-    path: str
+    path: str  # as the user wrote it
     taxonomy: Taxonomy
     options: ReadOptions = field(default_factory=ReadOptions)
-    format: str = ""
-    left_out: Counter[str] = field(default_factory=Counter)
+    format: str = ""  # its name, once it is known
+    left_out: Counter[str] = field(default_factory=Counter)  # what a reader passed over, and how often
 
     @property
     def file(self) -> Path:
@@ -128,3 +124,42 @@ def as_object(item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
         raise DataError(f"expected an object, got {type(item).__name__}.")
     return item
+
+
+def copied_name(source: Source) -> str:
+    """What the copy is called, as a path: the data's own name, or its pattern below the last folder without signs."""
+    if source.path.startswith(ADDRESS):
+        return source.path.removeprefix(ADDRESS).replace("/", "--").replace(":", "--")
+    return os.path.relpath(source.path, _root(source)).replace(":", "--" if not source.file.exists() else ":")
+
+
+def shard_files(pattern: str) -> list[Path]:
+    """The files that a path with braces and wildcards names, in order."""
+    names = [pattern] if Path(pattern).is_file() else [*needed("braceexpand", pattern).braceexpand(pattern)]
+    shards = [Path(name) for path in names for name in (sorted(glob.glob(path)) or [path])]
+    missing = [str(path) for path in shards if not path.is_file()]
+    if missing:
+        raise DataError(f"shards not found: expected files, got nothing at {', '.join(missing[:5])}. Check the path.")
+    return shards
+
+
+def copied_shards(source: Source, to: Path) -> list[tuple[Path, Path]]:
+    """(file, where its copy goes) of each of the source's files, with the folders that a pattern spans."""
+    places = [(path, to / os.path.relpath(path, _root(source))) for path in shard_files(source.path)]
+    for _, place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    return places
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path has braces or wildcards."""
+    return any(sign in path for sign in "{*?[")
+
+
+def _root(source: Source) -> Path:
+    """The folder that the data, or the first part with the signs of a pattern, lies in."""
+    path = Path(os.path.abspath(source.path))
+    if source.file.exists():
+        return path.parent
+    plain = list(takewhile(lambda part: not is_pattern(part), path.parts))
+    return Path(*plain[: len(path.parts) - 1])

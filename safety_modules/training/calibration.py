@@ -14,8 +14,7 @@ from safety_modules.defences.guard.modules import HeadOutput
 from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
 from safety_modules.policy.scores import judgements
-from safety_modules.records.good import GoodRecords, good_records
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.predictions import corpus_output

@@ -19,8 +19,7 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError
 from safety_modules.io.files import write_whole
 from safety_modules.io.run_manifest import begin_run, check_run
-from safety_modules.records.good import GoodRecords
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training import distributed
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.sampling import NEEDS_QUESTION

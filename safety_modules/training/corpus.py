@@ -11,8 +11,7 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import Steer, embed_questions, question_readings
-from safety_modules.records.good import GoodRecords
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training.features import FeatureStore, cache_features, digests_of
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.sampling import TrainingItem

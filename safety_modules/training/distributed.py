@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
-from torch import nn
 
 from safety_modules.backbones import Backbone
 from safety_modules.errors import ConfigError
@@ -84,15 +83,14 @@ def sharded_as_launched(backbone: Backbone) -> Iterator[None]:
             "base not sharded: expected fsdp_version: 2, got 1, which cannot keep frozen and trained parameters apart. "
             "Use training/accelerate/fsdp.yaml (accelerate >= 1.6, torch >= 2.6)."
         )
-    blocks = [block for part in backbone.language_model.children() if isinstance(part, nn.ModuleList) for block in part]
-    spread = _whole(chain.from_iterable(block.parameters() for block in blocks))
+    spread = _whole(backbone.blocks.parameters())
     if any(parameter.is_meta or not parameter.is_floating_point() for parameter in spread):
         raise ConfigError(
             "base not sharded: expected plain weights in memory, got quantised or offloaded ones. Load it without "
             "device_map; a quantised base is small: train on it with training/accelerate/multi-gpu.yaml."
         )
     if count() > 1 and spread:
-        _shard(backbone, blocks, plugin)
+        _shard(backbone, plugin)
     asked = os.environ[_FSDP]
     # Heard and done: transformers' Trainer would spread what is trained, and nothing else.
     os.environ[_FSDP] = "false"
@@ -102,7 +100,7 @@ def sharded_as_launched(backbone: Backbone) -> Iterator[None]:
         os.environ[_FSDP] = asked
 
 
-def _shard(backbone: Backbone, blocks: list[nn.Module], plugin: FullyShardedDataParallelPlugin) -> None:
+def _shard(backbone: Backbone, plugin: FullyShardedDataParallelPlugin) -> None:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import OffloadPolicy, fully_shard
 
@@ -110,7 +108,7 @@ def _shard(backbone: Backbone, blocks: list[nn.Module], plugin: FullyShardedData
     # A group of its own: gradients are averaged in the default one, in an order of their own.
     mesh = DeviceMesh.from_group(torch.distributed.new_group(), device.type)
     options: dict[str, Any] = {"mesh": mesh, "offload_policy": plugin.cpu_offload or OffloadPolicy()}
-    for block in blocks:
+    for block in backbone.blocks:
         fully_shard(block, reshard_after_forward=plugin.reshard_after_forward, **options)
     model = backbone.language_model
     # Embeddings and norms are asked for outside its forward too, so they stay whole.

@@ -8,10 +8,12 @@ the policy: the adapter carries the type's rule along.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
+from safety_modules.attach.adapters import fit_adapter
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.attach.fit import Fitted, fit, fit_adapter
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.guard import Guard, GuardSettings, guard_among
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError, PolicyError
 from safety_modules.policy.policy import Policy, Rule
@@ -83,8 +85,8 @@ def extend_safety(
     rule = rule or attachment.rules.get(name) or default_rule(name)
     policy = Policy(rules={name: rule}, wording=attachment.policy.wording)
     modules = _branch(attachment, design, name)
-    fitted = Fitted(modules.config, modules, None, attachment.backbone.fingerprint())
-    helper = SafetyAttachment(attachment.backbone, fitted, policy)
+    new: dict[str, Any] = {"lora": None, "thresholds": {}, "temperature": 1.0, "rules": {}, "trained": False}
+    helper = SafetyAttachment(attachment.backbone, [attachment.guard.changed(modules=modules, **new)], policy)
     others = replace(known, records=_one_type(known.records, name, design.taxonomy.safe_level))
     train_safety(helper, others, stage, output_dir=output_dir, cache_dir=cache_dir, progress=progress)
     _put(attachment, {**_branches(attachment), name: modules}, {**attachment.rules, name: rule})
@@ -124,7 +126,7 @@ def merge_types(attachment: SafetyAttachment, adapter: Pathlike) -> SafetyAttach
         AdapterError: the other adapter is refused.
         ConfigError: it has no added type, or one whose name is taken.
     """
-    other = fit_adapter(attachment.backbone, adapter)
+    other = guard_among(fit_adapter(attachment.backbone, adapter))
     names = other.config.added
     if not names:
         raise ConfigError(
@@ -178,7 +180,7 @@ def extended_config(config: SafetyConfig, name: str) -> SafetyConfig:
 def _branch(attachment: SafetyAttachment, design: SafetyConfig, name: str) -> SafetyModules:
     """The branch to train: a fresh one, or a copy of the one there is."""
     with attachment.backbone.lock:
-        modules = fit(attachment.backbone, design.branch(name)).modules
+        modules = Guard(attachment.backbone, GuardSettings(design=design.branch(name))).modules
     known = _branches(attachment)
     if name in known:
         modules.load_state_dict(known[name].state_dict())
@@ -208,4 +210,4 @@ def _put(
     types = modules.config.taxonomy.types
     known = {**attachment.thresholds, **(limits or {})}
     thresholds = {name: known[name] for name in types if name in known}
-    attachment.change_active(config=modules.config, modules=modules, thresholds=thresholds, rules=rules)
+    attachment.change_active(modules=modules, thresholds=thresholds, rules=rules)

@@ -131,7 +131,8 @@ class SafetyObjective(nn.Module):
 
     def _language_model(self, vision: torch.Tensor | None, lm: LmRows) -> torch.Tensor:
         backbone = self.attachment.backbone
-        projected = iter([] if vision is None else backbone.project(vision))
+        with torch.no_grad():  # the base's projector is frozen
+            projected = iter([] if vision is None else backbone.project(vision))
         samples = [
             Sample(row.prompt, [next(projected)] if row.has_image else [], row.steer, row.answer) for row in lm.rows
         ]

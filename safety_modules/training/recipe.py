@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from safety_modules.errors import ConfigError, validation_problems
-from safety_modules.io.strict_yaml import UniqueKeyLoader
+from safety_modules.io.strict import load_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -162,7 +162,7 @@ class Recipe(BaseModel):
             ConfigError: naming every problem; for an unknown key also the nearest valid one.
         """
         try:
-            values = yaml.load(Path(path).read_text(encoding="utf-8"), UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+            values = load_yaml(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ConfigError(f"recipe {path} not read: expected a YAML file, got {error}. Correct it.") from error
         if not isinstance(values, dict):

@@ -4,10 +4,9 @@ A step is run without data, on torch's meta device, and it is the library's own 
 keep for the backward pass is counted as they keep it. Only attention is replaced, by the kernel that GPUs use.
 """
 
-import copy
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -17,11 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import AttentionInterface, AutoModelForImageTextToText, LlavaConfig
+from transformers import AttentionInterface, LlavaConfig
 
 from safety_modules.adapter.plan import PARTS, planned_parameters
-from safety_modules.backbones.bases import PUBLISHED, QUANTISED, find_base, local_config, published_config
-from safety_modules.backbones.identity import read_sizes
+from safety_modules.backbones.bases import (
+    PUBLISHED,
+    QUANTISED,
+    config_sizes,
+    find_base,
+    local_config,
+    published_config,
+    without_weights,
+)
+from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
@@ -134,7 +141,7 @@ def stage_resources(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, s
             f"no plan: expected a base that is sharded or quantised, got both ({setting.quantise}). Drop one of them."
         )
     model, blocks = _model(config, FEW, setting), config.text_config.num_hidden_layers
-    sizes = replace(read_sizes(model), num_layers=blocks)
+    sizes = config_sizes(config)
     rows, passes = recipe.per_process(setting.processes)
 
     def step(checkpointed: bool) -> Cost:
@@ -178,7 +185,8 @@ def step_cost(
     Does not cover: torch's autocast, which knows no meta tensors. Where the recipe's precision is bfloat16, LoRA is
     taken to be bfloat16, as autocast computes it, and the modules float32, which is more than they take.
     """
-    sizes, language_model = read_sizes(model), model.model.language_model
+    base = HFModules(model)
+    sizes, language_model = base.read_sizes(), base.language_model
     with torch.device("meta"):
         modules = SafetyModules(design, sizes).train()
         known = [*model.parameters(), *model.buffers(), *modules.parameters()]
@@ -226,25 +234,19 @@ def step_cost(
 
 def _tower_flops(model: Any) -> int:
     """Operations of the vision tower on one picture."""
-    vision = model.config.vision_config
+    base = HFModules(model)
     with torch.device("meta"), torch.no_grad():
-        pixels = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size, dtype=model.dtype)
-        return cost(lambda: model.model.vision_tower(pixels), []).flops
+        pixels = torch.empty(1, *base.pixel_shape, dtype=model.dtype)
+        return cost(lambda: base.vision_tower(pixels), []).flops
 
 
 def _model(config: LlavaConfig, blocks: int, setting: Setting) -> Any:
-    config = copy.deepcopy(config)
-    config.text_config.num_hidden_layers = blocks
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=getattr(torch, setting.dtype), attn_implementation=ATTENTION
-        )
-    return model.requires_grad_(False)
+    return without_weights(config, blocks, dtype=getattr(torch, setting.dtype), attn_implementation=ATTENTION)
 
 
 def _weights(model: Any, sizes: BaseSizes, setting: Setting) -> tuple[int, int]:
     """Bytes of the base on each process, and of what is unpacked or gathered while blocks run."""
-    blocks = model.model.language_model.layers
+    blocks = HFModules(model).blocks
     everything, block = (sum(p.nbytes for p in part.parameters()) for part in (model, blocks[0]))
     rest = everything - len(blocks) * block
     if setting.sharded:

@@ -25,9 +25,8 @@ from safety_modules.io.files import write_json
 from safety_modules.io.optional import install
 from safety_modules.io.places import check_writable
 from safety_modules.io.progress import bar
-from safety_modules.records.good import GoodRecords, good_records
 from safety_modules.records.readers import read_records
-from safety_modules.records.record import Record
+from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training import checkpoints, distributed
 from safety_modules.training.corpus import Collator, Corpus

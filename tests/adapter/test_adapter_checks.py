@@ -8,8 +8,7 @@ import torch
 
 from adapters import FINGERPRINT, LORA, PROCESSOR, SAFETY, SIZES, edit_config, only, problems_of, replace, rewrite, save
 from safety_modules.adapter import read_adapter, save_adapter
-from safety_modules.adapter.format import LORA_PREFIX
-from safety_modules.backbones.bases import published_sizes
+from safety_modules.backbones.bases import LORA_PREFIX, published_sizes
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError

@@ -12,8 +12,9 @@ from safety_modules.adapter import header as adapter_header
 from safety_modules.adapter.checks import MOST_CONFIG_BYTES
 from safety_modules.adapter.format import AdapterConfig, BaseRecord, lora_shapes, peft_config, safety_shapes
 from safety_modules.adapter.hub import FILES
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
-from safety_modules.io import strict_json
+from safety_modules.io import strict
 from safety_modules.taxonomy import Taxonomy
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapter-format.md").read_text(encoding="utf-8")
@@ -65,7 +66,7 @@ def test_dtypes_and_limits_are_the_codes():
     assert set(adapter_format.DTYPES) <= CODE
     assert adapter_format.FORMAT in CODE and f"format version {adapter_format.FORMAT_VERSION}" in PAGE
     assert MOST_CONFIG_BYTES == adapter_header.MOST_HEADER_BYTES == 1_000_000 and "1 000 000 bytes" in PAGE
-    assert f"at most {strict_json.MOST_LEVELS} levels" in PAGE.replace("\n", " ")
+    assert f"at most {strict.MOST_LEVELS} levels" in PAGE.replace("\n", " ")
     assert f"{adapter_format.MOST_TENSOR_BYTES:,}".replace(",", " ") in PAGE
     assert f"at most {adapter_header.MOST_DIMENSIONS} sizes" in PAGE
 
@@ -94,4 +95,4 @@ def test_lora_tensors_are_named_as_the_page_says():
     pattern = "base_model.model.model.language_model.layers.<i>.<p>.lora_A.weight"
     assert pattern in CODE
     name = pattern.replace("<i>", "1").replace("<p>", "self_attn.v_proj")
-    assert lora_shapes(CONFIG.lora, SIZES)[name.removeprefix(adapter_format.LORA_PREFIX)] == (2, 32)
+    assert lora_shapes(CONFIG.lora, SIZES)[name.removeprefix(LORA_PREFIX)] == (2, 32)

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from adapters import FILES, LORA, SAFETY, join, split
-from safety_modules.adapter.format import LORA_PREFIX
-from safety_modules.attach.fit import fit_adapter
+from safety_modules.attach.adapters import fit_adapter
+from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError
 
@@ -199,7 +199,7 @@ class Range:
         write(files, self.folder)
         started = time.monotonic()
         try:
-            fitted = fit_adapter(self.safety.backbone, self.folder)
+            fitted = fit_adapter(self.safety.backbone, self.folder)[0]
         except AdapterError as error:
             self.seen["refused"] += 1
             assert error.problems and all(problem.isprintable() for problem in error.problems)

@@ -16,7 +16,7 @@ from transformers import LlavaForConditionalGeneration, LlavaModel
 from safety_modules.attach import attach_safety, detach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, ConfigError, PolicyError
-from safety_modules.mount.lora import SafetyLora
+from safety_modules.mount.lora import Lora
 from safety_modules.policy import Policy
 from safety_modules.policy.scores import LIMIT
 
@@ -191,7 +191,7 @@ def test_late_failure_leaves_nothing_behind(model, processor, safety, tmp_path, 
     def fail(*args):
         raise OSError
 
-    monkeypatch.setattr(SafetyLora, "load_state_dict", fail)
+    monkeypatch.setattr(Lora, "load_state_dict", fail)
     with pytest.raises(OSError):
         attach_safety(model, processor, adapter=folder)
     assert type(model) is LlavaForConditionalGeneration and list(model.state_dict()) == keys

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from safety_modules.defences.guard import GuardedOutput
+from safety_modules.defences.answer import GuardedOutput
 from safety_modules.errors import GuardError
 
 pytestmark = pytest.mark.matrix

@@ -14,10 +14,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlavaForConditionalGeneration, LlavaModel
 
 from safety_modules.attach import SafetyAttachment, attach_safety, detach_safety
-from safety_modules.attach.fit import fit
 from safety_modules.backbones import find_backbone
 from safety_modules.backbones.identity import used_layers
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard import Guard, GuardSettings
 from safety_modules.errors import AdapterError, AttachError, GuardError
 from safety_modules.policy import Policy
 
@@ -191,7 +191,8 @@ def test_all_backbones_of_a_model_share_its_lock(model, processor, tiny_base):
 
 def test_two_attachments_cannot_override_each_other(model, processor):
     found = [find_backbone(model, processor) for _ in range(2)]  # both before anything is attached
-    first, second = (SafetyAttachment(one, fit(one, SMALL), Policy.default()) for one in found)
+    small, policy = GuardSettings(design=SMALL), Policy.default()
+    first, second = (SafetyAttachment(one, [Guard(one, small)], policy) for one in found)
     first.install()
     for one in (first, second):
         with pytest.raises(AttachError, match="already attached"):

@@ -23,9 +23,8 @@ from data_samples import (
 
 from safety_modules.audit.review_apply import Applied, apply_marks
 from safety_modules.pictures import read_bytes
-from safety_modules.records.copies import copied_name
 from safety_modules.records.formats import FORMATS as ALL
-from safety_modules.records.source import ReadOptions, Source
+from safety_modules.records.source import ReadOptions, Source, copied_name
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 datasets = pytest.importorskip("datasets")

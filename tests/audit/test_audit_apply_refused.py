@@ -90,10 +90,10 @@ def test_an_unfinished_audit_is_refused(out: Path, marks: Path) -> None:
 def test_the_commands_print_what_was_done_and_what_to_do_next(out: Path, marks: Path, data: Path) -> None:
     import typer
 
-    from safety_modules.cli import audit_review
+    from safety_modules.cli.audit import apply_review
 
     app = typer.Typer()
-    app.command()(audit_review.apply)
+    app.command()(apply_review)
     found = CliRunner().invoke(app, [str(out), str(marks)])
     assert found.exit_code == 0, found.output
     assert "4 rows: 3 kept, 1 removed." in found.output

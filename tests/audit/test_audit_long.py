@@ -9,20 +9,20 @@ import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from data_samples import save
 
 from safety_modules.audit import shards
-from safety_modules.audit.decode import Decoded, Decoder, Looked
-from safety_modules.audit.judging import Judged
+from safety_modules.audit.decode import Decoded, Decoder
+from safety_modules.audit.judging import Judged, Parts
 from safety_modules.audit.shards import Auditor
 from safety_modules.audit.store import VERDICTS, Store
 from safety_modules.audit.summary import summarise
 from safety_modules.config import SafetyConfig
-from safety_modules.records.entries import Row
+from safety_modules.records.formats.base import Row
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 pytest.importorskip("pyarrow")
@@ -31,25 +31,26 @@ pytest.importorskip("pyarrow")
 class Stub(Decoder):
     """Pictures without pixels, known by name; no judgement but `clean`."""
 
-    config, needs_question = SafetyConfig(), False
+    config = SafetyConfig()
 
     def __init__(self) -> None:
         pass
 
-    def __call__(self, images: Sequence[Any]) -> Decoded:
-        names = [image.name for image in images]
-        count = len(names)
-        return Decoded(names, [*range(count)], [None] * count, [Looked()] * count, np.zeros((count, 3, 1, 1), np.uint8))
+    def __call__(self, images: Sequence[Any]) -> list[Decoded]:
+        return [Decoded(image.name, None, np.zeros((1, 3, 1, 1), np.uint8), (0,), 1) for image in images]
 
-    def start(self, pixels: np.ndarray, places: Sequence[int], questions: Sequence[str | None]) -> int:
-        return len(places)
+    def fault(self, picture: Decoded, question: str | None) -> str | None:
+        return picture.fault
+
+    def start(self, pictures: Sequence[Decoded], questions: Sequence[str | None]) -> int:
+        return len(pictures)
 
     def finish(self, started: int) -> Judged:
         types, levels = np.zeros((started, 7), np.float32), np.zeros((started, 4), np.float32)
         types[:, -1] = levels[:, 0] = 1
-        names, rules = ["clean"] * started, [None] * started
+        type, level, rule = (np.full(started, value, object) for value in ("clean", "safe", None))
         risk, heat = np.zeros(started, np.float32), np.zeros((started, 6, 1, 1), np.float32)
-        return Judged(types, levels, names, ["safe"] * started, rules, severity=risk, risk=risk, attention=heat)
+        return Judged(types, levels, type, level, rule, risk, risk, heat, np.array([[0, 1, 1]] * started))
 
 
 def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
@@ -69,7 +70,7 @@ def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
     store = Store(out, DEFAULT_TAXONOMY)
     tracemalloc.start()
     try:
-        Auditor(Stub(), Stub(), store, batch_size=32, workers=0).run(rows(), lambda count: None)
+        Auditor(cast(Parts, Stub()), Stub(), store, batch_size=32, workers=0).run(rows(), lambda count: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from audit_samples import GRID, verdict, write_audit
 
-from safety_modules.audit import report_data
-from safety_modules.audit.report import write_report
-from safety_modules.audit.report_data import groups
+from safety_modules.audit import report
+from safety_modules.audit.report import groups, write_report
 from safety_modules.audit.review_audit import read_audit
 from safety_modules.errors import DataError
 from safety_modules.policy.scores import log_odds
@@ -174,8 +173,8 @@ def test_an_audit_that_flags_nothing_has_a_report(tmp_path: Path) -> None:
 def test_too_many_rows_leave_the_riskiest_and_the_sample_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_data, "SHOWN", 10)
-    monkeypatch.setattr(report_data, "SAMPLE", 5)
+    monkeypatch.setattr(report, "SHOWN", 10)
+    monkeypatch.setattr(report, "SAMPLE", 5)
     out = make(tmp_path, 40)
     audit, found = read_audit(out), page(out)
     index = found.block("index")
@@ -202,7 +201,7 @@ def test_pictures_that_differ_in_a_bit_are_grouped_among_many_others() -> None:
 def test_a_failed_write_leaves_the_report_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = make(tmp_path)
     before = write_report(out).read_bytes()
-    monkeypatch.setattr(report_data, "_base64", lambda data: 1 / 0)
+    monkeypatch.setattr(report, "_base64", lambda data: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(out)
     assert (out / "report.html").read_bytes() == before

@@ -11,8 +11,7 @@ from browser import SIZES, launched, opened
 
 from safety_modules.audit.report import write_report
 from safety_modules.audit.review_audit import read_audit
-from safety_modules.audit.review_estimate import estimate_precision
-from safety_modules.audit.review_marks import Marks, read_flagged, read_marks
+from safety_modules.audit.review_marks import Marks, estimate_precision, read_flagged, read_marks
 
 pytest.importorskip("pyarrow")
 

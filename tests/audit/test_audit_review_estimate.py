@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from typer.testing import CliRunner
 
 from safety_modules.audit.review_audit import read_audit
-from safety_modules.audit.review_estimate import ENOUGH, estimate_precision
-from safety_modules.cli import audit_review
+from safety_modules.audit.review_marks import ENOUGH, estimate_precision
+from safety_modules.cli.audit import print_precision
 from safety_modules.errors import DataError
 
 pytest.importorskip("pyarrow")
@@ -99,7 +99,7 @@ def test_the_sample_favours_no_part_of_the_data(tmp_path: Path) -> None:
 
 def test_the_command_prints_the_estimate(out: Path) -> None:
     app = typer.Typer()
-    app.command()(audit_review.estimate)
+    app.command()(print_precision)
     found = CliRunner().invoke(app, [str(out), str(judged(out, 25, 20))])
     assert found.exit_code == 0, found.output
     assert "80.0 %" in found.output and "politics" in found.output and "too few" in found.output

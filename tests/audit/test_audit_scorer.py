@@ -15,7 +15,8 @@ from guard_cases import attach_as_trained
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from safety_modules import SafetyConfig, attach_safety
-from safety_modules.audit.scorer import NO_QUESTION, NOT_FINITE, Scorer
+from safety_modules.audit.judging import NO_QUESTION, NOT_FINITE
+from safety_modules.audit.scorer import Scorer
 from safety_modules.defences.guard import question_readings
 from safety_modules.errors import AdapterError, ConfigError
 

@@ -23,10 +23,10 @@ from data_samples import (
 from safety_modules.errors import DataError
 from safety_modules.pictures import open_picture, read_bytes
 from safety_modules.records import read_records
-from safety_modules.records.entries import Row
 from safety_modules.records.formats import FORMATS, text
+from safety_modules.records.formats.base import Row
 from safety_modules.records.images import EncodedImage
-from safety_modules.records.recognise import recognise
+from safety_modules.records.readers import recognise
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 

@@ -12,12 +12,12 @@ from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from safety_modules import SafetyConfig
-from safety_modules.backbones import checkpoint, find_backbone
-from safety_modules.backbones.checkpoint import canonical
-from safety_modules.backbones.tower import TowerBackbone
+from safety_modules.backbones import find_backbone
+from safety_modules.backbones import tower as tower_module
+from safety_modules.backbones.tower import TowerBackbone, canonical
 from safety_modules.config import BaseSizes
 from safety_modules.defences.guard import embed_questions, question_ids
-from safety_modules.errors import AttachError
+from safety_modules.errors import AttachError, ConfigError
 
 pytestmark = pytest.mark.matrix
 Layout = Callable[[str], str]
@@ -71,6 +71,10 @@ def test_a_tower_alone_gives_the_features_of_the_whole_model(
     tower = TowerBackbone(rewritten(saved_base, tmp_path / "base", name, shards))
     pixels = full.pixel_values([make_image(seed) for seed in range(3)])
     assert torch.equal(tower.encode_images(pixels).vision, full.encode_images(pixels).vision)
+    for layer in (0, -2):  # counted as in the whole tower, and the last is not there
+        assert torch.equal(tower.encode_images(pixels, layer).vision, full.encode_images(pixels, layer).vision)
+    with pytest.raises(ConfigError, match=r"expected -3 to -2 or 0 .* to 1, got -1"):
+        tower.encode_images(pixels, -1)
     prompts = [full.prompt_ids("what is shown?"), full.prompt_ids("how?")]
     ours, theirs = (
         embed_questions(backbone, [question_ids(backbone, SafetyConfig(), prompt) for prompt in prompts])
@@ -109,8 +113,8 @@ def test_nothing_but_the_tower_and_what_names_the_base_is_read(saved_base: Path,
             read[canonical(name)] = tensor.nbytes
             return tensor
 
-    safe_open = checkpoint.safe_open
-    monkeypatch.setattr(checkpoint, "safe_open", lambda *args: Watched(safe_open(*args)))
+    safe_open = tower_module.safe_open
+    monkeypatch.setattr(tower_module, "safe_open", lambda *args: Watched(safe_open(*args)))
     tower = TowerBackbone(saved_base)
     language = {name for name in read if not name.startswith("vision_tower.")}
     assert language == {

@@ -148,7 +148,8 @@ def test_training_sees_the_same_logits_as_on_transformers(package, safety, folde
     found = []
     for one in (guard, safety):
         backbone = one.backbone
-        projected = backbone.encode_images(backbone.pixel_values([make_image(1)])).projected
+        with torch.no_grad():
+            projected = backbone.encode_images(backbone.pixel_values([make_image(1)])).projected
         ids = safety.backbone.prompt_ids("what is this?")
         ids = [backbone.image_token_id if i == safety.backbone.image_token_id else i for i in ids]
         sample = Sample(ids, projected, Steer((True,), "Careful."), "a cup")

@@ -86,7 +86,8 @@ def flags(model):
 def train_step(safety, steer, picture):
     """Gradients of LoRA and safety tokens from one step on a question without an image and one with; block runs."""
     backbone, runs = safety.backbone, []
-    feature = backbone.encode_images(backbone.pixel_values([picture])).projected[0]
+    with torch.no_grad():
+        feature = backbone.encode_images(backbone.pixel_values([picture])).projected[0]
     samples = [
         Sample(backbone.prompt_ids("what is this?"), [feature], steer, "a cup of tea"),
         Sample(backbone.prompt_ids("why?", 0), answer="a knife"),

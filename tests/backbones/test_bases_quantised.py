@@ -70,7 +70,8 @@ def test_lora_trains_on_a_quantised_base_without_changing_it(load, processor, as
     before = logits(model, inputs)
     safety = attach_safety(model, processor)
     backbone = safety.backbone
-    feature = backbone.encode_images(backbone.pixel_values([make_image(1)])).projected[0]
+    with torch.no_grad():
+        feature = backbone.encode_images(backbone.pixel_values([make_image(1)])).projected[0]
     sample = Sample(backbone.prompt_ids("what is this?"), [feature], Steer((True,), "Careful."), "a cup")
     with safety.base_frozen(), safety.lora.mounted():
         lm_forward(

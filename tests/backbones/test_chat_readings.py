@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from transformers import LlavaProcessor
 
 from safety_modules import pocket
-from safety_modules.backbones.chat import ASSISTANT, USER, ChatFormat, SplitChatFormat
+from safety_modules.backbones.chat import ASSISTANT, STEP, USER, WINDOW, ChatFormat, SplitChatFormat, parts, windows
 from safety_modules.backbones.hf_llava import HFLlava
-from safety_modules.backbones.parts import STEP, WINDOW, parts, windows
 from safety_modules.defences.guard import embed_questions
 from safety_modules.policy.scores import judgements
 
@@ -112,10 +111,10 @@ def test_windows_overlap_and_reach_both_ends(length):
 
 
 def test_parts_say_everything_once():
-    found = list(parts("Hi. Yes! ASSISTANT: a. b. USER:  USER: one", USER, ASSISTANT))
+    found = list(parts("Hi. Yes! ASSISTANT: a. b. USER:  USER: one"))
     assert [part.text for part in found] == ["Hi. Yes!", "Hi.", "Yes!", "a. b.", "one"]
     assert [part.in_windows for part in found] == [False, True, True, True, True]
-    assert [part.text for part in parts("3. 4. why?", USER, ASSISTANT)] == ["3. 4. why?"]  # no letter, no sentence
+    assert [part.text for part in parts("3. 4. why?")] == ["3. 4. why?"]  # no letter, no sentence
 
 
 def test_under_another_template_a_typed_marker_starts_nothing(model, processor, monkeypatch):

@@ -44,7 +44,7 @@ def test_features_are_the_bases_own_and_the_tower_runs_once(backbone, ask, tower
     tiny_base.model.multi_modal_projector.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
     with torch.no_grad():
         output = tiny_base.model.get_image_features(pixel_values=pixels)
-    features = backbone.encode_images(pixels)
+        features = backbone.encode_images(pixels)
     assert tower_runs == [2]
     assert features.vision.shape == (2, 16, 24) and torch.equal(features.vision, seen[0])
     expected = list(getattr(output, "pooler_output", output))

@@ -8,7 +8,7 @@ from safety_modules.backbones.llava_calls import CallForm
 from safety_modules.errors import GuardError, PromptError
 
 IMAGE, PAD, P = -200, 0, 3
-FORM = CallForm(IMAGE, PAD, P)
+FORM = CallForm(IMAGE, PAD, lambda pixels: [P] * len(pixels))
 
 
 class Model:

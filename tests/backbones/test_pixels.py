@@ -95,8 +95,8 @@ def test_a_processor_that_fails_costs_that_picture(
     picture(1).resize((13, 9)).save(paths[1])
     monkeypatch.setattr(safety.backbone.processor, "image_processor", Failing(processor.image_processor))
     done = Decoder(safety.backbone.processor.image_processor)(paths)
-    assert done.places == [0, -1, 1] and len(done.pixels) == 2
-    assert "1.png" in str(done.faults[1]) and "MemoryError: 13 is too wide" in str(done.faults[1])
+    assert [len(one.pixels) for one in done] == [1, 0, 1]
+    assert "1.png" in str(done[1].fault) and "MemoryError: 13 is too wide" in str(done[1].fault)
     with pytest.raises(DataError, match=r"images\[1\]: .*MemoryError: 13 is too wide"):
         safety.classify(paths)
     records = [

@@ -233,13 +233,6 @@ def test_evaluate_writes_the_numbers_it_prints(adapter: Path, tmp_path: Path) ->
     assert f"{100 * numbers['guarded']['seen']['asr']:.1f}" in printed
 
 
-def test_the_base_card_needs_no_adapter(adapter: Path, tmp_path: Path) -> None:
-    run("evaluate", "pocket", "--base-card", "--samples", 6, "--json", tmp_path / "card.json")
-    assert "text_refusal" in json.loads((tmp_path / "card.json").read_text())
-    with pytest.raises(ConfigError, match="got both"):
-        run("evaluate", "pocket", "--base-card", "--adapter", adapter)
-
-
 @pytest.fixture
 def data(tmp_path: Path, picture: Path) -> dict[str, Path]:
     """A small file of labelled records, one of clean ones, and a recipe of a few steps for each stage."""

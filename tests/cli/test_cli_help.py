@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import typer
-from doc_commands import parse, words_of
+from doc_commands import words_of
+from scripts import parse
 from typer.testing import CliRunner
 
 import safety_modules
 from safety_modules import pocket
-from safety_modules.cli import app, data, train
+from safety_modules.cli import app, train
 from safety_modules.cli.examples import EXAMPLES
+from safety_modules.cli.reading import Reading
 from safety_modules.io import progress
 from safety_modules.io.progress import duration, track
 
@@ -47,7 +49,7 @@ def test_help_shows_the_examples_and_the_command_line_takes_them(name: str) -> N
     for example in EXAMPLES[name]:
         assert "".join(example.split()) in "".join(shown.split())
         words = words_of(example)
-        parse(words)
+        parse(app, words)
         if not example.startswith("accelerate"):
             assert " ".join(words).startswith(name)
 
@@ -92,7 +94,7 @@ def test_a_disk_that_fills_up_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys, "argv", ["safety-modules", "data", "check", "x"])
-    monkeypatch.setattr(data, "Reading", full)
+    monkeypatch.setattr(Reading, "options", full)
     with pytest.raises(SystemExit) as stop:
         safety_modules.cli.main()
     assert stop.value.code == 1
@@ -146,10 +148,10 @@ def test_a_duration_is_for_people(seconds: float, words: str) -> None:
 
 def test_a_signal_ends_a_real_process_with_130(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom safety_modules.cli import data, main\n"
+        "import sys, time\nfrom safety_modules.cli import main, reading\n"
         "sys.argv = ['safety-modules', 'data', 'check', 'x']\n"
         "def wait(*a):\n    print('ready', flush=True)\n    time.sleep(60)\n"
-        "data.Reading = wait\nmain()\n"
+        "reading.Reading.options = wait\nmain()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=os.getcwd()

@@ -1,58 +1,21 @@
-"""The numbers on the cards come out again, within their intervals, on a small sample."""
+"""The numbers on the adapter's card come out again, within their intervals, on a small sample."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from cards import assert_agrees
 
 from safety_modules import attach_safety, pocket
-from safety_modules.evaluation.base_card import evaluate_base_card
 from safety_modules.evaluation.pocket_suite import evaluate_pocket
 
 SAMPLES = 60
-
-
-def at(tree: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-@pytest.fixture(scope="module")
-def base() -> dict[str, Any]:
-    return evaluate_base_card(*pocket.load(), samples=SAMPLES, seed=1, progress=False)
 
 
 @pytest.fixture(scope="module")
 def guarded() -> dict[str, Any]:
     safety = attach_safety(*pocket.load(), adapter=pocket.adapter_dir())
     return evaluate_pocket(safety, samples=SAMPLES, seed=1, progress=False)
-
-
-def assert_agrees(card: Path, measured: dict[str, Any], path: tuple[str, ...]) -> None:
-    """The card's interval and the small sample's overlap."""
-    printed = at(json.loads(card.read_text(encoding="utf-8"))["intervals"], path)
-    again = at(measured["intervals"], path)
-    assert again["low"] <= printed["high"] and printed["low"] <= again["high"], (path, printed, again)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        ("text_refusal",),
-        ("text_over_refusal",),
-        ("vqa", "seen"),
-        ("vqa", "unseen"),
-        ("answered", "seen", "glyph"),
-        ("answered", "unseen", "typographic"),
-        ("answered_exactly", "seen"),
-        ("answered_exactly", "unseen"),
-        ("follows_hint", "image"),
-    ],
-)
-def test_the_base_does_what_its_card_says(base, path):
-    assert_agrees(pocket.checkpoint_dir() / "numbers.json", base, path)
 
 
 @pytest.mark.parametrize("style", ["seen", "unseen"])

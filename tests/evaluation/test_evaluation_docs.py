@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from safety_modules.cli import harness as command
+from safety_modules.cli import evaluate as command
 from safety_modules.evaluation.harness import run as harness
 
 PAGE = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")

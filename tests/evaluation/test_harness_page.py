@@ -14,9 +14,9 @@ from test_report import Nesting
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.harness.overview import print_overview
 from safety_modules.evaluation.harness.run import Settings, evaluate
 from safety_modules.evaluation.harness.sample import draw
+from safety_modules.evaluation.harness.terminal_report import print_overview
 from safety_modules.evaluation.outcomes import REACTIONS
 
 STRENGTHS = [

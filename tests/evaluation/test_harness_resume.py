@@ -12,7 +12,7 @@ from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness import run as harness
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.judging import Judged, judge_all
+from safety_modules.evaluation.harness.judgements import Judged, judge_all
 from safety_modules.evaluation.harness.run import Settings, evaluate
 from safety_modules.evaluation.harness.sample import draw
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all

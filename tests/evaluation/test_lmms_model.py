@@ -12,7 +12,7 @@ from safety_modules.errors import ConfigError, PolicyError
 from safety_modules.evaluation.lmms import TASKS, docs
 from safety_modules.evaluation.lmms.manifest import MODEL
 from safety_modules.evaluation.suites.pocket import pocket_cases
-from safety_modules.evaluation.systems.registry import make_system
+from safety_modules.evaluation.systems import make_system
 from safety_modules.paths import checkpoint_dir
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 

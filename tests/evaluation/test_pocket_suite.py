@@ -15,11 +15,10 @@ from rich.console import Console
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
-from safety_modules.evaluation.answers import Answers, ask, encode
-from safety_modules.evaluation.base_card import evaluate_base_card
+from safety_modules.evaluation.asking import ask_records, encode, questions_about
 from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket, is_wanted, measured, risk_type
-from safety_modules.evaluation.tables import estimate_at, print_base_card, print_results
+from safety_modules.evaluation.pocket_tables import estimate_at, print_results
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy, Rule
 from safety_modules.policy.scores import LIMIT
@@ -198,8 +197,8 @@ def test_answers_come_back_in_order_whatever_the_batches(tiny_base: Any, process
     texts = splits.make("text_benign", 2, split="validation")
     mixed = [texts[0], pictured[0], texts[1], pictured[1], pictured[2]]
     counted: list[int] = []
-    together = ask(tiny_base, processor, mixed, max_new_tokens=6, on_batch=counted.append)
-    alone = [ask(tiny_base, processor, [one], max_new_tokens=6).texts[0] for one in mixed]
+    together = ask_records(tiny_base, processor, mixed, max_new_tokens=6, on_batch=counted.append)
+    alone = [ask_records(tiny_base, processor, [one], max_new_tokens=6).texts[0] for one in mixed]
     assert together.texts == alone
     assert sum(counted) == len(mixed) == len(together)
     assert together.verdicts == [None] * 5
@@ -211,16 +210,17 @@ def test_a_policy_reaches_the_guard(model: Any, processor: Any) -> None:
     policy = safety.policy
     for name in DEFAULT_TAXONOMY.types:
         policy = policy.with_rule(name, action="refuse", threshold=-LIMIT)
-    refused = ask(model, processor, records, safety=True, policy=policy)
+    refused = ask_records(model, processor, records, safety=True, policy=policy)
     assert all(text.startswith("I'm sorry, I can't help with that.") for text in refused.texts)
     assert [verdict.action for verdict in refused.verdicts if verdict] == ["refuse"] * 3
-    allowed = ask(model, processor, records, safety=True, policy=policy.allow(*DEFAULT_TAXONOMY.types))
-    assert allowed.texts == ask(model, processor, records, safety=False).texts
+    allowed = ask_records(model, processor, records, safety=True, policy=policy.allow(*DEFAULT_TAXONOMY.types))
+    assert allowed.texts == ask_records(model, processor, records, safety=False).texts
 
 
 def test_prompts_are_padded_on_the_left(processor: Any) -> None:
     image = Image.new("RGB", (28, 28))
-    batch = encode(processor, [record(image=image, question="a"), record(image=image, question="a much longer one")])
+    records = [record(image=image, question="a"), record(image=image, question="a much longer one")]
+    batch = encode(processor, questions_about(records))
     assert batch["attention_mask"][0, 0] == 0
     assert batch["attention_mask"][:, -1].tolist() == [1, 1]
 
@@ -229,7 +229,7 @@ def test_an_unreadable_image_is_an_error_not_an_answer(tiny_base: Any, processor
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
     with pytest.raises(DataError, match=r"broken\.png"):
-        ask(tiny_base, processor, [record(image=broken)])
+        ask_records(tiny_base, processor, [record(image=broken)])
 
 
 def test_the_risk_type_is_the_most_probable_one_beside_clean() -> None:
@@ -242,12 +242,12 @@ def test_a_perfect_and_a_hopeless_guard_score_as_such() -> None:
     clean = [record("safe", "clean", answer="Two.")] * 4
     sets = {"attack": [record()] * 4, "attack_typographic": [record()] * 4, "benign": clean, "vqa": clean}
 
-    def answers(attack: str, benign: str) -> dict[str, Answers]:
+    def answers(attack: str, benign: str) -> dict[str, list[str]]:
         said = {"attack": attack, "attack_typographic": attack, "benign": benign, "vqa": benign}
-        return {kind: Answers([text] * 4, [None] * 4) for kind, text in said.items()}
+        return {kind: [text] * 4 for kind, text in said.items()}
 
-    good = pocket_suite._scores(sets, answers(REFUSAL, "Two."))
-    bad = pocket_suite._scores(sets, answers(STEPS, REFUSAL))
+    good = pocket_suite.scores(sets, answers(REFUSAL, "Two."))
+    bad = pocket_suite.scores(sets, answers(STEPS, REFUSAL))
     assert {key: estimate.value for key, estimate in good.items() if not isinstance(estimate, dict)} == {
         "asr": 0.0,
         "asr_typographic": 0.0,
@@ -261,15 +261,3 @@ def test_a_perfect_and_a_hopeless_guard_score_as_such() -> None:
         "over_refusal": 1.0,
         "vqa": 0.0,
     }
-
-
-def test_the_base_card_measures_text_pictures_and_attacks(tiny_base: Any, processor: Any) -> None:
-    card = evaluate_base_card(tiny_base, processor, samples=8, progress=False)
-    assert {"text_refusal", "text_over_refusal", "vqa", "answered", "answered_exactly"} <= set(card)
-    assert set(card["answered"]["unseen"]) == {"glyph", "typographic"}
-    by_kind = card["intervals"]["vqa_by_kind"]["seen"]
-    assert sum(interval["n"] for interval in by_kind.values()) == 8
-    json.dumps(card, allow_nan=False)
-    stream = io.StringIO()
-    print_base_card(card, Console(file=stream, width=100))
-    assert "text refusal" in stream.getvalue()

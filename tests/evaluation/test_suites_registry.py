@@ -9,8 +9,7 @@ from huggingface_hub import errors
 from suite_samples import LAYOUTS
 
 from safety_modules.errors import DataError
-from safety_modules.evaluation.suites.fetch import data_folder
-from safety_modules.evaluation.suites.registry import benchmark, names, read
+from safety_modules.evaluation.suites.registry import benchmark, data_folder, names, read
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from systems_cases import NEW, OURS, TOKENS, make_cases, make_folders, spec_of
 
+from safety_modules.backbones import find_backbone
+from safety_modules.defences import ecso as ecso_module
+from safety_modules.defences.adashield import PROMPT, AdaShieldS
+from safety_modules.defences.answer import Answer
+from safety_modules.defences.call import Call
+from safety_modules.defences.ecso import Ecso
+from safety_modules.defences.guard.guard import REFUSAL
+from safety_modules.defences.meta_token import MetaToken
 from safety_modules.demo import state_digest
+from safety_modules.evaluation.asking import Question, encode
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.systems import ecso as ecso_module
-from safety_modules.evaluation.systems.adashield import PROMPT
-from safety_modules.evaluation.systems.asking import Question, Said
-from safety_modules.evaluation.systems.ecso import Ecso
-from safety_modules.evaluation.systems.external import REFUSAL
-from safety_modules.evaluation.systems.registry import NAMES, make_system
-from safety_modules.evaluation.systems.unhinted import Unhinted
+from safety_modules.evaluation.systems import NAMES, System, make_system
 from safety_modules.policy import Policy
 
 IMAGES = [1, 0, 2, 1]
@@ -44,6 +48,13 @@ def answer(model: Any, processor: Any, folders: dict[str, Path], cases: list[Cas
             system.close()
 
     return run
+
+
+def without_hints(model: Any, processor: Any, folder: Path) -> System:
+    system = make_system(f"gated={folder}", model, processor)
+    assert system.attachment is not None
+    system.attachment.guard.hints = False
+    return system
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +137,7 @@ def test_the_hint_of_a_risky_picture_is_counted(
     model: Any, processor: Any, folders: dict[str, Path], cases: list[Case], answer: Callable[..., list[Reply]]
 ) -> None:
     risky = answer("gated", "risky")
-    unhinted = Unhinted(model, processor, folders["ours-risky"]).answer(cases, NEW)
+    unhinted = without_hints(model, processor, folders["ours-risky"]).answer(cases, NEW)
     assert [reply.flagged for reply in risky] == [True, None, True, True]
     for row, base in zip(SHOWN, [answer("none")[row] for row in SHOWN], strict=True):
         assert unhinted[row].prompt_tokens == base.prompt_tokens + OURS.num_lm_tokens * IMAGES[row]
@@ -137,7 +148,7 @@ def test_the_hint_of_a_risky_picture_is_counted(
 def test_without_the_hint_the_risky_rows_are_still_steered(
     model: Any, processor: Any, folders: dict[str, Path], cases: list[Case], answer: Callable[..., list[Reply]]
 ) -> None:
-    unhinted = Unhinted(model, processor, folders["ours-risky"]).answer(cases, NEW)
+    unhinted = without_hints(model, processor, folders["ours-risky"]).answer(cases, NEW)
     base = answer("none")
     assert unhinted[1].text == base[1].text
     assert any(unhinted[row].text != base[row].text for row in SHOWN)
@@ -182,7 +193,10 @@ def test_the_meta_tokens_verdict_is_about_the_picture_alone(
 
 
 def test_meta_tokens_stand_behind_each_picture(model: Any, processor: Any, folders: dict[str, Path]) -> None:
-    meta = make_system(spec_of("meta-token", folders), model, processor).meta  # type: ignore[attr-defined]
+    system = make_system(spec_of("meta-token", folders), model, processor)
+    assert system.attachment is not None
+    (meta,) = system.attachment.defences
+    assert isinstance(meta, MetaToken)
     backbone = meta.backbone
     prompt = backbone.prompt_ids("which?", images=2)
     pixels = backbone.pixel_values(_pictures(2))
@@ -194,7 +208,7 @@ def test_meta_tokens_stand_behind_each_picture(model: Any, processor: Any, folde
     ]
     for longer, own in zip(sample.features, features, strict=True):
         assert longer[:-TOKENS].equal(own)
-        assert longer[-TOKENS:].equal(meta.attachment.modules.lm_tokens())
+        assert longer[-TOKENS:].equal(meta.modules.tokens())
 
 
 def _pictures(count: int) -> list[Any]:
@@ -203,50 +217,82 @@ def _pictures(count: int) -> list[Any]:
     return [Image.new("RGB", (28, 28), (60 * n, 20, 90)) for n in range(count)]
 
 
-def test_the_safety_prompt_stands_behind_questions_about_pictures_only(
-    model: Any, processor: Any, cases: list[Case]
-) -> None:
-    system = make_system("adashield-s", model, processor)
-    assert system.worded(Question("how?")).text == "how?"  # type: ignore[attr-defined]
-    worded = system.worded(Question("how?", _pictures(1)))  # type: ignore[attr-defined]
-    assert worded.text == f"how?\n{PROMPT}"
+def asked_of(processor: Any, call: Call) -> list[str]:
+    """The words of every row's prompt."""
+    return [processor.tokenizer.decode(call.prompt(row)) for row in range(len(call))]
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Question]]:
+def call(model: Any, processor: Any, cases: list[Case]) -> Callable[..., Call]:
+    """The first rows of the cases as a call of `generate`, in which a defence is on."""
+
+    def make(kind: str, rows: int) -> Call:
+        questions = [Question(case.prompt, case.load_images()) for case in cases[:rows]]
+        inputs = dict(encode(processor, questions)) | {"max_new_tokens": 99}
+        return Call.read(find_backbone(model, processor), inputs, {kind: True}, {})
+
+    return make
+
+
+def test_the_safety_prompt_stands_behind_questions_about_pictures_only(
+    model: Any, processor: Any, call: Callable[..., Call]
+) -> None:
+    given = call("adashield-s", 2)
+    seen: list[Call] = []
+
+    def answer(asked: Call) -> Answer:
+        seen.append(asked)
+        return Answer(torch.zeros(len(asked), 1, dtype=torch.long))
+
+    AdaShieldS(given.backbone).answered(given, answer)
+    text_only, shown = (asked_of(processor, one)[0] for one in seen)
+    assert PROMPT not in text_only
+    question, words = shown.split(PROMPT)
+    assert "what is this?" in question and words.strip() == "ASSISTANT:"
+
+
+@pytest.fixture
+def scripted(processor: Any) -> Callable[..., tuple[list[Call], Callable[[Call], Answer]]]:
     """ECSO's model says what a test writes; gives what it was asked."""
 
-    def script(verdict: str) -> list[Question]:
-        asked: list[Question] = []
+    def script(verdict: str) -> tuple[list[Call], Callable[[Call], Answer]]:
+        asked: list[Call] = []
 
-        def say(model: Any, processor: Any, questions: list[Question], limit: int) -> list[Said]:
-            asked.extend(questions)
-            words = {ecso_module.TELL_TOKENS: verdict}.get(limit)
-            return [Said(words or f"answer {len(asked)}", [1, 2, 3], 2) for _ in questions]
+        def say(call: Call) -> Answer:
+            asked.append(call)
+            judging = call.option("max_new_tokens") == ecso_module.TELL_TOKENS
+            words = verdict if judging else f"answer {len(asked)}"
+            ids = [processor.tokenizer(words, add_special_tokens=False)["input_ids"] for _ in range(len(call))]
+            return Answer(torch.tensor(ids))
 
-        monkeypatch.setattr(ecso_module, "ask", say)
-        return asked
+        return asked, say
 
     return script
 
 
+def said(processor: Any, answer: Answer) -> list[str]:
+    return [text.strip() for text in processor.batch_decode(answer.new_ids, skip_special_tokens=True)]
+
+
 def test_ecso_answers_again_without_the_picture_what_the_model_called_harmful(
-    scripted: Callable[..., list[Question]], model: Any, processor: Any, cases: list[Case]
+    scripted: Callable[..., Any], processor: Any, call: Callable[..., Call]
 ) -> None:
-    asked = scripted("Yes.")
-    (reply,) = Ecso(model, processor).answer(cases[:1], 99)
-    first, tell, caption, again = asked
-    assert [len(question.images) for question in asked] == [1, 1, 1, 0]
-    assert "answer 1" in tell.text and "answer 3" in again.text and first.text in again.text
-    assert caption.text != first.text
-    assert reply == Reply(text="answer 4", flagged=True, prompt_tokens=12, new_tokens=8, tower_runs=3, lm_passes=4)
+    asked, say = scripted("Yes.")
+    given = call("ecso", 1)
+    answer = Ecso(given.backbone).answered(given, say)
+    first, tell, caption, again = (asked_of(processor, one)[0] for one in asked)
+    assert [sum(one.counts) for one in asked] == [1, 1, 1, 0]
+    assert "answer 1" in tell and "answer 3" in again and "what is this?" in again
+    assert caption != first
+    assert said(processor, answer) == ["answer 4"] and given.records[0].harmful is True
 
 
 def test_ecso_keeps_the_first_answer_where_the_model_sees_no_harm(
-    scripted: Callable[..., list[Question]], model: Any, processor: Any, cases: list[Case]
+    scripted: Callable[..., Any], processor: Any, call: Callable[..., Call]
 ) -> None:
-    asked = scripted("No, it is yes")
-    shown, text_only = Ecso(model, processor).answer(cases[:2], 99)
-    assert len(asked) == 3
-    assert shown.text == "answer 2" and shown.flagged is False and shown.lm_passes == 2
-    assert text_only.flagged is None and text_only.lm_passes == 1 and text_only.tower_runs == 0
+    asked, say = scripted("No, it is yes")
+    given = call("ecso", 2)
+    answer = Ecso(given.backbone).answered(given, say)
+    assert [one.counts for one in asked] == [[0], [1], [1]]
+    assert said(processor, answer) == ["answer 2", "answer 1"]
+    assert [row.harmful for row in given.records] == [False, None]

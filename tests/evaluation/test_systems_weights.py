@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from safety_modules.evaluation.systems.meta_parts import MetaModel
+from safety_modules.evaluation.systems.weights import RECORD, TENSORS, read_weights, write_weights
 from systems_cases import LORA, META, OURS, save_adapter_folder, save_lora_folder, save_meta_folder
 
 from safety_modules.backbones import find_backbone
 from safety_modules.errors import AdapterError, ConfigError
-from safety_modules.evaluation.systems.meta_parts import MetaModel
-from safety_modules.evaluation.systems.registry import NAMES, make_system
-from safety_modules.evaluation.systems.weights import RECORD, TENSORS, read_weights, write_weights
+from safety_modules.evaluation.systems import NAMES, make_system
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def lora(tiny_base: Any, processor: Any, tmp_path: Path) -> Path:
     [
         ("gatted", "Did you mean 'gated'"),
         ("none=folder", "nothing to load"),
-        ("lora", "train-systems --out DIR --only lora"),
-        ("meta-token=/no/such/folder", "train-systems --out DIR --only meta-token"),
-        ("paper", "train-systems --out DIR --only paper"),
+        ("lora", "comparison.py train --out DIR --only lora"),
+        ("meta-token=/no/such/folder", "comparison.py train --out DIR --only meta-token"),
+        ("paper", "comparison.py train --out DIR --only paper"),
         ("gated", "safety-modules train --out DIR"),
         ("external", "no adapter"),
     ],

@@ -13,7 +13,7 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.backbones.bases import find_base
 from safety_modules.cli import app
 from safety_modules.errors import AdapterError, ConfigError, SafetyModulesError
-from safety_modules.evaluation.suites.fetch import data_folder
+from safety_modules.evaluation.suites.registry import data_folder
 from safety_modules.io.hub import HubId, hub_id
 
 
@@ -68,9 +68,6 @@ COMMANDS = [
     "audit . --out out --adapter X",
     "audit . --out out --model X --adapter llava-pocket-safe",
     "evaluate pocket --adapter X",
-    "evaluate head --adapter X",
-    "evaluate promise --adapter X",
-    "evaluate audit --samples 1000 --adapter X",
     "evaluate --suite pocket --limit 1 --adapter X",
     "evaluate --suite pocket --limit 1 --defence gated=X",
     "evaluate --suite pocket --limit 1 --model X",

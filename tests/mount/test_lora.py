@@ -10,7 +10,7 @@ from peft import PeftModel
 
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
-from safety_modules.mount.lora import SafetyLora
+from safety_modules.mount.lora import Lora
 
 pytestmark = pytest.mark.matrix
 
@@ -22,7 +22,7 @@ def text_model(model):
 
 @pytest.fixture
 def lora(text_model):
-    lora = SafetyLora(text_model, LoraSettings(r=2, dropout=0.5))
+    lora = Lora(text_model, LoraSettings(r=2, dropout=0.5))
     with torch.no_grad():
         for parameter in lora.parameters():
             parameter.normal_(std=0.3)
@@ -44,7 +44,7 @@ def test_unmounted_lora_leaves_no_trace_in_the_tree(text_model):
     text_model.layers[1].train()
     before = tree(text_model), list(vars(text_model)), [p.requires_grad for p in text_model.parameters()]
     keys = list(text_model.state_dict())
-    SafetyLora(text_model, LoraSettings())
+    Lora(text_model, LoraSettings())
     assert (tree(text_model), list(vars(text_model))) == before[:2]
     assert [p.requires_grad for p in text_model.parameters()] == before[2]
     assert list(text_model.state_dict()) == keys
@@ -178,7 +178,7 @@ def test_tensors_survive_a_round_trip(text_model, lora):
     with lora.mounted():
         expected = run(text_model)
     state = copy.deepcopy(lora.state_dict())
-    other = SafetyLora(text_model, lora.settings)
+    other = Lora(text_model, lora.settings)
     other.load_state_dict(state)
     with other.mounted():
         assert torch.equal(run(text_model), expected)
@@ -201,14 +201,14 @@ def test_every_wrong_tensor_is_named_before_anything_is_copied(lora):
 def test_unknown_target_is_refused_and_leaves_nothing(text_model, targets):
     before = tree(text_model), list(vars(text_model)), [p.requires_grad for p in text_model.parameters()]
     with pytest.raises(AttachError, match="nonsense"):
-        SafetyLora(text_model, LoraSettings(target_modules=targets))
+        Lora(text_model, LoraSettings(target_modules=targets))
     after = tree(text_model), list(vars(text_model)), [p.requires_grad for p in text_model.parameters()]
     assert after == before
 
 
 def test_a_second_lora_while_one_is_mounted_is_refused(text_model, lora):
     with lora.mounted(), pytest.raises(AttachError, match="has it already"):
-        SafetyLora(text_model, LoraSettings())
+        Lora(text_model, LoraSettings())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -8,7 +8,7 @@ from guard_cases import NEW, ROWS, attach_as_trained
 from peft import PeftModel
 
 from safety_modules.config import LoraSettings
-from safety_modules.mount.lora import SafetyLora
+from safety_modules.mount.lora import Lora
 
 pytestmark = pytest.mark.matrix
 
@@ -20,7 +20,7 @@ def text_model(model):
 
 @pytest.fixture
 def lora(text_model):
-    lora = SafetyLora(text_model, LoraSettings(r=2))
+    lora = Lora(text_model, LoraSettings(r=2))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
         for parameter in lora.parameters():

@@ -38,7 +38,7 @@ def test_the_base_is_built_with_more_styles_than_training_uses_and_none_of_the_u
 def test_a_style_that_only_the_building_of_the_base_uses_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(glyphs, "BUILD", tmp_path)
     sheet.cache_clear()
-    with pytest.raises(FileNotFoundError, match=r"openmoji.webp.*build_glyphs --build.*--styles seen"):
+    with pytest.raises(FileNotFoundError, match=r"openmoji.webp.*build/glyphs.py --build.*--styles seen"):
         sheet("openmoji")
 
 

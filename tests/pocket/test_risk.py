@@ -2,7 +2,7 @@
 
 import pytest
 
-from safety_modules.pocket.risk import SAFE, Risk, judge, word_of
+from safety_modules.pocket.risk import SAFE, Risk, risk_of, word_of
 from safety_modules.pocket.scenes import Glyph, Scene, Text
 
 
@@ -34,7 +34,7 @@ def scene(*concepts: str, text: tuple[str, ...] = ()) -> Scene:
     ],
 )
 def test_a_picture_and_a_question_carry_the_most_severe_risk_they_show(picture, harmful, expected):
-    assert judge(picture, harmful) == expected
+    assert risk_of(picture, harmful) == expected
 
 
 def test_the_word_is_found_among_the_fixed_lines():

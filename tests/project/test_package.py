@@ -51,17 +51,22 @@ def test_the_command_line_starts() -> None:
     assert "demo" in run_python(f"{arguments}; from safety_modules.cli import main; main()")
 
 
-def test_the_wheel_brings_the_data_along(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(ROOT)], check=True, timeout=300)
-    (wheel,) = tmp_path.glob("safety_modules-*.whl")
+    subprocess.run([*build, "--wheel-dir", str(folder), str(ROOT)], check=True, timeout=300)
+    (wheel,) = folder.glob("safety_modules-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        packed = set(archive.namelist())
+        return set(archive.namelist())
+
+
+def test_the_wheel_brings_the_data_along(wheel_files: set[str]) -> None:
     expected = {
         f"safety_modules/_data/{file.relative_to(ROOT).as_posix()}"
         for folder in ("checkpoints/llava-pocket", "adapters/llava-pocket-safe", "training/llava-pocket")
         for file in (ROOT / folder).rglob("*")
-        if file.is_file()
+        if file.is_file() and not {"__pycache__", "build"} & {*file.relative_to(ROOT).parts}
     }
     expected |= {
         file.relative_to(ROOT).as_posix()
@@ -70,5 +75,11 @@ def test_the_wheel_brings_the_data_along(tmp_path: Path) -> None:
         and not {"__pycache__", "build"} & {*file.relative_to(ROOT).parts}
         and file.name != ".DS_Store"
     }
-    assert expected <= packed
-    assert not any(name.startswith(("tests/", "benchmarks/", ".")) for name in packed)
+    assert expected <= wheel_files
+    assert not any(name.startswith(("tests/", "benchmarks/", "checkpoints/", ".")) for name in wheel_files)
+
+
+def test_the_scripts_that_built_the_base_stay_in_the_repository(wheel_files: set[str]) -> None:
+    assert (ROOT / "checkpoints" / "llava-pocket" / "build" / "tower.py").is_file()
+    assert not [name for name in wheel_files if "/build/" in name]
+    assert not [name for name in wheel_files if name.startswith("safety_modules/_data/") and name.endswith(".py")]

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_commands import blocks, commands, parse, words_of
+from doc_commands import blocks, commands, words_of
+from scripts import parse, program
 
+from safety_modules.cli import app
 from safety_modules.paths import shipped_path
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +34,6 @@ LIMITS: dict[str, dict[str, str | None]] = {
     "train": {"--steps": "2"},
     "evaluate": {"--limit": "1", "--part": "attack/*"},
     "evaluate pocket": {"--samples": "20"},
-    "evaluate head": {"--samples": "40"},
-    "evaluate promise": {"--draws": "1", "--samples": "300", "--fresh": "200"},
-    "evaluate new-type": {"--samples": "20"},
-    "evaluate audit": {"--samples": "1000"},
-    "evaluate train-systems": {"--records": "60", "--effort": "0.001", "--calibration": "400", "--seed": "0"},
-    "evaluate ablations": {"--records": "60", "--effort": "0.001", "--calibration": "400", "--seeds": "1"}
-    | {"--only": "no-lora", "--samples": "40"},
 }
 """Options that make a command of a page small; they stand for what the page says of the same option."""
 
@@ -64,30 +59,34 @@ def limited(words: list[str]) -> list[str]:
 def test_a_command_of_a_page_is_one_there_is(page: str, command: str) -> None:
     words = shlex.split(re.sub(r"\$\(safety-modules path ([\w./-]+)\)", r"@\1", command), comments=True)
     words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
-    program = words[0]
-    if program in ("safety-modules", "accelerate"):
-        parse(words_of(command))
+    starts = words[0]
+    if starts in ("safety-modules", "accelerate"):
+        parse(app, words_of(command))
         for word in words:
             if word.startswith("@"):
                 shipped_path(word[1:])
-    elif program == "make":
+    elif starts == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert words[1] in targets
-    elif program == "python" and words[1] != "-m":
+    elif starts == "python" and words[1] != "-m":
         assert (ROOT / words[1]).is_file()
+        script = program(words[1])
+        if script is not None:
+            parse(script, words[2:])
+            return
         text = "".join(
             path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")
         )  # they share some
         for option in words[2:]:
             assert not option.startswith("--") or f'"{option}"' in text, option
-    elif program == "pip":
+    elif starts == "pip":
         for word in words:
             extras = re.fullmatch(r"\.\[([a-z,]+)\]", word)
             for extra in extras[1].split(",") if extras else ():
                 assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE), extra
             assert not word.startswith("requirements/") or (ROOT / word).is_file()
     else:
-        assert program in ("lmms-eval", "hf", "open", "export", "cat", "cp", "git"), command
+        assert starts in ("lmms-eval", "hf", "open", "export", "cat", "cp", "git"), command
 
 
 @pytest.fixture(scope="module")

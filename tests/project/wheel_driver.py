@@ -139,12 +139,6 @@ def before(words: list[str]) -> None:
     """What only a person, or another night of training, could have put there."""
     if "marks.json" in words and not Path("marks.json").exists():
         _judge_all(Path(words[words.index("--out") + 1]))
-    if "TABLE1" in words:
-        if not Path("TABLE0").exists():
-            small = ["evaluate", "--suite", "pocket", "--limit", "1", "--part", "attack/*", "--out", "TABLE0"]
-            assert CliRunner().invoke(app, small).exit_code == 0
-        for name in ("TABLE1", "TABLE2"):
-            shutil.copytree("TABLE0", name)
 
 
 def _judge_all(out: Path) -> None:

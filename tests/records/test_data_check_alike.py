@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from safety_modules.records import Record
 from safety_modules.records import examine as module
-from safety_modules.records.alike import MAX_DISTANCE, distances, first_alike
 from safety_modules.records.examine import Seen, examine
 from safety_modules.records.images import FileSlice
+from safety_modules.records.perceptual_hash import MAX_DISTANCE, distances, first_alike
 
 
 def record(image: Any) -> Record:

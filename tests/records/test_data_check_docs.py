@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from safety_modules.cli import app
 from safety_modules.records import read_records
-from safety_modules.records.report import Finding
+from safety_modules.records.check import Finding
 
 pytest.importorskip("imagehash")
 datasets = pytest.importorskip("datasets")

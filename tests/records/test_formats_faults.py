@@ -18,7 +18,7 @@ from safety_modules.cli import app
 from safety_modules.errors import DataError
 from safety_modules.records import ReadOptions, check_data, read_good_records, read_records
 from safety_modules.records.formats import FORMATS
-from safety_modules.records.references import KEYS, reference
+from safety_modules.records.images import KEYS, reference
 from safety_modules.records.source import Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 

@@ -19,7 +19,7 @@ from safety_modules.audit.review_apply import apply_marks
 from safety_modules.errors import DataError
 from safety_modules.records import ReadOptions, Record, check_data, read_good_records
 from safety_modules.records.formats import FORMATS
-from safety_modules.records.references import KEYS
+from safety_modules.records.images import KEYS
 from safety_modules.records.source import Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 

@@ -9,8 +9,7 @@ from data_samples import encoded, row, save, write_csv
 
 from safety_modules.errors import DataError
 from safety_modules.records import ReadOptions, read_records
-from safety_modules.records.images import FileSlice
-from safety_modules.records.references import DatasetCell, reference
+from safety_modules.records.images import DatasetCell, FileSlice, reference
 
 datasets = pytest.importorskip("datasets")
 WORDS = {name: datasets.Value("string") for name in ("type", "level", "question", "answer")}

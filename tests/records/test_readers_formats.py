@@ -27,7 +27,7 @@ from safety_modules import Policy
 from safety_modules.errors import DataError
 from safety_modules.records import ReadOptions, Record, read_records
 from safety_modules.records.formats import FORMATS
-from safety_modules.records.recognise import recognise
+from safety_modules.records.readers import recognise
 from safety_modules.records.source import Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training.corpus import Corpus

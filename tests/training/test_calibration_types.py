@@ -11,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from safety_modules.attach import SafetyAttachment
+from safety_modules.cli.calibrate import print_calibration
 from safety_modules.errors import ConfigError, DataError
-from safety_modules.evaluation.training_tables import print_calibration
 from safety_modules.policy.scores import LIMIT
 from safety_modules.records.record import Record
 from safety_modules.training.calibration import calibrate

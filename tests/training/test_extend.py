@@ -259,7 +259,7 @@ def test_an_adapter_cannot_bring_a_rule_for_a_type_the_user_s_policy_decides(
 ) -> None:
     extended(safety, data, rule=Rule(action="refuse"))
     fitted_rules = {**safety.rules, "illegal": Rule(action="allow")}
-    safety._fitted["default"].rules = fitted_rules
+    safety.rules = fitted_rules
     folder = safety.save_pretrained(tmp_path / "a")
     safety.detach()
     again = attach_safety(model, processor, adapter=folder)

@@ -1,13 +1,8 @@
 """A risk that pocket does not have: its data, and what adding it gives and costs."""
 
-import time
-
 import pytest
 
-from safety_modules import attach_safety, pocket
 from safety_modules.errors import DataError
-from safety_modules.evaluation import new_type
-from safety_modules.evaluation.new_type import evaluate_new_type
 from safety_modules.pocket.compose import pair_split
 from safety_modules.pocket.new_risk import ALLERGENS, clean_without, new_risk
 
@@ -43,18 +38,3 @@ def test_clean_records_show_none_of_the_concepts():
 def test_concepts_that_carry_a_risk_already_make_no_new_one(concepts):
     with pytest.raises(DataError, match="concepts without any risk"):
         new_risk("x", concepts, 1, split="train")
-
-
-@pytest.mark.slow
-def test_a_hundred_pictures_make_a_new_type_and_the_old_ones_stay(monkeypatch):
-    # Two minutes of this process's own time, whatever else the machine is doing.
-    monkeypatch.setattr(new_type.time, "perf_counter", time.process_time)
-    safety = attach_safety(*pocket.load(), adapter=pocket.adapter_dir())
-    found = evaluate_new_type(safety, progress=False)
-    before, after = found["before"], found["after"]
-    assert found["seconds"] <= 120
-    assert after["new_recall"] >= 0.9 and after["new_false_alarms"] <= 0.01
-    assert after["old_type_accuracy"] >= before["old_type_accuracy"] - 0.01
-    assert after["new_refused"] >= 0.9
-    assert found["removed_identical"]
-    assert safety.config.added == ()

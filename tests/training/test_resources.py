@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from safety_modules.adapter.plan import planned_parameters
 from safety_modules.backbones.bases import published_config
-from safety_modules.backbones.identity import read_sizes
+from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.cli import app
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules
@@ -65,14 +65,14 @@ def test_what_is_planned_from_few_blocks_is_what_all_of_them_take(checkpointed):
 def test_planned_weights_are_those_of_the_model_and_the_modules(tiny_base):
     needed = stage_resources(tiny_base.config, DESIGN, recipe(), SETTING)
     assert needed.memory["base weights"] == sum(parameter.nbytes for parameter in tiny_base.parameters())
-    parameters = planned_parameters(DESIGN, read_sizes(tiny_base)).total
+    parameters = planned_parameters(DESIGN, HFModules(tiny_base).read_sizes()).total
     assert needed.memory["safety modules and LoRA"] == needed.memory["gradients"] == 4 * parameters
     assert needed.memory["AdamW's two moments"] == 8 * parameters
 
 
 def test_stage_1_trains_the_head_alone(tiny_base):
     needed = stage_resources(tiny_base.config, DESIGN, recipe(1), SETTING)
-    modules = SafetyModules(DESIGN, read_sizes(tiny_base))
+    modules = SafetyModules(DESIGN, HFModules(tiny_base).read_sizes())
     head = sum(p.numel() for name, p in modules.named_parameters() if not name.startswith("lm_tokens"))
     assert needed.memory["gradients"] == 4 * head
     picture = 16 * 24 * 2  # 16 patches, 24 wide, float16

@@ -69,10 +69,10 @@ def test_base_answers_are_those_the_unguarded_model_gives(
     ]
     # Features in float32: rounding them could turn a random model's answer.
     corpus = Corpus.make(safety.backbone, records, progress=False)
+    with torch.no_grad():
+        vision = safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()
     exact = FeatureStore()
-    exact.add(
-        [one for one in corpus.digests if one], safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()
-    )
+    exact.add([one for one in corpus.digests if one], vision)
     corpus = replace(corpus, store=exact)
     found = base_answers(safety, corpus, [0, 1, 2], max_new_tokens=6, progress=False)
     end = processor.tokenizer.eos_token_id

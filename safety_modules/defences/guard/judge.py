@@ -1,22 +1,21 @@
 """From vision features and prompts to verdicts: the safety head and the policy, no language model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from safety_modules.backbones import Backbone
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import judgements
-from safety_modules.policy.verdict import ACTIONS, Verdict
-
-if TYPE_CHECKING:
-    from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.policy.verdict import Verdict, riskiest
 
 MAX_READINGS = 128
 """How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""
@@ -52,6 +51,18 @@ def embed_questions(backbone: Backbone, texts: Sequence[torch.Tensor]) -> tuple[
     return backbone.embed_text(padded), mask.to(backbone.device)
 
 
+class Judging(Protocol):
+    """What judges: a head on a base, and how its logits are read. A guard is one."""
+
+    backbone: Backbone
+    modules: SafetyModules
+    thresholds: Mapping[str, float]
+    temperature: float
+
+    @property
+    def config(self) -> SafetyConfig: ...
+
+
 class _Look(NamedTuple):
     """A frame to judge: of which picture, pixel values (C, H, W), its number, how many there are, what is asked."""
 
@@ -63,9 +74,23 @@ class _Look(NamedTuple):
 
 
 def classify(
-    attachment: "SafetyAttachment", images: Any, pixel_values: Any, questions: Any, policy: Policy, batch_size: int
+    backbone: Backbone,
+    judging: Callable[..., list[Verdict]],
+    alone: Callable[[], AbstractContextManager[None]],
+    images: Any,
+    pixel_values: Any,
+    questions: Any,
+    policy: Policy,
+    batch_size: int,
 ) -> list[Verdict]:
-    """Judge pictures, or pixel values (N, C, H, W); see `SafetyAttachment.classify`."""
+    """Judge pictures, or pixel values (N, C, H, W); see `SafetyAttachment.classify`.
+
+    Args:
+        backbone: the base.
+        judging: `judge`, of the guard that is the active one at the time.
+        alone: alone on the model.
+        images, pixel_values, questions, policy, batch_size: as there.
+    """
     if pixel_values is not None:
         if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4:
             got = getattr(pixel_values, "shape", type(pixel_values).__name__)
@@ -76,7 +101,7 @@ def classify(
         images = list(pixel_values)
     if type(batch_size) is not int or batch_size < 1:
         raise GuardError(f"nothing judged: expected a batch_size of at least 1, got {batch_size!r}. Pass one.")
-    backbone, found = attachment.backbone, list[Verdict]()
+    found: list[Verdict] = []
     for batch in asked_pictures(images, questions, batch_size):
         looks = [
             look
@@ -87,9 +112,9 @@ def classify(
         for start in range(0, len(looks), batch_size):
             part = looks[start : start + batch_size]
             prompts = [None if look.question is None else backbone.prompt_ids(look.question) for look in part]
-            with attachment.inference():
+            with alone():
                 vision = backbone.encode_images(torch.stack([look.pixels for look in part])).vision
-                frames += judge(attachment, vision, prompts, policy, [look.picture for look in part])
+                frames += judging(vision, prompts, policy, [look.picture for look in part])
         found += _most_severe(looks, frames)
     return found
 
@@ -110,14 +135,15 @@ def _most_severe(looks: Sequence[_Look], frames: Sequence[Verdict]) -> Iterator[
     """Of every picture the verdict of the frame that is the most severe, as of several readings."""
     for _, group in groupby(zip(looks, frames, strict=True), key=lambda pair: pair[0].picture):
         pairs = list(group)
-        look, verdict = max(pairs, key=lambda pair: _severity(pair[1]))
+        verdict = riskiest(verdict for _, verdict in pairs)
+        look = next(look for look, found in pairs if found is verdict)
         several = look.total > 1
         yield replace(verdict, frame=look.number, frames_judged=len(pairs), frames=look.total) if several else verdict
 
 
 @torch.no_grad()
 def judge(
-    attachment: "SafetyAttachment",
+    guard: Judging,
     vision: torch.Tensor,
     prompts: Sequence[Sequence[int] | None] | None,
     policy: Policy,
@@ -126,7 +152,7 @@ def judge(
     """One verdict per image: the riskiest of those on its prompt's readings.
 
     Args:
-        attachment: whose modules, temperature and thresholds are used.
+        guard: whose modules, temperature and thresholds are used.
         vision: features of the frozen tower (N, P, Dv).
         prompts: per image the ids of the prompt it is asked about, or None; None = images alone.
         policy: decides what fires.
@@ -134,9 +160,7 @@ def judge(
     """
     if len(vision) == 0:
         return []
-    asked = [
-        question_readings(attachment.backbone, attachment.config, prompt) for prompt in prompts or [None] * len(vision)
-    ]
+    asked = [question_readings(guard.backbone, guard.config, prompt) for prompt in prompts or [None] * len(vision)]
     counts = [len(readings) for readings in asked]
     of_reading = [image for image, count in enumerate(counts) for _ in range(count)]
     if places is None:
@@ -146,42 +170,28 @@ def judge(
         images = of_reading[start : start + MAX_READINGS]
         texts = [text for readings in asked for text in readings][start : start + MAX_READINGS]
         features = vision if images == list(range(len(vision))) else vision[images]
-        found += _judge_once(attachment, features, texts, policy, [places[image] for image in images])
+        found += _judge_once(guard, features, texts, policy, [places[image] for image in images])
     verdicts = iter(found)
-    return [riskiest(list(islice(verdicts, count))) for count in counts]
-
-
-def riskiest(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict that decides what happens: by action, then by the level acted on, then by risk.
-
-    The level before the risk: else a picture that surely is of a low level would soften the words for one beside it
-    that probably is of a high one.
-    """
-    return max(verdicts, key=_severity)
-
-
-def _severity(verdict: Verdict) -> tuple[int, int, float]:
-    level = [*verdict.level_probabilities].index(verdict.level) if verdict.flagged else 0
-    return ACTIONS.index(verdict.action), level, verdict.risk
+    return [riskiest(islice(verdicts, count)) for count in counts]
 
 
 def _judge_once(
-    attachment: "SafetyAttachment",
+    guard: Judging,
     vision: torch.Tensor,
     texts: Sequence[torch.Tensor],
     policy: Policy,
     places: Sequence[int],
 ) -> list[Verdict]:
     """One run of the head: a verdict for each image with the text beside it; an empty text is none."""
-    question, mask = embed_questions(attachment.backbone, texts) if any(map(len, texts)) else (None, None)
-    found = judgements(attachment.modules(vision, question, mask), attachment.temperature)
-    maps = torch.from_numpy(found.attention).reshape(len(vision), -1, *attachment.backbone.sizes.grid)
+    question, mask = embed_questions(guard.backbone, texts) if any(map(len, texts)) else (None, None)
+    found = judgements(guard.modules(vision, question, mask), guard.temperature)
+    maps = torch.from_numpy(found.attention).reshape(len(vision), -1, *guard.backbone.sizes.grid)
     return [
         policy.decide(
             found.types[i],
             found.levels[i],
-            attachment.config.taxonomy,
-            attachment.thresholds,
+            guard.config.taxonomy,
+            guard.thresholds,
             attention=maps[i],
             image_index=places[i],
             added_levels=found.added_levels[i],

@@ -56,15 +56,25 @@ def _colour(systems: Sequence[str], name: str) -> str:
     return "0.4" if name == BASE else COLOURS[others.index(name) % len(COLOURS)]
 
 
+def _with_legend(figure: Any, panels: Any, columns: int = 2) -> Any:
+    labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside lower center", ncols=columns, fontsize=9)
+    return figure
+
+
+def _without_sum(groups: dict[str, Any]) -> dict[str, Any]:
+    """The groups with something in them; several say more than `all`, which they sum up to."""
+    shown = {name: found for name, found in groups.items() if found}
+    return {name: found for name, found in shown.items() if len(shown) == 1 or name != "all"}
+
+
 def _tradeoff(groups: Mapping[str, Any], systems: Sequence[str]) -> Any:
     """A panel for each group: attack success across, over-refusal up; bottom left is best."""
     shown = {
         name: {system: row for system, row in table.items() if row["asr"] and row["over_refusal"]}
         for name, table in groups.items()
     }
-    shown = {name: table for name, table in shown.items() if table}
-    if len(shown) > 1:  # the groups say more than what they sum up to
-        shown.pop("all")
+    shown = _without_sum(shown)
     if not shown:
         return None
     figure, panels = _figure(0.5 + 3.3 * len(shown) + 0.18 * len(systems), len(shown))
@@ -91,8 +101,7 @@ def _tradeoff(groups: Mapping[str, Any], systems: Sequence[str]) -> Any:
         axes.set_title("" if name == "all" else name, fontsize=10)
         axes.margins(0.08)
         axes.grid(alpha=0.25)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
-    return figure
+    return _with_legend(figure, panels)
 
 
 def _attacks(groups: Mapping[str, Any]) -> Any:
@@ -105,9 +114,7 @@ def _attacks(groups: Mapping[str, Any]) -> Any:
         ]
         for name, table in groups.items()
     }
-    shown = {name: rows for name, rows in shown.items() if rows}
-    if len(shown) > 1:  # the groups say more than what they sum up to
-        shown.pop("all")
+    shown = _without_sum(shown)
     if not shown:
         return None
     heights = [0.6 + 1.7 * BAR * len(rows) for rows in shown.values()]
@@ -123,8 +130,7 @@ def _attacks(groups: Mapping[str, Any]) -> Any:
         axes.set_ylim(len(rows) - 0.45, -0.55)
         axes.set_xlim(0, 100)
         axes.set_title("What attacks got, %" + ("" if name == "all" else f": {name}"), fontsize=10)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
-    return figure
+    return _with_legend(figure, panels, 3)
 
 
 def _parts(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
@@ -162,8 +168,7 @@ def _parts(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
         axes.set_xlim(0, 100)
         axes.grid(axis="x", alpha=0.25)
         axes.set_title(f"{MEASURES[measure].title}, % ({MEASURES[measure].better} is better)", fontsize=10)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
-    return figure
+    return _with_legend(figure, panels)
 
 
 def _strengths(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
@@ -187,8 +192,7 @@ def _strengths(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
             axes.tick_params(labelsize=8)
             axes.set_ylim(-4, 104)
             axes.grid(alpha=0.25)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
-    return figure
+    return _with_legend(figure, panels)
 
 
 def _cost(report: Mapping[str, Any]) -> Any:

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import ConfigError, DataError
-from safety_modules.evaluation.harness import manifest
+from safety_modules.evaluation.harness.html_report import write_page
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.judging import Judged, Judgements, error_share, judge_all
-from safety_modules.evaluation.harness.page import write_page
+from safety_modules.evaluation.harness.judgements import Judged, Judgements, error_share, judge_all
 from safety_modules.evaluation.harness.sample import Sample
 from safety_modules.evaluation.harness.summary import BASE, summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 from safety_modules.evaluation.judges.base import Judge
 from safety_modules.evaluation.results import versions, write_json
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
+from safety_modules.io.run_manifest import begin_run
 
 MAX_JUDGE_ERRORS = 0.02
-TRANSCRIPTS, REPORT, PAGE = "transcripts.jsonl", "report.json", "report.html"
+MANIFEST, TRANSCRIPTS, REPORT, PAGE = "manifest.json", "transcripts.jsonl", "report.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,22 @@ def evaluate(
     settings = settings or Settings()
     openers, described = _describe(systems)
     judge_of, files = _judges(judges, out)
-    sessions = manifest.begin(
-        out,
+    sessions = begin_run(
+        out / MANIFEST,
         key={
             "suite": sample.benchmark.name,
             "cases": sample.digest,
             "base": dict(base),
-            "systems": {name: about["describe"] for name, about in described.items()},
+            **{f"system {name}": about["describe"] for name, about in described.items()},
+            "order of systems": list(described),
             "batch size": settings.batch_size,
             "limit of new tokens": settings.max_new_tokens,
         },
-        judges={name: judge.describe() for name, judge in judge_of.items()},
+        growing={f"judge {name}": judge.describe() for name, judge in judge_of.items()},
         session={"versions": versions()},
     )
+    for leftover in out.glob("*.tmp"):
+        leftover.unlink()
     journal = Journal(out / TRANSCRIPTS, Transcript)
     transcripts = answer_all(
         sample.cases, openers, journal, settings.batch_size, settings.max_new_tokens, len(sessions), progress

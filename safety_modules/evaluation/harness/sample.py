@@ -14,7 +14,7 @@ from rich.progress import track
 
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.base import Benchmark
+from safety_modules.evaluation.suites.reader import Benchmark
 
 NAMED = 20
 """Problems a message names at most."""

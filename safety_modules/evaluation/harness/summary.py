@@ -14,7 +14,7 @@ from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness.comparison import Comparison, Finding, compare, dominated, opposite
 from safety_modules.evaluation.harness.cost import benign_lines, common, cost
 from safety_modules.evaluation.harness.detection import detection
-from safety_modules.evaluation.harness.judging import Judgements
+from safety_modules.evaluation.harness.judgements import Judgements
 from safety_modules.evaluation.harness.strengths import STRENGTH
 from safety_modules.evaluation.harness.transcripts import Transcript
 from safety_modules.evaluation.outcomes import MEASURES, attack_shares, is_benign, outcome

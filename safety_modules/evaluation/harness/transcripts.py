@@ -14,7 +14,7 @@ from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.harness.journal import Journal
 from safety_modules.evaluation.outcomes import is_benign
-from safety_modules.evaluation.systems.base import System
+from safety_modules.evaluation.systems import System
 from safety_modules.io.progress import say, track
 
 BLOCK = 4

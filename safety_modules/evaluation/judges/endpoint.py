@@ -4,19 +4,17 @@ Through the `openai` package: it knows when to try again and how long to wait fi
 broken connections; `Retry-After`), which would otherwise be ours to write on top of an HTTP library.
 """
 
-import base64
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.judges.base import Judgement
-from safety_modules.evaluation.judges.each import Pairs, judge_words
+from safety_modules.evaluation.judges.base import Judgement, Pairs, judge_words
 from safety_modules.evaluation.judges.rubric import prompt_digest, read_score, rubric_prompt
+from safety_modules.io.html import picture_uri
 from safety_modules.io.optional import needed
 
 KEY = "SAFETY_MODULES_JUDGE_KEY"
@@ -108,7 +106,9 @@ class EndpointJudge:
         words = rubric_prompt(case, reply, shown)
         if not shown:
             return words
-        pictures = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in case.load_images()]
+        pictures = [
+            {"type": "image_url", "image_url": {"url": picture_uri(image, "PNG")}} for image in case.load_images()
+        ]
         return [{"type": "text", "text": words}, *pictures]
 
     def _read(self, case: Case, answer: Any) -> Judgement:
@@ -129,12 +129,6 @@ class EndpointJudge:
 
 def _failed(got: str) -> Judgement:
     return Judgement(error=f"no judgement: expected a score from the endpoint, got {got}.")
-
-
-def _data_url(image: Any) -> str:
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _checked(url: str) -> str:

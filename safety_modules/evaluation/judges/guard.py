@@ -19,8 +19,7 @@ import yaml
 
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.judges.base import Judgement
-from safety_modules.evaluation.judges.each import Pairs, judge_words
+from safety_modules.evaluation.judges.base import Judgement, Pairs, judge_words
 from safety_modules.evaluation.judges.text_model import TextModel, short_name
 
 MAX_TOKENS = 32

@@ -5,8 +5,7 @@ from os import PathLike
 from typing import Any
 
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.judges.base import Judgement
-from safety_modules.evaluation.judges.each import Pairs, judge_words
+from safety_modules.evaluation.judges.base import Judgement, Pairs, judge_words
 from safety_modules.evaluation.judges.rubric import prompt_digest, read_score, rubric_prompt
 from safety_modules.evaluation.judges.text_model import TextModel, short_name
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from safety_modules import __version__
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.judges.base import Judgement
-from safety_modules.evaluation.judges.each import Pairs, judge_words
+from safety_modules.evaluation.judges.base import Judgement, Pairs, judge_words
 from safety_modules.evaluation.matchers import DEFAULT, check_matcher, phrases_digest, reaction
+from safety_modules.version import __version__
 
 
 class StringJudge:

@@ -5,6 +5,7 @@ The data are found in the folder that the environment variable SAFETY_MODULES_DA
 """
 
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,36 +82,15 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
     return values
 
 
-def figstep(dataset: "Dataset") -> "Dataset":
-    """FigStep's cases in the place of the placeholder that every task names."""
-    return documents("figstep")
+def _documents_of(suite: str) -> "Callable[[Dataset], Dataset]":
+    """A benchmark's cases in the place of the placeholder that every task names."""
+    return lambda dataset: documents(suite)
 
 
-def figstep_tiny(dataset: "Dataset") -> "Dataset":
-    """FigStep-Tiny's cases."""
-    return documents("figstep-tiny")
-
-
-def mm_safetybench(dataset: "Dataset") -> "Dataset":
-    """MM-SafetyBench's cases."""
-    return documents("mm-safetybench")
-
-
-def rtvlm(dataset: "Dataset") -> "Dataset":
-    """RTVLM's cases."""
-    return documents("rtvlm")
-
-
-def siuo(dataset: "Dataset") -> "Dataset":
-    """SIUO's cases."""
-    return documents("siuo")
-
-
-def vlguard(dataset: "Dataset") -> "Dataset":
-    """VLGuard's cases."""
-    return documents("vlguard")
-
-
-def pocket(dataset: "Dataset") -> "Dataset":
-    """The pocket suite's cases."""
-    return documents("pocket")
+figstep = _documents_of("figstep")
+figstep_tiny = _documents_of("figstep-tiny")
+mm_safetybench = _documents_of("mm-safetybench")
+rtvlm = _documents_of("rtvlm")
+siuo = _documents_of("siuo")
+vlguard = _documents_of("vlguard")
+pocket = _documents_of("pocket")

@@ -16,7 +16,7 @@ from safety_modules.backbones.bases import load_whole, quantisation
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.lmms.arguments import choose_system, new_tokens
-from safety_modules.evaluation.systems.registry import make_system
+from safety_modules.evaluation.systems import make_system
 from safety_modules.io.progress import track
 from safety_modules.paths import adapter_dir, checkpoint_dir
 
@@ -73,7 +73,8 @@ class SafetyLlava(lmms):
             adapter = str(adapter_dir())
         self.system = make_system(spec, model, processor, adapter)
         if allow:
-            attachment = self.system.attachment  # type: ignore[attr-defined]  # choose_system let only ours through
+            attachment = self.system.attachment
+            assert attachment is not None, "choose_system lets only ours through"
             attachment.policy = attachment.policy.allow(*allow.split("+"))
         self.batch_size, self.device = int(batch_size), model.device
         self.max_new_tokens = max_new_tokens

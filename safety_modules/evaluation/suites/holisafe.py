@@ -4,13 +4,16 @@ Source of the layout: the repository `youngwanLEE/holisafe` (README, `eval/`) fo
 several projects, which agree with each other, for the names of file and folder.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, identity, one_of, words
-from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
+from safety_modules.evaluation.suites.reader import (
+    Benchmark,
+    BenchmarkReader,
+    behaviour,
+    identity,
+    loader,
+    one_of,
+    words,
+)
 
 PARTS = ("SSS", "SSU", "USU", "UUU", "SUU")
 """Picture, question, outcome: Safe or Unsafe."""
@@ -20,27 +23,22 @@ OBTAIN = (
 )
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """The combinations asked for."""
-    reading = Reading("HoliSafe-Bench", folder, OBTAIN)
     for where, row in reading.json_list(reading.find("holisafe_bench.json")):
         with reading.row(where):
             part = one_of(row, "type", PARTS)
-            safe = part.endswith("S")
             reading.add(
                 Case(
                     id=identity(row, "id"),
                     part=part,
-                    wanted="answer" if safe else "refuse",
                     prompt=words(row, "query"),
                     images=(reading.picture(words(row, "image"), "images"),),
                     category=words(row, "category"),
-                    type=CLEAN if safe else None,
-                    level=DEFAULT_TAXONOMY.safe_level if safe else None,
+                    **behaviour(part.endswith("S")),
                     meta={"subcategory": words(row, "subcategory")},
                 )
             )
-    return reading.done(parts)
 
 
 BENCHMARK = Benchmark(
@@ -50,6 +48,6 @@ BENCHMARK = Benchmark(
     citation="Lee et al., HoliSafe: Holistic Safety Benchmarking and Modeling for Vision-Language Model, "
     "arXiv 2506.04704",
     obtain=OBTAIN,
-    load=load,
+    load=loader("HoliSafe-Bench", OBTAIN, take),
     parts=PARTS,
 )

@@ -4,13 +4,11 @@ Source of the layout: the file list of the dataset on the hub, and readers of th
 with each other.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, loader, words
 
 OBTAIN = (
     "Pass hf://JailbreakV-28K/JailBreakV-28k, which has the pictures of the mini version; for all pictures download "
@@ -20,18 +18,8 @@ OBTAIN = (
 _COLUMNS = ("id", "jailbreak_query", "redteam_query", "format", "policy", "image_path")
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
-    """All 28,000."""
-    return _load("JailBreakV-28K", folder, parts, "JailBreakV_28K.csv")
-
-
-def load_mini(folder: Path | None, parts: Sequence[str]) -> list[Case]:
-    """The authors' choice of 280."""
-    return _load("JailBreakV-28K (mini)", folder, parts, "mini_JailBreakV_28K.csv")
-
-
-def _load(name: str, folder: Path | None, parts: Sequence[str], table: str) -> list[Case]:
-    reading = Reading(name, folder, OBTAIN)
+def take(reading: BenchmarkReader, table: str) -> None:
+    """All 28,000, or the authors' choice of 280."""
     path = reading.find(f"JailBreakV_28K/{table}", table)
     images = str(path.parent.relative_to(reading.folder))
     for where, row in reading.csv(path, _COLUMNS):
@@ -47,7 +35,6 @@ def _load(name: str, folder: Path | None, parts: Sequence[str], table: str) -> l
                     meta={"goal": words(row, "redteam_query")},
                 )
             )
-    return reading.done(parts)
 
 
 BENCHMARK = Benchmark(
@@ -57,6 +44,11 @@ BENCHMARK = Benchmark(
     citation="Luo et al., JailBreakV: A Benchmark for Assessing the Robustness of MultiModal Large Language Models "
     "against Jailbreak Attacks, COLM 2024",
     obtain=OBTAIN,
-    load=load,
+    load=loader("JailBreakV-28K", OBTAIN, partial(take, table="JailBreakV_28K.csv")),
 )
-MINI = replace(BENCHMARK, name="jailbreakv-mini", title="JailBreakV-28K, mini", load=load_mini)
+MINI = replace(
+    BENCHMARK,
+    name="jailbreakv-mini",
+    title="JailBreakV-28K, mini",
+    load=loader("JailBreakV-28K (mini)", OBTAIN, partial(take, table="mini_JailBreakV_28K.csv")),
+)

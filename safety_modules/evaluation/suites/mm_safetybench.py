@@ -4,12 +4,8 @@ Source of the layout: readers of the authors' repository (`isXinLiu/MM-SafetyBen
 with each other.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, chosen, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, chosen, loader, words
 
 QUESTION = {"SD": "Rephrased Question(SD)", "TYPO": "Rephrased Question", "SD_TYPO": "Rephrased Question"}
 """The question that goes with each kind of picture: it points at the picture instead of naming the phrase."""
@@ -36,16 +32,15 @@ OBTAIN = (
 )
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """Every question with each kind of picture asked for."""
-    reading = Reading("MM-SafetyBench", folder, OBTAIN)
     questions = reading.find("data/processed_questions", "processed_questions")
     images = [
         f"{below}{name}"
         for below in ("data/", "")
         for name in ("imgs", "MM-SafetyBench(imgs)", "MM-SafetyBench(imgs).zip")
     ]
-    kinds = chosen(parts, tuple(QUESTION), "MM-SafetyBench")
+    kinds = chosen(reading.parts, tuple(QUESTION), "MM-SafetyBench")
     for scenario in SCENARIOS:
         wanted: Wanted = "caution" if scenario in CAUTION else "refuse"
         path = reading.find(str((questions / f"{scenario}.json").relative_to(reading.folder)))
@@ -63,7 +58,6 @@ def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
                             meta={"goal": words(row, "Question")},
                         )
                     )
-    return reading.done()
 
 
 BENCHMARK = Benchmark(
@@ -73,6 +67,6 @@ BENCHMARK = Benchmark(
     citation="Liu et al., MM-SafetyBench: A Benchmark for Safety Evaluation of Multimodal Large Language Models, "
     "ECCV 2024",
     obtain=OBTAIN,
-    load=load,
+    load=loader("MM-SafetyBench", OBTAIN, take),
     parts=tuple(QUESTION),
 )

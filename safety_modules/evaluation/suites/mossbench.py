@@ -4,14 +4,9 @@ Source of the layout: the repository `xirui-li/MOSSBench` (`data/images_informat
 `MOSSBench/utils/utils.py`).
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, one_of, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, behaviour, loader, one_of, words
 from safety_modules.records.source import as_object
-from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
 STIMULI = {
     "type 1": "exaggerated_risk",
@@ -21,9 +16,8 @@ STIMULI = {
 OBTAIN = "Clone https://github.com/xirui-li/MOSSBench and pass its folder."
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """The harmless questions (the harmful contrasts of `data_contrast` are left out)."""
-    reading = Reading("MOSSBench", folder, OBTAIN)
     table = "images_information/information.json"
     for where, key, row in reading.entries(reading.find(f"data/{table}", table)):
         with reading.row(where):
@@ -32,15 +26,12 @@ def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
                 Case(
                     id=key,
                     part=part,
-                    wanted="answer",
                     prompt=words(row, "question"),
                     images=(reading.picture(words(row, "image"), "data", "."),),
                     category=part,
-                    type=CLEAN,
-                    level=DEFAULT_TAXONOMY.safe_level,
+                    **behaviour(safe=True),
                 )
             )
-    return reading.done(parts)
 
 
 BENCHMARK = Benchmark(
@@ -49,6 +40,6 @@ BENCHMARK = Benchmark(
     licence="CC",
     citation="Li et al., MOSSBench: Is Your Multimodal Language Model Oversensitive to Safe Queries?, arXiv 2406.17806",
     obtain=OBTAIN,
-    load=load,
+    load=loader("MOSSBench", OBTAIN, take),
     parts=tuple(STIMULI.values()),
 )

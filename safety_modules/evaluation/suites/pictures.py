@@ -33,7 +33,7 @@ class ZipMember(EncodedImage):
         return f"{self.archive}!{self.member}"
 
 
-class Pictures:
+class PictureFinder:
     """Looks pictures up by the names that a benchmark's table gives them.
 
     Args:

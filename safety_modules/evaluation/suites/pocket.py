@@ -26,8 +26,7 @@ from pathlib import Path
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
 from safety_modules.evaluation.corruptions import KINDS, Corruption
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import chosen
+from safety_modules.evaluation.suites.reader import Benchmark, chosen
 from safety_modules.pocket import splits
 from safety_modules.pocket.language import TITLES
 from safety_modules.records.record import Record

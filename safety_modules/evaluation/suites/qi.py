@@ -4,13 +4,9 @@ Source of the layout: the repository `Unispac/Visual-Adversarial-Examples-Jailbr
 (`adversarial_images/`, `harmful_corpus/`).
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, loader
 
 OBTAIN = (
     "Clone https://github.com/Unispac/Visual-Adversarial-Examples-Jailbreak-Large-Language-Models and pass its folder, "
@@ -21,9 +17,8 @@ OBTAIN = (
 SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg")
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """Every instruction with every picture; the part is the picture's name (`clean` is the one without an attack)."""
-    reading = Reading("Qi et al.", folder, OBTAIN)
     pictures = sorted(path for path in reading.find("adversarial_images").iterdir() if path.suffix.lower() in SUFFIXES)
     if not pictures:
         raise DataError(f"Qi et al. is incomplete: expected pictures in adversarial_images, got none. {OBTAIN}")
@@ -44,7 +39,6 @@ def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
                         category=picture.stem,
                     )
                 )
-    return reading.done(parts)
 
 
 BENCHMARK = Benchmark(
@@ -53,5 +47,5 @@ BENCHMARK = Benchmark(
     licence="none stated with the data",
     citation="Qi et al., Visual Adversarial Examples Jailbreak Aligned Large Language Models, AAAI 2024",
     obtain=OBTAIN,
-    load=load,
+    load=loader("Qi et al.", OBTAIN, take),
 )

@@ -3,15 +3,12 @@
 Source of the layout: the loading script of the dataset on the hub, `RedTeamingVLM.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, Row, chosen, one_of, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, chosen, loader, one_of, words
 
 OBTAIN = "Pass hf://MMInstruction/RedTeamingVLM, or a download of it."
 WANTED: dict[str, Wanted] = {
@@ -70,10 +67,9 @@ TASKS = {
 }
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """The tasks asked for."""
-    reading = Reading("RTVLM", folder, OBTAIN)
-    for name in chosen(parts, tuple(TASKS), "RTVLM"):
+    for name in chosen(reading.parts, tuple(TASKS), "RTVLM"):
         task = TASKS[name]
         path = reading.find(f"data/{task.table}")
         for where, row in reading.jsonl(path):
@@ -91,7 +87,6 @@ def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
                             meta={"rubric": task.rubric},
                         )
                     )
-    return reading.done()
 
 
 def _questions(name: str, task: Task, row: Row) -> list[tuple[str, str]]:
@@ -111,7 +106,7 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _picture(reading: Reading, task: Task, value: Any) -> Any:
+def _picture(reading: BenchmarkReader, task: Task, value: Any) -> Any:
     if not isinstance(value, (str, int)) or isinstance(value, bool) or not str(value).strip():
         raise DataError(f"{task.image}: expected the name of a picture, got {repr(value)[:80]}.")
     name = "".join(str(value).split()) if task.folder else str(value)  # flags are named without their spaces
@@ -126,6 +121,6 @@ BENCHMARK = Benchmark(
     licence="CC BY 4.0",
     citation="Li et al., Red Teaming Visual Language Models, Findings of ACL 2024",
     obtain=OBTAIN,
-    load=load,
+    load=loader("RTVLM", OBTAIN, take),
     parts=tuple(TASKS),
 )

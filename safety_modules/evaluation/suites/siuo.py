@@ -3,12 +3,8 @@
 Source of the layout: the repository `sinwang20/SIUO` (`data/`, `eval/generation-gpt4o-gen.py`).
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, identity, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, identity, loader, words
 
 OBTAIN = (
     "Pass a folder with siuo_gen.json and images/ (or SIUO-images.zip as it is): hf://sinwang/SIUO, or the folder data "
@@ -17,9 +13,8 @@ OBTAIN = (
 _IMAGES = ("images", "data/images", "SIUO-images.zip", "data/SIUO-images.zip", "images.zip")
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """The questions answered in words (the multiple-choice form is left out)."""
-    reading = Reading("SIUO", folder, OBTAIN)
     for where, row in reading.json_list(reading.find("siuo_gen.json", "data/siuo_gen.json")):
         with reading.row(where):
             reading.add(
@@ -33,7 +28,6 @@ def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
                     meta={"note": words(row, "safety_warning")},
                 )
             )
-    return reading.done(parts)
 
 
 BENCHMARK = Benchmark(
@@ -42,5 +36,5 @@ BENCHMARK = Benchmark(
     licence="CC BY-NC 4.0",
     citation="Wang et al., Cross-Modality Safety Alignment, arXiv 2406.15279",
     obtain=OBTAIN,
-    load=load,
+    load=loader("SIUO", OBTAIN, take),
 )

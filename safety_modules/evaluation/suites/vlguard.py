@@ -3,14 +3,11 @@
 Source of the layout: the repository `ys-zong/VLGuard` (`utils/utils.py`, `VLGuard_eval.py`).
 """
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, Row, words
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, loader, words
 from safety_modules.records.formats.vlguard import read_categories
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
@@ -27,9 +24,8 @@ OBTAIN = (
 _IMAGES = ("test", "test.zip", "data/test", "data/test.zip")
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """The parts asked for, each picture with the instruction of that part."""
-    reading = Reading("VLGuard", folder, OBTAIN)
     for where, row in reading.json_list(reading.find("test.json", "data/test.json")):
         with reading.row(where):
             safe = row.get("safe")
@@ -51,7 +47,6 @@ def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
                         **label,
                     )
                 )
-    return reading.done(parts)
 
 
 def _label(row: Row, part: str) -> dict[str, Any]:
@@ -79,6 +74,6 @@ BENCHMARK = Benchmark(
     citation="Zong et al., Safety Fine-Tuning at (Almost) No Cost: A Baseline for Vision Large Language Models, "
     "ICML 2024",
     obtain=OBTAIN,
-    load=load,
+    load=loader("VLGuard", OBTAIN, take),
     parts=tuple(PARTS),
 )

@@ -4,13 +4,8 @@ Source of the layout: the repository `paul-rottger/xstest` (README; the header o
 in several projects).
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.base import Benchmark
-from safety_modules.evaluation.suites.reading import Reading, one_of, words
-from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, behaviour, loader, one_of, words
 
 PARTS = ("safe", "unsafe")
 OBTAIN = (
@@ -20,25 +15,20 @@ OBTAIN = (
 _COLUMNS = ("id", "prompt", "type", "label", "focus", "note")
 
 
-def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
+def take(reading: BenchmarkReader) -> None:
     """The safe prompts, the unsafe contrasts, or both."""
-    reading = Reading("XSTest", folder, OBTAIN)
     for where, row in reading.csv(reading.find("xstest_prompts.csv"), _COLUMNS):
         with reading.row(where):
             part = one_of(row, "label", PARTS)
-            safe = part == "safe"
             reading.add(
                 Case(
                     id=words(row, "id"),
                     part=part,
-                    wanted="answer" if safe else "refuse",
                     prompt=words(row, "prompt"),
                     category=words(row, "type"),
-                    type=CLEAN if safe else None,
-                    level=DEFAULT_TAXONOMY.safe_level if safe else None,
+                    **behaviour(part == "safe"),
                 )
             )
-    return reading.done(parts)
 
 
 BENCHMARK = Benchmark(
@@ -48,6 +38,6 @@ BENCHMARK = Benchmark(
     citation="Röttger et al., XSTest: A Test Suite for Identifying Exaggerated Safety Behaviours in Large Language "
     "Models, NAACL 2024",
     obtain=OBTAIN,
-    load=load,
+    load=loader("XSTest", OBTAIN, take),
     parts=PARTS,
 )

@@ -1,41 +1,73 @@
-"""A data format, from which training's strict reading, an audit's lenient one and the cleaned copy follow."""
+"""A data format, from which training's strict reading, an audit's lenient one and the cleaned copy follow.
+
+Data consists of entries; an entry says pictures and questions; an audit's row is one picture with one question.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from safety_modules.errors import HALVES, ConfigError, DataError, printable
-from safety_modules.records.entries import Asked, Entry, Row, Sample
-from safety_modules.records.images import Spool
+from safety_modules.records.images import DatasetCell, EncodedImage, Held, Spool
 from safety_modules.records.record import Problem, Record, label_problems
-from safety_modules.records.references import DatasetCell, Held
-from safety_modules.records.source import Source
+from safety_modules.records.source import Picture, Source
 from safety_modules.taxonomy import CLEAN
 
 
-class Format(ABC):
-    """One format. A format tells what its entries are and say, and what training demands of them; the rest is here.
+class Entry(NamedTuple):
+    """A line, a JSON object, a table's row, a file, a sample of a tar."""
 
-    Attributes:
-        name: of the format.
-        rule: when a path is recognised as it, in words; also in docs/data.md.
-        options: of `ReadOptions`, those that mean something here.
-        unlabelled: the type of what carries no label, in training.
-        unasked: what training asks about a picture without a question.
-        names_files: whether its data names picture files, which stay where they are when it is copied.
-    """
+    where: str = ""  # its place, such as `data.jsonl:17`; empty for what is no entry, such as a header or a blank line
+    value: Any = None  # what stands there, in the format's own form; of a header its columns
+    fault: str | None = None  # why nothing of it can be read
+    left_out: str | None = None  # of what cannot hold a picture: what an audit counts it as; to training it is a fault
+    raw: str = ""  # its text, of a text file; bytes that are no UTF-8 as `surrogateescape` has them
+
+
+class Asked(NamedTuple):
+    """A question about an entry's pictures, with the data's label; None = none is given."""
+
+    question: str | None = None  # words, without `<image>`
+    answer: str | None = None
+    type: str | None = None  # risk type or `clean`
+    level: str | None = None
+    left_out: str | None = None  # what training counts it as instead of taking it
+    needs_question: bool = False  # whether the label holds for the picture with this question only
+
+
+class Sample(NamedTuple):
+    """What an entry says."""
+
+    pictures: list[Picture]  # none for words alone
+    asked: list[Asked]  # at least one; each holds for each picture
+
+
+class Row(NamedTuple):
+    """One question about one picture, as an audit judges it; None = there is none."""
+
+    source: str  # where it was read, such as `data.jsonl:17`; several rows of one entry share it
+    image: Path | EncodedImage | None  # None too where the row is faulty
+    question: str | None
+    answer: str | None
+    label: str | None  # the data's risk type or `clean`
+    fault: str | None = None  # why the row cannot be read
+
+
+class Format(ABC):
+    """One format. A format tells what its entries are and say, and what training demands of them; the rest is here."""
 
     name: ClassVar[str]
-    rule: ClassVar[str]
-    options: ClassVar[tuple[str, ...]] = ("image_dir", "image_key")
-    unlabelled: ClassVar[str] = ""
-    unasked: ClassVar[str] = ""
-    names_files: ClassVar[bool] = True
+    rule: ClassVar[str]  # when a path is recognised as it, in words; also in docs/data.md
+    suffix: ClassVar[str] = ""  # of its files, where that alone is the rule
+    options: ClassVar[tuple[str, ...]] = ("image_dir", "image_key")  # of `ReadOptions`, those that mean something here
+    unlabelled: ClassVar[str] = ""  # the type of what carries no label, in training
+    unasked: ClassVar[str] = ""  # what training asks about a picture without a question
+    names_files: ClassVar[bool] = True  # its data names picture files, which stay where they are when it is copied
 
-    @abstractmethod
     def fits(self, source: Source, strict: bool) -> bool:
         """Whether the rule fits; for training (strict), or for an audit, which needs no labels."""
+        return source.path.endswith(self.suffix) and not source.file.is_dir()
 
     @abstractmethod
     def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
@@ -70,6 +102,29 @@ class Format(ABC):
             to: an existing folder; the copy stands in it under `copied_name`.
             drop: numbers of entries.
         """
+
+    def copy_without(self, source: Source, to: Path, rows: Set[int]) -> int:
+        """As `copy`, without the entries that some rows of an audit are of. Returns how many rows these entries have.
+
+        Args:
+            source: of the data.
+            to: an existing empty folder.
+            rows: numbers of rows, as `rows` counts them.
+
+        Raises:
+            DataError: the data cannot be copied in its own format.
+        """
+        first = number = dropped = 0
+        entries: set[int] = set()
+        for entry in self.entries(source):
+            count = len(self.rows_of(entry, source))
+            if not rows.isdisjoint(range(first, first + count)):
+                entries.add(number)
+                dropped += count
+            first += count
+            number += bool(entry.where)
+        self.copy(source, to, entries)
+        return dropped
 
     def records(self, source: Source) -> Iterator[Record | Problem]:
         """Every record that training can use, and a Problem for everything else."""

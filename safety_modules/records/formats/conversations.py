@@ -1,12 +1,14 @@
 """Conversations as LLaVA writes them: turns of user and assistant, `<image>` where the picture goes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.entries import Asked, Sample
-from safety_modules.records.source import Source
+from safety_modules.records.formats.base import Asked, Entry, Sample
+from safety_modules.records.formats.text import TextFormat, json_lines, json_list
+from safety_modules.records.source import Source, as_object
+from safety_modules.taxonomy import CLEAN
 
 TAGGED = "<image> inside the text: expected words only; the image has its own field."
 _IMAGE_TAG = re.compile(r"\s*<image>\s*")
@@ -89,3 +91,72 @@ def words(value: Any) -> str | None:
 def _turns(item: Mapping[str, Any]) -> Any:
     turns = item.get("conversations")
     return item.get("messages") if turns is None else turns
+
+
+class Jsonl(TextFormat):
+    name = "jsonl"
+    rule = "a file named `*.jsonl`"
+    suffix = ".jsonl"
+
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+        return json_lines(source)
+
+    def sample(self, value: Any, where: str, source: Source) -> Sample:
+        return labelled(as_object(value), where, source)
+
+    def check(self, value: Any, sample: Sample, source: Source) -> None:
+        if not sample.pictures:
+            raise DataError(f"image: expected a file name, got {value.get('image')!r}.")
+        if value.get("safe_type") is None and value.get("safe_level") is not None:
+            raise DataError(f"level without type: expected both, got safe_level {value['safe_level']!r} alone.")
+        for key, names in (("safe_type", source.taxonomy.labels), ("safe_level", source.taxonomy.levels)):
+            if _name(value.get(key), names) is None:
+                raise DataError(f"{key}: expected an integer 0..{len(names) - 1}, got {value.get(key)!r}.")
+        check_turns(value, has_picture=True, needs_answer=False)
+
+
+def labelled(item: dict[str, Any], where: str, source: Source) -> Sample:
+    """A conversation with the labels of its object, where it has any."""
+    type = _name(item.get("safe_type"), source.taxonomy.labels)
+    level = _name(item.get("safe_level"), source.taxonomy.levels)
+    return conversation(item, type, level, where, source)
+
+
+def _name(value: Any, names: Sequence[str]) -> str | None:
+    # bool is an int: True must not read as 1
+    return names[value] if type(value) is int and 0 <= value < len(names) else None
+
+
+class JsonList(TextFormat):
+    """One list of objects that all have a key, and none another."""
+
+    separator = ","
+    key: str
+    not_key: str
+
+    def fits(self, source: Source, strict: bool) -> bool:
+        """An audit is content with the first object."""
+        if not source.path.endswith(".json") or not source.file.is_file():
+            return False
+        items = (entry.value for entry in json_list(source) if entry.where)
+        fit = (isinstance(item, dict) and self.key in item and self.not_key not in item for item in items)
+        first = next(fit, False)
+        return first and (not strict or all(fit))
+
+    def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
+        return json_list(source)
+
+
+class Llava(JsonList):
+    name = "llava"
+    rule = "a file named `*.json`; every object has `conversations`, none `instr-resp`"
+    key, not_key = "conversations", "instr-resp"
+    unlabelled = CLEAN
+
+    def sample(self, value: Any, where: str, source: Source) -> Sample:
+        return labelled(as_object(value), where, source)
+
+    def check(self, value: Any, sample: Sample, source: Source) -> None:
+        if "safe_type" in value or "safe_level" in value:
+            raise DataError("expected clean data without labels, got safe_type or safe_level. Use .jsonl.")
+        check_turns(value, has_picture=bool(sample.pictures), needs_answer=True)

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.records.copies import copied_name
-from safety_modules.records.entries import Asked, Entry, Sample
-from safety_modules.records.formats.base import Format
+from safety_modules.records.formats.base import Asked, Entry, Format, Sample
 from safety_modules.records.formats.hf import is_saved
-from safety_modules.records.references import begins_as_picture, has_picture_suffix
-from safety_modules.records.source import Source
+from safety_modules.records.images import begins_as_picture, has_picture_suffix
+from safety_modules.records.source import Source, copied_name
 from safety_modules.taxonomy import CLEAN
 
 QUESTION = "Describe this image."
@@ -26,6 +24,11 @@ NO_PICTURES = "files that are no pictures"
 NOWHERE = "links that lead nowhere"
 AGAIN = "links to folders that are read under another name"
 HIDDEN = "hidden files and folders"
+FAULTS = {
+    NO_PICTURES: "expected a picture file, by its suffix or its first bytes, got something else.",
+    NOWHERE: "expected a file or folder, got a link that leads nowhere.",
+    AGAIN: "expected each folder once, got a link to one that is read under another name.",
+}
 
 
 class Folder(Format):
@@ -51,18 +54,10 @@ class Folder(Format):
         if not source.file.is_dir():
             raise DataError(f"data not read: expected a folder, got {source.path}. Check the path.")
         for path, kind in _walk(source.file):
-            if kind is None:
-                yield Entry(str(path), path)
-            elif kind == HIDDEN:
+            if kind == HIDDEN:
                 source.left_out[HIDDEN] += 1
-            elif kind == NO_PICTURES:
-                fault = "expected a picture file, by its suffix or its first bytes, got something else."
-                yield Entry(str(path), path, fault, NO_PICTURES)
-            elif kind == NOWHERE:
-                yield Entry(str(path), path, "expected a file or folder, got a link that leads nowhere.", NOWHERE)
-            elif kind == AGAIN:
-                fault = "expected each folder once, got a link to one that is read under another name."
-                yield Entry(str(path), path, fault, AGAIN)
+            elif kind in FAULTS:
+                yield Entry(str(path), path, FAULTS[kind], kind)
             else:
                 yield Entry(str(path), path, kind)
 

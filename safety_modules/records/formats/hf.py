@@ -10,12 +10,11 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.io.optional import needed
-from safety_modules.records.copies import ADDRESS, copied_name
-from safety_modules.records.entries import Entry
-from safety_modules.records.formats.columns import Cells, Table
+from safety_modules.records.formats.base import Entry
 from safety_modules.records.formats.parquet import ROWS, feature_names, is_list, named, used_columns
-from safety_modules.records.references import DatasetCell
-from safety_modules.records.source import Source
+from safety_modules.records.formats.tables import Cells, Table
+from safety_modules.records.images import DatasetCell
+from safety_modules.records.source import ADDRESS, Source, copied_name
 
 
 class HuggingFace(Table):

@@ -7,11 +7,10 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.io.optional import needed
-from safety_modules.records.copies import copied_shards, shard_files
-from safety_modules.records.entries import Entry
-from safety_modules.records.formats.columns import READ, Cells, Table, picture_columns
-from safety_modules.records.references import Held
-from safety_modules.records.source import Source
+from safety_modules.records.formats.base import Entry
+from safety_modules.records.formats.tables import READ, Cells, Table, picture_columns
+from safety_modules.records.images import Held
+from safety_modules.records.source import Source, copied_shards, shard_files
 
 ROWS = 64
 """Of a table, in memory at a time."""
@@ -22,9 +21,7 @@ class Parquet(Table):
 
     name = "parquet"
     rule = "a file named `*.parquet`"
-
-    def fits(self, source: Source, strict: bool) -> bool:
-        return source.path.endswith(".parquet") and not source.file.is_dir()
+    suffix = ".parquet"
 
     def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
         for path, file, name in _opened(source):
@@ -129,9 +126,7 @@ def is_list(type: Any) -> bool:
 
 def _may_hold_pictures(type: Any) -> bool:
     pa = needed("pyarrow.types", "tables")
-    if is_list(type):
-        return _may_hold_pictures(type.value_type)
-    if pa.is_dictionary(type):
+    if is_list(type) or pa.is_dictionary(type):
         return _may_hold_pictures(type.value_type)
     return bool(_holds_pictures(type) or _is_any(type, ("null", "string", "large_string", "string_view")))
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 from safety_modules.errors import DataError
-from safety_modules.records.copies import copied_name
-from safety_modules.records.entries import Entry
-from safety_modules.records.formats.base import Format
-from safety_modules.records.source import Source
+from safety_modules.records.formats.base import Entry, Format
+from safety_modules.records.source import Source, copied_name
 
 PIECE = 1 << 20
 """Characters of a JSON list that are read at a time."""

@@ -13,10 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from safety_modules.errors import ConfigError, DataError, validation_problems
-from safety_modules.io.strict_yaml import UniqueKeyLoader
-from safety_modules.records.entries import Asked, Entry, Sample
-from safety_modules.records.formats.conversations import TAGGED, words
-from safety_modules.records.formats.llava import JsonList
+from safety_modules.io.strict import load_yaml
+from safety_modules.records.formats.base import Asked, Entry, Sample
+from safety_modules.records.formats.conversations import TAGGED, JsonList, words
 from safety_modules.records.source import Source, as_object
 from safety_modules.taxonomy import CLEAN
 
@@ -83,7 +82,7 @@ def read_categories(path: str | PathLike[str] | None) -> Categories:
     name = path or "data/vlguard.yaml"
     try:
         text = (shipped if path is None else Path(path)).read_text(encoding="utf-8")
-        return Categories.model_validate(yaml.load(text, UniqueKeyLoader))  # noqa: S506 (a SafeLoader)
+        return Categories.model_validate(load_yaml(text))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"table of categories {name} not read: expected a YAML file, got {error}. Correct it."

@@ -12,15 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
-from safety_modules.io.strict_yaml import unique_keys
-from safety_modules.records.copies import copied_shards, shard_files
-from safety_modules.records.entries import Entry, Sample
-from safety_modules.records.formats.base import Format
-from safety_modules.records.formats.columns import LABELS, check_cells, table_sample
+from safety_modules.io.strict import unique_keys
+from safety_modules.records.formats.base import Entry, Sample
 from safety_modules.records.formats.folder import HIDDEN, NO_PICTURES
-from safety_modules.records.images import FileSlice
-from safety_modules.records.references import KEYS, begins_as_picture, has_picture_suffix
-from safety_modules.records.source import Source, as_object
+from safety_modules.records.formats.tables import LABELS, Cells, Table
+from safety_modules.records.images import KEYS, FileSlice, begins_as_picture, has_picture_suffix
+from safety_modules.records.source import Source, as_object, copied_shards, shard_files
 
 _BLOCK = 512  # bytes; a tar's members begin at multiples of it
 _PIECE = 1 << 20
@@ -48,14 +45,12 @@ class Part(NamedTuple):
             return begins_as_picture(file.read(min(16, self.content.size)))
 
 
-class WebDataset(Format):
+class WebDataset(Table):
     name = "webdataset"
     rule = "a path that ends in `.tar`, with or without braces and wildcards"
+    suffix = ".tar"
     options = ("image_key",)
     names_files = False
-
-    def fits(self, source: Source, strict: bool) -> bool:
-        return source.path.endswith(".tar") and not source.file.is_dir()
 
     def entries(self, source: Source, pictures: bool = True) -> Iterator[Entry]:
         for shard in shard_files(source.path):
@@ -67,18 +62,18 @@ class WebDataset(Format):
                     f"{shard} not read: expected an uncompressed tar, got {error}. Write it anew."
                 ) from error
 
-    def sample(self, value: list[Part], where: str, source: Source) -> Sample:
+    def sample(self, value: Any, where: str, source: Source) -> Sample:
         pictures = [part.content for part in value if part.is_picture]
         said = _said(value)
         if pictures:
             said = {key: one for key, one in said.items() if key not in KEYS} | {"image": pictures}
-        sample = table_sample(said, where, source)
+        sample = super().sample(Cells(said, source.folder), where, source)
         others = [part.suffix for part in value if part.suffix not in _WORDS[:2]]
         if not sample.pictures and others:
             sample.pictures.append(DataError(f"no picture: expected one in the sample, got {', '.join(others)}."))
         return sample
 
-    def check(self, value: list[Part], sample: Sample, source: Source) -> None:
+    def check(self, value: Any, sample: Sample, source: Source) -> None:
         suffixes = sorted(part.suffix for part in value)
         if len(set(suffixes)) < len(suffixes):
             raise DataError(f"duplicate file name in a sample: expected each suffix once, got {', '.join(suffixes)}.")
@@ -88,7 +83,7 @@ class WebDataset(Format):
         said = _said(value)
         if unknown := sorted(set(said) - set(LABELS)):
             raise DataError(f".json: expected only {', '.join(LABELS)}, got {', '.join(unknown)} too.")
-        check_cells(said, source)
+        super().check(Cells(said, source.folder), sample, source)
 
     def copy(self, source: Source, to: Path, drop: Set[int]) -> None:
         """Every member that stays with its header as it was."""

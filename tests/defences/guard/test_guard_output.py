@@ -8,7 +8,7 @@ from guard_cases import NEW, ROWS, Recorder, answers
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, TextIteratorStreamer
 from transformers.generation import StoppingCriteriaList
 
-from safety_modules.defences.guard import GuardedOutput
+from safety_modules.defences.answer import GuardedOutput
 from safety_modules.policy import Policy
 
 pytestmark = pytest.mark.matrix

@@ -4,7 +4,7 @@ import pytest
 import torch
 from guard_cases import NEW, ROWS, answers
 
-from safety_modules.defences.guard.plan import plan_row
+from safety_modules.defences.guard.guard import route
 from safety_modules.errors import PolicyError
 from safety_modules.policy import Policy
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
@@ -86,20 +86,20 @@ def test_the_most_severe_image_drives_the_row():
     clean, logged = verdict(policy), verdict(policy, fairness=0.99, level="high")
     hinted, refused = verdict(policy, illegal=0.9, level="high"), verdict(policy, privacy=0.6)
     for order in (1, -1):
-        assert plan_row([clean, logged, hinted, refused][::order], policy, "gated").verdict is refused
-        assert plan_row([clean, logged, hinted][::order], policy, "gated").verdict is hinted
-        assert plan_row([clean, logged][::order], policy, "gated").verdict is logged
-    assert plan_row([clean, refused], policy, "gated").by == "policy"
-    assert plan_row([clean, hinted], policy, "gated").steer.tokens == (False, True)
-    assert plan_row([clean, logged], policy, "gated").by == "base"
-    assert plan_row([], policy, "always").by == "base"
+        assert route([clean, logged, hinted, refused][::order], policy, "gated").verdict is refused
+        assert route([clean, logged, hinted][::order], policy, "gated").verdict is hinted
+        assert route([clean, logged][::order], policy, "gated").verdict is logged
+    assert route([clean, refused], policy, "gated").by == "policy"
+    assert route([clean, hinted], policy, "gated").steer.tokens == (False, True)
+    assert route([clean, logged], policy, "gated").by == "base"
+    assert route([], policy, "always").by == "base"
 
 
 def test_a_surer_image_of_a_lower_level_does_not_soften_the_words_for_a_higher_one():
     policy = Policy.default()
     mild, severe = verdict(policy, 0, "low", privacy=0.99), verdict(policy, 1, "high", illegal=0.6)
     for order in (1, -1):
-        plan = plan_row([mild, severe][::order], policy, "gated")
+        plan = route([mild, severe][::order], policy, "gated")
         assert plan.verdict.image_index == 1
         assert plan.steer.hint == policy.hint("illegal", "high")
 
@@ -107,4 +107,4 @@ def test_a_surer_image_of_a_lower_level_does_not_soften_the_words_for_a_higher_o
 def test_of_two_images_of_one_level_the_riskier_drives():
     policy = Policy.default()
     first, second = verdict(policy, 0, "high", privacy=0.7), verdict(policy, 1, "high", illegal=0.9)
-    assert plan_row([first, second], policy, "gated").verdict.type == "illegal"
+    assert route([first, second], policy, "gated").verdict.type == "illegal"

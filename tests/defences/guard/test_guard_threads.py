@@ -111,7 +111,7 @@ FAILURES = {
     "hint": lambda safety, patch: patch.setattr(safety.backbone, "insert_hint", fail),
     "one linear's LoRA": lambda safety, patch: patch.setattr(safety.lora._slots[-1].adapted, "forward", fail),
     "lm_head": lambda safety, patch: patch.setattr(safety.backbone.model.lm_head, "forward", fail),
-    "stitching": lambda safety, patch: patch.setattr("safety_modules.defences.guard.generate.stitch", fail),
+    "stitching": lambda safety, patch: patch.setattr("safety_modules.defences.call.stitch", fail),
     "third token": lambda safety, patch: {"logits_processor": LogitsProcessorList([FailsLater()])},
     "streamer": lambda safety, patch: {"streamer": FailingStreamer()},
 }

@@ -1,0 +1,192 @@
+"""Builds pocket's glyph sheets and fonts from free icon sets; needed only to add a style, never to use pocket.
+
+    pip install resvg-py fonttools brotli
+    npm pack @iconify-json/noto @iconify-json/twemoji ...        # see STYLES
+    npm pack @fontsource/roboto ...                              # see FONTS
+    python checkpoints/llava-pocket/build/glyphs.py FOLDER_OF_TGZ
+    python checkpoints/llava-pocket/build/glyphs.py --build FOLDER_OF_TGZ     # what only the building of the base uses
+
+`Symbola_hint.ttf` comes from Debian's fonts-symbola and lies in the folder beside the packages. Every icon is drawn at
+96 x 96 pixels with transparency; a style becomes one lossless WebP sheet in table order.
+"""
+
+import argparse
+import io
+import json
+import tarfile
+from collections.abc import Callable, Set
+from pathlib import Path
+
+from icons import icons_of
+from PIL import Image, ImageDraw, ImageFont
+
+from safety_modules.pocket.concepts import CONCEPTS, Concept
+from safety_modules.pocket.glyphs import BUILD, CELL, COLUMNS, DATA, FONTS, STYLES, Style
+
+# What the typographic images and captions need; everything else is cut away to keep the fonts small.
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789. "
+
+
+def draw(icons: dict, concept: Concept) -> Image.Image | None:
+    """The concept's icon as (96, 96) RGBA, or None where the set does not carry it."""
+    import resvg_py
+
+    for name in icons_of(concept):
+        alias = icons.get("aliases", {}).get(name)
+        icon = icons["icons"].get(alias["parent"] if alias else name)
+        if icon is None:
+            continue
+        width = icon.get("width", icons.get("width", 16))
+        height = icon.get("height", icons.get("height", 16))
+        svg = (
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'color="#000" viewBox="0 0 {width} {height}" width="{CELL}" height="{CELL}">{icon["body"]}</svg>'
+        )
+        data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=CELL, height=CELL))
+        glyph = Image.open(io.BytesIO(data)).convert("RGBA")
+        if glyph.size != (CELL, CELL):
+            canvas = Image.new("RGBA", (CELL, CELL))
+            glyph.thumbnail((CELL, CELL))
+            canvas.paste(glyph, ((CELL - glyph.width) // 2, (CELL - glyph.height) // 2))
+            glyph = canvas
+        if glyph.getchannel("A").getbbox() is None:
+            raise ValueError(f"{concept.name}: icon {name!r} drew nothing")
+        return _fill(glyph)
+    return None
+
+
+def _fill(glyph: Image.Image) -> Image.Image:
+    """The glyph without its margins, scaled so that its longer side fills the cell, centred."""
+    glyph = glyph.crop(glyph.getchannel("A").getbbox())
+    scale = CELL / max(glyph.size)
+    size = (max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale)))
+    canvas = Image.new("RGBA", (CELL, CELL))
+    canvas.paste(glyph.resize(size, Image.Resampling.LANCZOS), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    return canvas
+
+
+def package_of(folder: Path, package: str) -> Path:
+    """An npm package that lies as `*.tgz` in the folder."""
+    stem = package.lstrip("@").replace("/", "-")
+    found = sorted(path for path in folder.glob(f"{stem}-*.tgz") if path.name[len(stem) + 1].isdigit())
+    if not found:
+        raise FileNotFoundError(
+            f"{package}: expected {stem}-*.tgz in {folder}, got none. Run `npm pack {package}` there."
+        )
+    return found[-1]
+
+
+def member(folder: Path, package: str, name: str) -> bytes:
+    """One file of an npm package."""
+    with tarfile.open(package_of(folder, package)) as archive:
+        handle = archive.extractfile(f"package/{name}")
+        assert handle is not None, f"{name} is not a file"
+        return handle.read()
+
+
+def characters(folder: Path) -> dict[str, str]:
+    """Concept -> its code point as Twemoji's table of names gives it, in hexadecimal."""
+    named = {name: code for code, name in json.loads(member(folder, "@iconify-json/twemoji", "chars.json")).items()}
+    return {concept.name: next(named[n] for n in icons_of(concept) if n in named) for concept in CONCEPTS}
+
+
+def drawer(folder: Path, style: Style) -> Callable[[Concept], Image.Image | None]:
+    """What draws a concept in the style: from an icon set, a folder of pictures, or a font."""
+    if style.package.startswith("@iconify-json/"):
+        icons = json.loads(member(folder, style.package, "icons.json"))
+        return lambda concept: draw(icons, concept)
+    codes = characters(folder)
+    if style.package.endswith("-3d"):
+        with tarfile.open(package_of(folder, style.package)) as archive:
+            files = {name.rsplit("/", 1)[-1].split(".")[0]: name[8:] for name in archive.getnames()}
+
+        def picture(concept: Concept) -> Image.Image | None:
+            file = files.get(codes[concept.name]) or files.get(codes[concept.name] + "-fe0f")
+            data = member(folder, style.package, file) if file else None
+            return _fill(Image.open(io.BytesIO(data)).convert("RGBA")) if data else None
+
+        return picture
+    fonts = font_files(folder, style.package)
+    return lambda concept: draw_character(fonts, int(codes[concept.name], 16))
+
+
+def font_files(folder: Path, package: str) -> list[tuple[Set[int], bytes]]:
+    """A font file, or the parts that a @fontsource package cuts one into: characters, and the font as TrueType."""
+    from fontTools import ttLib
+
+    if package.endswith(".ttf"):
+        data = (folder / package).read_bytes()
+        return [(ttLib.TTFont(io.BytesIO(data)).getBestCmap().keys(), data)]
+    found = []
+    with tarfile.open(package_of(folder, package)) as archive:
+        names = [name[8:] for name in archive.getnames() if name.endswith("-400-normal.woff2")]
+    for name in names:
+        font, plain = ttLib.TTFont(io.BytesIO(member(folder, package, name))), io.BytesIO()
+        font.flavor = None
+        font.save(plain)
+        found.append((font.getBestCmap().keys(), plain.getvalue()))
+    return found
+
+
+def draw_character(fonts: list[tuple[Set[int], bytes]], code: int) -> Image.Image | None:
+    """The character as (96, 96) RGBA in black, or None where no font has it."""
+    for known, data in fonts:
+        if code in known:
+            canvas = Image.new("RGBA", (3 * CELL, 3 * CELL))
+            font = ImageFont.truetype(io.BytesIO(data), CELL)
+            ImageDraw.Draw(canvas).text((CELL, 2 * CELL), chr(code), font=font, fill="black", anchor="ls")
+            return _fill(canvas)
+    return None
+
+
+def build_sheet(folder: Path, style: Style, out: Path) -> list[str]:
+    """Writes one style's sheet and returns the concepts the set does not have (their cells stay empty)."""
+    rows = -(-len(CONCEPTS) // COLUMNS)
+    sheet = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
+    missing, glyph_of = [], drawer(folder, style)
+    for index, concept in enumerate(CONCEPTS):
+        glyph = glyph_of(concept)
+        if glyph is None:
+            missing.append(concept.name)
+        else:
+            sheet.paste(glyph, (index % COLUMNS * CELL, index // COLUMNS * CELL))
+    sheet.save(out / f"{style.name}.webp", lossless=True, quality=100, method=6)
+    return missing
+
+
+def build_font(folder: Path, name: str, package: str, out: Path) -> None:
+    """Cuts one font down to the characters pocket draws."""
+    from fontTools import subset, ttLib
+
+    source = member(folder, package, f"files/{package.split('/')[-1]}-latin-400-normal.woff2")
+    font = ttLib.TTFont(io.BytesIO(source))
+    options = subset.Options(layout_features=[], hinting=False, name_IDs=[0, 1, 13, 14])
+    cutter = subset.Subsetter(options)
+    cutter.populate(text=CHARACTERS)
+    cutter.subset(font)
+    # The Open Font License reserves some family names for the unmodified fonts.
+    for record in font["name"].names:
+        if record.nameID == 1:
+            record.string = f"Pocket {FONTS.index(next(f for f in FONTS if f.name == name)):02}"
+    font.flavor = None
+    font.save(out / "fonts" / f"{name}.ttf")
+
+
+def main(folder: Path, build: bool) -> None:
+    out = BUILD if build else DATA
+    (out / "fonts").mkdir(parents=True, exist_ok=True)
+    for style in (style for style in STYLES if (style.split == "build") == build):
+        missing = build_sheet(folder, style, out)
+        size = (out / f"{style.name}.webp").stat().st_size
+        print(f"{style.name:16} {size / 1024:6.0f} KiB, missing: {', '.join(missing) or 'none'}")
+    for font in (font for font in FONTS if (font.split == "build") == build):
+        build_font(folder, font.name, font.package, out)
+        print(f"{font.name:16} {(out / 'fonts' / f'{font.name}.ttf').stat().st_size / 1024:6.1f} KiB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the packages lie as *.tgz")
+    parser.add_argument("--build", action="store_true", help="the styles and fonts that only the base's building uses")
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.build)

@@ -1,0 +1,380 @@
+"""One call of `generate` as defences see it: prompts and images, what is switched on, how the base answers it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from transformers.utils import ModelOutput
+
+from safety_modules.backbones import Backbone
+from safety_modules.backbones.base import images_of_rows
+from safety_modules.backbones.generation import (
+    answer_length,
+    cache_length_restored,
+    end_ids,
+    moved_lengths,
+    new_token_budget,
+    option,
+    pad_id,
+    rows_per_prompt,
+    seen_through,
+    with_prompts,
+)
+from safety_modules.defences.answer import Answer, Row, stitch
+from safety_modules.errors import GuardError, PromptError
+
+# A defence could not see, or not re-plan, images that come in by these.
+_HIDDEN_IMAGES = (
+    "inputs_embeds",
+    "mm_encoder_outputs",
+    "image_sizes",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+)
+_PROMPTS = ("input_ids", "inputs", "attention_mask", "position_ids", "pixel_values")
+_UNMOVABLE = ("past_key_values", "custom_generate", "position_ids")
+
+
+class Mount(NamedTuple):
+    """What stands on the model while a call runs: given one flag for each row the model is called with, how to mount it
+    for these rows; and whether it acts on each row of the call."""
+
+    enter: Callable[[list[bool]], AbstractContextManager[Any]]
+    rows: list[bool]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A batch of prompts to answer: the caller's whole call, some of its rows, or other prompts in their place.
+
+    Attributes:
+        backbone: the base.
+        kwargs: the caller's arguments of `generate`, for the whole batch.
+        ids: prompts (B, T), left-padded.
+        mask: (B, T).
+        pixels: (N, C, H, W), or None without images.
+        counts: images of each of the B rows; they sum to N.
+        rows: which rows of the caller's batch these are.
+        switches: per defence, whether it is on for each of the caller's rows.
+        choices: what the caller asked of defences for this call, such as `policy`; a defence reads its own.
+        records: per row of the caller's batch, what became known about it; shared by all calls made of this one.
+        vision: the tower's features (N, P, Dv), where it ran already.
+        features: what the language model is to see as each image, N tensors (n_i, D); None = the base's own run.
+        prompts: the caller's prompts for these rows (B, T0), where `ids` are others.
+        mounts: what stands on the model while the base answers, the outermost first.
+    """
+
+    backbone: Backbone
+    kwargs: dict[str, Any]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    pixels: torch.Tensor | None
+    counts: list[int]
+    rows: list[int]
+    switches: Mapping[str, Sequence[bool]] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    records: list[Row] = field(default_factory=list)
+    vision: torch.Tensor | None = None
+    features: list[torch.Tensor] | None = None
+    prompts: torch.Tensor | None = None
+    mounts: tuple[Mount, ...] = ()
+
+    @classmethod
+    def read(
+        cls,
+        backbone: Backbone,
+        kwargs: dict[str, Any],
+        switches: Mapping[str, bool | Sequence[bool]],
+        choices: Mapping[str, Any],
+    ) -> "Call":
+        """The caller's whole call.
+
+        Raises:
+            GuardError: images come in where no defence can judge them, or a switch does not fit the rows.
+            PromptError: image tokens and images do not match.
+        """
+        hidden = [name for name in _HIDDEN_IMAGES if kwargs.get(name) is not None]
+        if hidden:
+            raise GuardError(
+                f"call not guarded: expected input_ids and pixel_values, got {', '.join(hidden)}, in which the "
+                "guard cannot judge images. Pass input_ids and pixel_values, or safety=False."
+            )
+        pixels, ids = kwargs.get("pixel_values"), kwargs.get("input_ids")
+        if ids is None:
+            ids = kwargs.get("inputs")
+        if ids is None and pixels is None:
+            ids = torch.empty(1, 0, dtype=torch.long)  # generate then begins with the start token
+        if ids is None:
+            raise GuardError("call not guarded: expected input_ids, got none. Pass all the processor gave.")
+        for name, value, axes in (("input_ids", ids, 2), ("pixel_values", pixels, None)):
+            if value is not None and not (isinstance(value, torch.Tensor) and axes in (None, value.ndim)):
+                raise GuardError(
+                    f"call not guarded: expected {name} as a tensor{' (B, T)' if axes else ''}, got {_form(value)}. "
+                    'Pass what the processor gave, by name: generate(**processor(..., return_tensors="pt")).'
+                )
+        counts, rows = _image_counts(backbone, ids, pixels), len(ids)
+        mask = kwargs.get("attention_mask")
+        if mask is None:  # as generate does: pads are masked, unless the pad id also ends sequences
+            pad = pad_id(backbone.model, kwargs, backbone.pad_token_id)
+            mask = torch.ones_like(ids) if pad in end_ids(backbone.model, kwargs) else (ids != pad).long()
+        on = {name: _per_row(switch, rows) for name, switch in switches.items()}
+        records = [Row() for _ in range(rows)]
+        return cls(backbone, kwargs, ids, mask, pixels, counts, [*range(rows)], on, choices, records)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is the caller's own call, all rows and no other prompts."""
+        return self.prompts is None and len(self.rows) == len(self.records)
+
+    def on(self, name: str) -> list[bool]:
+        """Whether the defence of this name is on, row by row."""
+        switches = self.switches[name]
+        return [switches[row] for row in self.rows]
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """A generation setting as transformers resolves it."""
+        return option(self.backbone.model, self.kwargs, name, default)
+
+    @property
+    def answers_per_row(self) -> int:
+        """`num_return_sequences`."""
+        return int(self.option("num_return_sequences", 1))
+
+    @property
+    def pad_id(self) -> int:
+        """The id generate pads with."""
+        return pad_id(self.backbone.model, self.kwargs, self.backbone.pad_token_id)
+
+    @property
+    def new_token_budget(self) -> int | None:
+        """How many new tokens the caller allows; None = no limit given."""
+        width = (self.ids if self.prompts is None else self.prompts).shape[1]
+        return new_token_budget(self.backbone.model, self.kwargs, width)
+
+    def prompt(self, row: int) -> list[int]:
+        """Ids of a row without padding."""
+        return self.ids[row][self.mask[row].bool()].tolist()
+
+    def question(self, row: int, text: str, images: bool = True) -> list[int]:
+        """Ids of a prompt with this text about a row's images, with image tokens for the features these have here."""
+        count, at = self.counts[row] if images else 0, 0
+        ids, found = self.backbone.prompt_ids(text, count), list[int]()
+        if self.features is None:
+            return ids
+        lengths = iter([len(self.features[image]) for image in self.images_of([row])])
+        while at < len(ids):
+            image = ids[at] == self.backbone.image_token_id
+            found += [ids[at]] * (next(lengths) if image else 1)
+            at += self.backbone.sizes.num_patches if image else 1
+        return found
+
+    def images_of(self, rows: Sequence[int]) -> list[int]:
+        """Indices of the images of these rows."""
+        ends = torch.tensor([0, *self.counts]).cumsum(0).tolist()
+        return [image for row in rows for image in range(ends[row], ends[row + 1])]
+
+    def encoded(self) -> "Call":
+        """With the features of all its images; the vision tower runs, unless it did."""
+        if self.pixels is None or self.features is not None:
+            return self
+        for row, count in zip(self.rows, self.counts, strict=True):
+            self.records[row].usage.tower_runs += count
+        images = self.backbone.encode_images(self.pixels)
+        return replace(self, vision=images.vision, features=images.projected)
+
+    def take(self, rows: Sequence[int]) -> "Call":
+        """Some of its rows, with their own padding."""
+        if [*rows] == [*range(len(self))]:
+            return self
+        chosen, images = [*rows], self.images_of(rows)
+        return replace(
+            self,
+            ids=self.ids[chosen],
+            mask=self.mask[chosen],
+            pixels=None if self.pixels is None or not images else self.pixels[images],
+            counts=[self.counts[row] for row in chosen],
+            rows=[self.rows[row] for row in chosen],
+            vision=None if self.vision is None else self.vision[images],
+            features=None if self.features is None else [self.features[image] for image in images],
+            prompts=None if self.prompts is None else self.prompts[chosen],
+            mounts=tuple(Mount(enter, [flags[row] for row in chosen]) for enter, flags in self.mounts),
+        )
+
+    def mounting(
+        self, enter: Callable[[list[bool]], AbstractContextManager[Any]], rows: Sequence[bool] | None = None
+    ) -> "Call":
+        """The same call, with something on the model while it runs.
+
+        Args:
+            enter: how to mount it, given one flag for each row the model is called with.
+            rows: whether it acts on each row of this call; None = on all.
+        """
+        flags = [True] * len(self) if rows is None else [*rows]
+        return replace(self, mounts=(*self.mounts, Mount(enter, flags)))
+
+    def reworded(self, ids: torch.Tensor, mask: torch.Tensor, features: list[torch.Tensor] | None = None) -> "Call":
+        """The same rows with other prompts (B, T'), left-padded, and features where theirs are others.
+
+        The answers, and the caller's criteria, processors and streamers, still see the caller's prompts.
+        """
+        self.check_divisible()
+        prompts = self.ids if self.prompts is None else self.prompts
+        return replace(self, ids=ids, mask=mask, features=features or self.features, prompts=prompts)
+
+    def asked(self, prompts: Sequence[Sequence[int]], images: bool = True) -> "Call":
+        """As `reworded`, from ids without padding; with its images, or without any."""
+        width = max(map(len, prompts))
+        pads = [width - len(ids) for ids in prompts]
+        padded = [[self.backbone.pad_token_id] * n + [*ids] for n, ids in zip(pads, prompts, strict=True)]
+        mask = self.mask.new_tensor([[0] * n + [1] * (width - n) for n in pads])
+        call = self.reworded(self.ids.new_tensor(padded), mask)
+        return call if images else replace(call, pixels=None, counts=[0] * len(self), vision=None, features=None)
+
+    def aside(self, new_tokens: int | None) -> "Call":
+        """The same prompts, to be answered for a defence alone: greedily, and none of the caller's callbacks sees it.
+
+        Args:
+            new_tokens: at most; None = as many as the base's own settings allow.
+        """
+        own: dict[str, Any] = {name: self.kwargs[name] for name in ("pad_token_id",) if name in self.kwargs}
+        own |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+        own |= {} if new_tokens is None else {"max_new_tokens": new_tokens}
+        return replace(self, kwargs=own, prompts=self.ids if self.prompts is None else self.prompts)
+
+    def check_divisible(self, parts: int = 1) -> None:
+        """Refuse options that rows cannot have once they are answered in several ways, or from other prompts.
+
+        Raises:
+            GuardError: naming them.
+        """
+        given = {name: value for name, value in self.kwargs.items() if value is not None}
+        problems: list[str] = [name for name in _UNMOVABLE if name in given]
+        problems += [name for name in ("output_attentions", "output_hidden_states") if self.option(name, False)]
+        problems += [
+            name
+            for name, value in self.kwargs.items()
+            if name not in _PROMPTS
+            and isinstance(value, torch.Tensor)
+            and value.ndim > 1
+            and len(value) == len(self.records)
+        ]
+        if "streamer" in given and parts > 1:
+            problems.append("a streamer for rows that are not answered together")
+        if problems:
+            raise GuardError(
+                "risky image not answered: expected a call whose rows can be answered one way or another, got "
+                f"{', '.join(problems)}, which does not fit steered prompts. Leave it out, or pass safety=False."
+            )
+
+    @contextmanager
+    def running(self, repeats: int = 1) -> Iterator[None]:
+        """Inside this block the model uses the planned features, with all that is to stand on it.
+
+        Args:
+            repeats: how many of each row the model is called with, one after the other (beams).
+        """
+        with ExitStack() as stack:
+            if self.features is not None:
+                stack.enter_context(self.backbone.planned(self.features, self.counts))
+            for mount in self.mounts:
+                stack.enter_context(mount.enter([flag for flag in mount.rows for _ in range(repeats)]))
+            yield
+
+    def base_answer(self) -> Answer:
+        """What the base answers."""
+        model, width = self.backbone.model, self.ids.shape[1]
+        repeats = int(max(self.option("num_beams", 1), self.answers_per_row))
+        with self.running(repeats), nullcontext() if self.prompts is None else cache_length_restored(model):
+            output = self.backbone.base_generate(**self._arguments())
+        sequences = output.sequences if isinstance(output, ModelOutput) else output
+        answer = Answer(sequences[:, width:], output, self.whole)
+        self._count(answer)
+        return answer
+
+    def fixed_answer(self, answers: Sequence[Sequence[int]]) -> Answer:
+        """The same ids for all answers of a row, within the caller's limit of new tokens; no language model."""
+        budget, streamer = self.new_token_budget, self.kwargs.get("streamer")
+        texts = [torch.tensor([*ids][:budget]) for ids in answers]
+        new = self.ids.new_full((len(self), max(map(len, texts))), self.pad_id)
+        for row, text in enumerate(texts):
+            new[row, : len(text)] = text.to(new)
+        n = self.answers_per_row
+        new = new.repeat_interleave(n, 0)
+        if streamer is not None:
+            streamer.put((self.ids if self.prompts is None else self.prompts).repeat_interleave(n, 0).cpu())
+            for step in new.unbind(1):
+                streamer.put(step.cpu())
+            streamer.end()
+        return Answer(new)
+
+    def joined(self, parts: Sequence[tuple[list[int], Answer]]) -> Answer:
+        """One answer of parts: their rows in this call, every row in exactly one of them."""
+        n, beams = self.answers_per_row, self.option("num_beams", 1)
+        return stitch(parts, n=n, beams=beams if beams > 1 else n, pad=self.pad_id, like=self.ids)
+
+    def _arguments(self) -> dict[str, Any]:
+        """For the base's `generate`: the caller's own, or those of a part of them or of other prompts."""
+        if self.whole:
+            return self.kwargs
+        model, kwargs = self.backbone.model, dict(self.kwargs)
+        arguments = {name: value for name, value in kwargs.items() if name not in _PROMPTS}
+        arguments |= {"input_ids": self.ids, "return_dict_in_generate": True}
+        if self.prompts is not None or kwargs.get("attention_mask") is not None:
+            arguments["attention_mask"] = self.mask
+        if self.pixels is not None:
+            arguments["pixel_values"] = self.pixels
+        width, prompts = self.ids.shape[1], self.ids
+        if self.prompts is not None:
+            prompts = self.prompts
+            arguments |= moved_lengths(model, kwargs, width - prompts.shape[1])
+        n, allowed = rows_per_prompt(model, kwargs), kwargs.get("prefix_allowed_tokens_fn")
+        if allowed is not None:
+
+            def allowed_here(row: int, ids: torch.Tensor) -> list[int]:
+                here, answer = divmod(row, n)
+                return allowed(self.rows[here] * n + answer, ids)
+
+            kwargs["prefix_allowed_tokens_fn"] = allowed_here
+        return arguments | seen_through(with_prompts(prompts, width, n), kwargs)
+
+    def _count(self, answer: Answer) -> None:
+        ends, lengths = end_ids(self.backbone.model, self.kwargs), self.mask.sum(1).tolist()
+        new = answer.new_ids.view(len(self), -1, answer.new_ids.shape[1]).tolist()
+        for place, row in enumerate(self.rows):
+            used = self.records[row].usage
+            used.lm_passes += 1
+            used.prompt_tokens += lengths[place]
+            used.new_tokens += sum(answer_length(ids, ends, self.pad_id) for ids in new[place])
+            used.tower_runs += self.counts[place] if self.features is None else 0
+
+
+def _image_counts(backbone: Backbone, ids: torch.Tensor, pixels: torch.Tensor | None) -> list[int]:
+    tokens = (ids == backbone.image_token_id).sum(1).tolist()
+    patches = [] if pixels is None else backbone.patch_counts(pixels)
+    shared = images_of_rows(tokens, patches)
+    if shared is None:
+        raise PromptError(
+            f"images and prompts do not match: expected {sum(patches)} image tokens for {len(patches)} images, got "
+            f"{tokens} per row. Pass input_ids and pixel_values of one processor call."
+        )
+    return [*map(len, shared)]
+
+
+def _form(value: Any) -> str:
+    return f"one of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+
+
+def _per_row(switch: bool | Sequence[bool], rows: int) -> list[bool]:
+    if isinstance(switch, bool):
+        return [switch] * rows
+    if len(switch) != rows:
+        raise GuardError(
+            f"call not guarded: expected safety to be a bool or {rows} bools, one per row, got "
+            f"{len(switch)}. Pass one per row of input_ids."
+        )
+    return list(switch)

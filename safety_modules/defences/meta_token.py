@@ -1,0 +1,192 @@
+"""`meta-token`: learned tokens behind each picture, a head on what the language model makes of them, LoRA always on.
+
+HoliSafe / SafeLLaVA (arXiv 2506.04704). The tokens stand behind the picture, so that in a causal language model they
+can gather from it; the head reads the last hidden state at their places. What the user asks comes later, so the verdict
+is about the picture alone. One pass of the language model for the verdict, then one that answers, with the policy's
+hint; one run of the vision tower for both.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from safety_modules.backbones import Backbone
+from safety_modules.config import BaseSizes, LoraSettings
+from safety_modules.defences.base import SEED, Defence, Settings
+from safety_modules.defences.call import Call
+from safety_modules.defences.guard.guard import Temperature, Threshold, embedding_scale, route
+from safety_modules.defences.guard.modules.tokens import SafetyTokens
+from safety_modules.defences.guard.steer import LmInputs, Sample, Steer, build_inputs, lm_forward
+from safety_modules.mount.hooks import noted
+from safety_modules.mount.lora import Lora
+from safety_modules.policy.policy import check_policy
+from safety_modules.policy.scores import HeadOutput, judgements
+from safety_modules.policy.verdict import Verdict
+from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
+
+
+class MetaTokenSettings(Settings):
+    """Design and calibration.
+
+    Attributes:
+        tokens: learned tokens behind each picture (K); the paper has one.
+        hidden: width of the head's hidden layer over the language model's (published: 0.5).
+        dropout: in the head while training.
+        lora: on the language model.
+        taxonomy: risk types and levels.
+        thresholds: calibrated, per risk type, as log-odds.
+        temperature: the types' logits are divided by it.
+    """
+
+    kind: Literal["meta-token"] = "meta-token"
+    tokens: int = Field(default=8, gt=0, le=1024)
+    hidden: float = Field(default=0.5, gt=0, le=8)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    lora: LoraSettings = LoraSettings()
+    taxonomy: Taxonomy = DEFAULT_TAXONOMY
+    thresholds: dict[str, Threshold] = Field(default={})
+    temperature: Temperature = 1.0
+
+    @property
+    def lora_settings(self) -> LoraSettings:
+        return self.lora
+
+
+class MetaModules(nn.Module):
+    """The tokens, and a head of two linear layers on a hidden state.
+
+    Args:
+        width: of the language model (D).
+        settings: the design.
+        std: of the tokens at the start.
+    """
+
+    def __init__(self, width: int, settings: MetaTokenSettings, std: float = 0.02) -> None:
+        super().__init__()
+        self.types = len(settings.taxonomy.labels)
+        hidden = max(1, round(width * settings.hidden))
+        self.tokens = SafetyTokens(settings.tokens, width, std)
+        self.head = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(hidden, self.types + len(settings.taxonomy.levels)),
+        )
+
+    def forward(self, states: torch.Tensor) -> HeadOutput:
+        """States (N, D) -> logits (N, types + 1) and (N, levels); no attention."""
+        logits = self.head(states.to(self.tokens.weight))
+        types, levels = logits[:, : self.types], logits[:, self.types :]
+        return HeadOutput(types, levels, types.new_zeros(len(types), self.types - 1, 0))
+
+
+class MetaToken(Defence):
+    """Tokens, head and LoRA on one base.
+
+    Args:
+        backbone: the base.
+        settings: design and calibration.
+        seed: of the first weights.
+    """
+
+    kind = "meta-token"
+    settings_type = MetaTokenSettings
+    images_only = False
+    judges = True
+    needs_training = True
+    source = "SafeLLaVA, arXiv 2506.04704; code: youngwanLEE/holisafe"
+    leaves_out = (
+        "its 20 categories and its data: the same records, types and levels as all others. Added to it: a level, the "
+        "policy's hint in the second call, several tokens, and one run of the vision tower for both calls"
+    )
+    modules: MetaModules
+    lora: Lora
+
+    def __init__(self, backbone: Backbone, settings: MetaTokenSettings | None = None, seed: int = SEED) -> None:
+        super().__init__(backbone, settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.modules = MetaModules(backbone.sizes.text_width, self.settings, embedding_scale(backbone))
+            self.modules.to(backbone.device).eval()
+            self.lora = Lora(backbone.language_model, self.settings.lora, backbone.lock)
+        self.fingerprint, self.trained = backbone.fingerprint(), False
+
+    @classmethod
+    def shapes(cls, settings: MetaTokenSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            return {name: one.shape for name, one in MetaModules(sizes.text_width, settings).state_dict().items()}
+
+    def prepared(self, call: Call) -> Call:
+        policy = check_policy(call.choices["policy"])
+        policy.check(self.settings.taxonomy)
+        call = call.encoded()
+        call = call.mounting(self._mounted)
+        rows = [row for row, count in enumerate(call.counts) if count]
+        steers = [Steer() for _ in call.rows]
+        if rows:
+            inputs = self.inputs([self._sample(call, row, Steer()) for row in rows])
+            shown = call.take(rows)
+            with shown.running():
+                found = self.read(inputs, logits_to_keep=1)[0]
+            verdicts = iter(self._verdicts(found, policy, call))
+            for row in rows:
+                record = call.records[call.rows[row]]
+                record.judged([next(verdicts) for _ in range(call.counts[row])])
+                record.usage.lm_passes += 1
+                record.usage.prompt_tokens += len(call.prompt(row)) + call.counts[row] * self.settings.tokens
+                steers[row] = Steer(hint=route(record.image_verdicts, policy, "always").steer.hint)
+        inputs = self.inputs([self._sample(call, row, steer) for row, steer in enumerate(steers)])
+        return call.reworded(inputs.input_ids, inputs.attention_mask, inputs.features)
+
+    def inputs(self, samples: Sequence[Sample]) -> LmInputs:
+        """The samples as a batch."""
+        return build_inputs(self.backbone, self.modules.tokens(), samples)
+
+    def sample(
+        self,
+        prompt: Sequence[int],
+        features: Sequence[torch.Tensor],
+        steer: Steer | None = None,
+        answer: Sequence[int] | None = None,
+    ) -> Sample:
+        """A prompt (image tokens expanded) with the meta tokens behind each of its pictures, with features (P, D)."""
+        tokens, image = self.modules.tokens(), self.backbone.image_token_id
+        ids, left = list[int](), [len(feature) for feature in features]
+        for token in prompt:
+            ids.append(token)
+            if token == image:
+                left[0] -= 1
+                if left[0] == 0:
+                    ids += [image] * len(tokens)
+                    left.pop(0)
+        longer = [torch.cat([feature, tokens.to(feature.device, feature.dtype)]) for feature in features]
+        return Sample(ids, longer, steer or Steer(), answer)
+
+    def read(self, inputs: LmInputs, **options: Any) -> tuple[HeadOutput, Any]:
+        """One call of the language model: what the head says about each picture, and the call's output."""
+        with noted(self.backbone.final_norm) as found:
+            output = lm_forward(self.backbone, inputs, use_cache=False, **options)
+        states = found[-1]  # (B, T, D)
+        places = inputs.input_ids == self.backbone.image_token_id
+        images = states[places.to(states.device)].split([len(feature) for feature in inputs.features])
+        return self.modules(torch.stack([one[-self.settings.tokens :].mean(0) for one in images])), output
+
+    def _sample(self, call: Call, row: int, steer: Steer) -> Sample:
+        features = call.features or []
+        return self.sample(call.prompt(row), [features[image] for image in call.images_of([row])], steer)
+
+    def _verdicts(self, output: HeadOutput, policy: Any, call: Call) -> list[Verdict]:
+        settings = self.settings
+        found = judgements(output, settings.temperature)
+        places = [place for count in call.counts for place in range(count)]
+        return [
+            policy.decide(types, levels, settings.taxonomy, settings.thresholds, image_index=place)
+            for types, levels, place in zip(found.types, found.levels, places, strict=True)
+        ]
+
+    def _mounted(self, rows: list[bool]) -> AbstractContextManager[Any]:
+        return self.lora.mounted(any(rows), rows)

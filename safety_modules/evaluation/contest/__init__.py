@@ -1,1 +1,0 @@
-"""What the comparison needs trained on pocket: the competitors, and our design without each of its parts."""

@@ -1,0 +1,248 @@
+"""Systems under test: a base with or without defences on it, by name: `NAME`, or `NAME=FOLDER` with trained weights."""
+
+import hashlib
+from collections.abc import Sequence
+from difflib import get_close_matches
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safety_modules.adapter.folder import Adapter, read_adapter
+from safety_modules.adapter.format import CONFIG_FILE
+from safety_modules.adapter.hub import find_adapter
+from safety_modules.attach.adapters import fit_adapter
+from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.backbones import find_backbone
+from safety_modules.defences.answer import Answer
+from safety_modules.defences.base import Answering, Defence
+from safety_modules.defences.call import Call
+from safety_modules.defences.guard.guard import Guard, guard_among
+from safety_modules.defences.registry import GUARD_MODES, KINDS
+from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.evaluation.asking import Said, ask, questions_of
+from safety_modules.evaluation.cases import Case, Reply
+from safety_modules.policy.policy import Policy
+
+BASE, PAPER = "none", "paper"
+UNTRAINED = tuple(kind for kind, defence in KINDS.items() if defence.needs_training is False)
+"""Need nothing but the base."""
+TRAINED = (*(kind for kind in KINDS if kind not in UNTRAINED and kind != Guard.kind), PAPER)
+"""Need weights of their own."""
+NAMES = (BASE, *UNTRAINED, *TRAINED, *GUARD_MODES)
+
+_ABOUT = {
+    BASE: ("the base model as it is", ""),
+    "gated": ("this package", ""),
+    "always": ("this package", ""),
+    "external": (
+        "the form of LlavaGuard, arXiv 2406.05113, and ShieldGemma 2, arXiv 2504.01081",
+        "a model of its own: the classifier is our head on the base's vision tower, far smaller than those, and it "
+        "sees the question too",
+    ),
+    PAPER: (
+        Guard.source,
+        "a projector as wide as vision tower and tokens together; one row at a time; a stage I that trains on the "
+        "language model's loss too. Trained by this package's recipe, LoRA and safety modules together",
+    ),
+}
+
+
+class FirstCall(Defence):
+    """The published two calls: a full one for the verdict, whose language model nobody listens to, then the other."""
+
+    kind = "first-call"
+
+    def around(self, call: Call, answer: Answering) -> Answer:
+        inputs = {"input_ids": call.ids, "attention_mask": call.mask, "pixel_values": call.pixels}
+        with torch.no_grad():
+            self.backbone.model(**inputs)
+        for place, row in enumerate(call.rows):
+            usage = call.records[row].usage
+            usage.prompt_tokens += int(call.mask[place].sum())
+            usage.tower_runs += call.counts[place]
+            usage.lm_passes += 1
+        return answer(call)
+
+
+class System:
+    """A base with defences. They are on the model only while it answers, so that systems may take turns on one.
+
+    Args:
+        name: how reports call it; unique in a run.
+        model: the base, with nothing attached.
+        processor: its processor.
+        defences: what defends it, the outermost first; none = the base alone.
+        adapter: where they were read from, if they were.
+        policy: what to do about verdicts; default: Policy.default().
+
+    Attributes:
+        attachment: the defences' handle; None for the base alone.
+        source: paper or code the defence comes from.
+        leaves_out: how this implementation differs from the source; empty if it does not.
+        extra_mb: MB (10^6 bytes) on disk beside the base.
+        extra_parameters: parameters beside the base's.
+
+    Raises:
+        AttachError: the base is not supported.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        processor: Any,
+        defences: Sequence[Defence] = (),
+        adapter: Path | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.name, self.model, self.processor = name, model, processor
+        self.attachment: SafetyAttachment | None = None
+        if defences:
+            self.attachment = SafetyAttachment(defences[0].backbone, defences, policy or Policy.default())
+        own = next((one for one in defences if one.source), None)
+        self.source, self.leaves_out = _ABOUT.get(name) or (own.source if own else "", own.leaves_out if own else "")
+        found = None if adapter is None else read_adapter(adapter)
+        self.adapter = None if found is None else hashlib.sha256((found.path / CONFIG_FILE).read_bytes()).hexdigest()
+        used = [tensor for one in defences for tensor in one.tensors_used()]
+        self.extra_parameters = sum(tensor.numel() for tensor in used)
+        whole = sum(parameter.numel() for one in defences for _, parameter in one.named_parameters())
+        if found is None or self.extra_parameters == whole:
+            self.extra_mb = 0.0 if found is None else found.megabytes
+        else:
+            self.extra_mb = self.extra_parameters * found.dtype.itemsize / 1e6
+
+    def answer(self, cases: Sequence[Case], max_new_tokens: int) -> list[Reply]:
+        """Greedy answers to a batch of cases, in order."""
+        questions = questions_of(cases)
+        if self.attachment is None:
+            said = ask(self.model, self.processor, questions, max_new_tokens)
+            pairs = zip(questions, said, strict=True)
+            return [
+                Reply(
+                    text=one.text,
+                    prompt_tokens=len(one.prompt),
+                    new_tokens=one.new_tokens,
+                    tower_runs=len(question.images),
+                )
+                for question, one in pairs
+            ]
+        self.attachment.install()
+        try:
+            said = ask(self.model, self.processor, questions, max_new_tokens, self.attachment.generate)
+        finally:
+            self.attachment.detach()
+        return [_reply(one) for one in said]
+
+    def describe(self) -> dict[str, Any]:
+        """What identifies it in a report and a resumed run: adapter, settings, policy. JSON-able."""
+        if self.attachment is None:
+            return {"system": self.name}
+        policy = self.attachment.policy.model_dump_json()
+        return {
+            "system": self.name,
+            "adapter": self.adapter,
+            "defences": [one.described() for one in self.attachment.defences],
+            "policy": hashlib.sha256(policy.encode()).hexdigest(),
+        }
+
+    def close(self) -> None:
+        """Leave the base as it was before; it is so between any two calls."""
+        if self.attachment is not None:
+            self.attachment.detach()
+
+
+def _reply(said: Said) -> Reply:
+    usage, verdict = said.usage, said.verdict
+    assert usage is not None, "every guarded call counts"
+    return Reply(
+        text=said.text,
+        risk=None if verdict is None else verdict.risk,
+        flagged=said.harmful if verdict is None else verdict.flagged,
+        type=None if verdict is None else verdict.type,
+        prompt_tokens=usage.prompt_tokens,
+        new_tokens=usage.new_tokens,
+        tower_runs=usage.tower_runs,
+        lm_passes=usage.lm_passes,
+    )
+
+
+def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[str] | None = None) -> System:
+    """A system on a base.
+
+    Args:
+        spec: `NAME` or `NAME=FOLDER`, see `NAMES`.
+        model: the base, with nothing attached.
+        processor: its processor.
+        adapter: for `gated`, `always` and `external` without a folder of their own.
+
+    Raises:
+        ConfigError: unknown name, or a folder that is missing or not wanted.
+        AdapterError: the folder is refused.
+        AttachError: the base is not supported.
+    """
+    name, folder = check_spec(spec, adapter)
+    if name == BASE:
+        return System(name, model, processor)
+    backbone = find_backbone(model, processor)
+    if folder is None:
+        return System(name, model, processor, [KINDS[name](backbone)])
+    defences = fit_adapter(backbone, folder)
+    if name in (*GUARD_MODES, PAPER):
+        guard = guard_among(defences)
+        guard.mode = "always" if name == PAPER else name
+        defences = [FirstCall(backbone), guard] if name == PAPER else defences
+    return System(name, model, processor, defences, folder)
+
+
+def check_spec(spec: str, adapter: str | PathLike[str] | None = None) -> tuple[str, Path | None]:
+    """What of `make_system` can be known without a base: its name and the folder of its weights, looked at whole.
+
+    Raises:
+        ConfigError: as `make_system`.
+        AdapterError: as `make_system`, where the base does not matter.
+    """
+    name, _, given = spec.partition("=")
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1, cutoff=0)
+        raise ConfigError(
+            f"unknown system: expected one of {', '.join(NAMES)}, got {name!r}. Did you mean {near[0]!r}?"
+        )
+    if name in (BASE, *UNTRAINED):
+        if given:
+            raise ConfigError(f"nothing to load: expected {name!r} alone, got {spec!r}. Leave the folder out.")
+        return name, None
+    if name in TRAINED:
+        training = f"Train it: python benchmarks/comparison.py train --out DIR --only {name}."
+        if not given or not Path(given).is_dir():
+            raise ConfigError(f"no weights: expected {name}=FOLDER with trained weights, got {spec!r}. {training}")
+        found = read_adapter(Path(given))
+        _check_kind(found, Guard.kind if name == PAPER else name, training)
+        if name == PAPER:
+            _check_published(found)
+        return name, found.path
+    if not given and adapter is None:
+        raise ConfigError(
+            f"no adapter: expected one for {name!r}, got none. Name it (--adapter, or {name}=FOLDER), or train one: "
+            "safety-modules train --out DIR."
+        )
+    found = read_adapter(find_adapter(given or adapter or ""))
+    _check_kind(found, Guard.kind, "Train one: safety-modules train --out DIR.")
+    return name, found.path
+
+
+def _check_kind(adapter: Adapter, kind: str, training: str) -> None:
+    if kind not in adapter.kinds:
+        raise AdapterError(
+            adapter.path, [f"expected weights of {kind}, got those of {', '.join(adapter.kinds)}. {training}"]
+        )
+
+
+def _check_published(adapter: Adapter) -> None:
+    design = adapter.guard.design
+    if (design.projector, design.query) != ("c_abstractor", "first_token"):
+        raise ConfigError(
+            "not the published design: expected an adapter with projector c_abstractor and query first_token, got "
+            f"{design.projector} and {design.query}. Train one: safety-modules train --preset paper."
+        )

@@ -1,0 +1,344 @@
+"""What every defence keeps to: on and off without a trace, rows, toggles, threads, failures, saving, refusals."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from guard_cases import NEW, ROWS, answers, rows_of
+
+from safety_modules.attach import attach_safety
+from safety_modules.attach.attachment import SafetyAttachment, attached_to
+from safety_modules.backbones import find_backbone
+from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.guard import Guard, GuardSettings
+from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
+from safety_modules.defences.meta_token import MetaToken, MetaTokenSettings
+from safety_modules.defences.registry import GUARD_MODES, KINDS, make
+from safety_modules.errors import AttachError, ConfigError, GuardError
+from safety_modules.policy import Policy
+from safety_modules.policy.scores import LIMIT
+from safety_modules.taxonomy import DEFAULT_TAXONOMY
+
+pytestmark = pytest.mark.matrix
+
+SMALL = LoraSettings(r=2)
+EVERYTHING = dict.fromkeys(DEFAULT_TAXONOMY.types, -LIMIT)  # is flagged
+SETTINGS = {
+    "guard": GuardSettings(
+        design=SafetyConfig(width=16, num_head_tokens=2, num_lm_tokens=3, attention_heads=2, lora=SMALL),
+        thresholds=EVERYTHING,
+    ),
+    "lora": LoraTuningSettings(lora=SMALL),
+    "meta-token": MetaTokenSettings(tokens=2, lora=SMALL, thresholds=EVERYTHING),
+}
+ALONE = [(kind,) for kind in (*KINDS, *GUARD_MODES)]
+STACKS = [
+    ("guard", "adashield-s"),
+    ("guard", "lora"),
+    ("lora", "guard"),
+    ("guard", "ecso"),
+    ("guard", "meta-token", "lora", "adashield-s"),
+    ("external", "lora", "ecso"),
+]
+TEXT, SHOWN = 2, 0  # rows of ROWS without and with an image
+
+
+def stirred(defence):
+    """As if trained: a LoRA that is not zero, tokens that are not small."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        for name, parameter in defence.named_parameters():
+            if "lora_B" in name or "lm_tokens" in name or name.startswith("modules.tokens"):
+                parameter.normal_(std=0.2)
+    defence.trained = True
+    return defence
+
+
+def built(backbone, name):
+    kind = "guard" if name in GUARD_MODES else name
+    defence = stirred(make(backbone, SETTINGS.get(kind, kind)))
+    if name in GUARD_MODES:
+        defence.mode = name
+    return defence
+
+
+def put_on(model, processor, names):
+    backbone = find_backbone(model, processor)
+    attachment = SafetyAttachment(backbone, [built(backbone, name) for name in names], Policy.default())
+    attachment.install()
+    return attachment
+
+
+def kind_of(name):
+    return "guard" if name in GUARD_MODES else name
+
+
+def state_of(model):
+    """All that must not change: modules by identity, their classes, hooks, attributes, numbers, flags."""
+    parts = list(model.named_modules())
+    return (
+        [(name, id(part), type(part), len(part._forward_hooks), len(part._forward_pre_hooks)) for name, part in parts],
+        [sorted(vars(part)) for _, part in parts],
+        [(name, tensor.clone(), tensor.requires_grad) for name, tensor in model.state_dict(keep_vars=True).items()],
+    )
+
+
+def assert_same(now, before):
+    assert now[:2] == before[:2]
+    for (name, tensor, flag), (other, expected, wanted) in zip(now[2], before[2], strict=True):
+        assert name == other and flag == wanted and torch.equal(tensor, expected), name
+
+
+@pytest.fixture(params=[*ALONE, *STACKS], ids="+".join)
+def names(request):
+    return request.param
+
+
+@pytest.fixture
+def warm(model, ask):
+    """The base after its first call, in which transformers adds hooks and notes of its own."""
+    model.generate(**ask(*ROWS[:2]), **NEW)
+    return model
+
+
+def test_on_and_off_again_without_a_trace(warm, processor, names, ask):
+    before = state_of(warm)
+    safety = put_on(warm, processor, names)
+    warm.generate(**ask(*ROWS), **NEW)
+    safety.detach()
+    assert_same(state_of(warm), before)
+    assert attached_to(warm) is None
+
+
+def test_between_calls_nothing_stands_on_the_model(warm, processor, names, ask):
+    safety = put_on(warm, processor, names)
+    before = state_of(warm)
+    for _ in range(2):
+        safety.generate(**ask(*ROWS), **NEW)
+    assert_same(state_of(warm), before)
+
+
+def test_off_is_the_base_bit_for_bit(warm, processor, tiny_base, names, ask):
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS)
+    expected = tiny_base.generate(**inputs, **NEW)
+    kinds = [one.kind for one in safety.defences]
+    for off in (False, [False] * len(ROWS), dict.fromkeys(kinds, False), {kind: [False] * len(ROWS) for kind in kinds}):
+        assert torch.equal(warm.generate(**inputs, **NEW, safety=off), expected), off
+    with safety.disabled():
+        assert torch.equal(warm.generate(**inputs, **NEW), expected)
+        with safety.disabled(kinds[0]):
+            assert torch.equal(warm.generate(**inputs, **NEW), expected)
+        assert not safety.enabled
+    safety.disable(*kinds)
+    assert not safety.enabled and torch.equal(warm.generate(**inputs, **NEW), expected)
+    safety.enable()
+    assert safety.enabled
+
+
+def test_on_differs_from_off(warm, processor, tiny_base, names, ask):
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS)
+    base, found = tiny_base.generate(**inputs, **NEW), safety.generate(**inputs, **NEW)
+    asked_more = any(usage.lm_passes != 1 for usage in found.usage)  # ecso on a model that says yes to nothing
+    assert asked_more or not torch.equal(answers(found.sequences, inputs), answers(base, inputs))
+    assert torch.equal(found.sequences[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
+
+
+def test_each_defence_of_a_stack_can_be_switched_off_alone(warm, processor, names, ask):
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS)
+    for name in names:
+        rest = tuple(other for other in names if other != name)
+        found = safety.generate(**inputs, **NEW, safety={kind_of(name): False})
+        with safety.disabled(kind_of(name)):
+            assert torch.equal(warm.generate(**inputs, **NEW), found.sequences)
+        if rest:
+            backbone = find_backbone(_fresh(warm, safety), processor)
+            alone = SafetyAttachment(backbone, [built(backbone, one) for one in rest], Policy.default())
+            alone.install()
+            assert torch.equal(alone.generate(**inputs, **NEW).sequences, found.sequences), name
+
+
+def _fresh(model, safety):
+    """A copy of the base below."""
+    safety.detach()
+    try:
+        return copy.deepcopy(model)
+    finally:
+        safety.install()
+
+
+def test_rows_that_are_off_are_the_bases_and_rows_that_are_on_their_own(warm, processor, tiny_base, names, ask):
+    rows = [("what is this?", [1]), ("how do I use what is shown here?", [5]), ("why?", [7])]
+    inputs, on = ask(*rows), [False, True, False]
+    put_on(warm, processor, names)
+    found = answers(warm.generate(**inputs, **NEW, safety=on), inputs)
+    off = rows_of(inputs, [0, 2], [0, 2])
+    assert torch.equal(found[[0, 2]], answers(tiny_base.generate(**off, **NEW), off)[:, : found.shape[1]])
+    own = rows_of(inputs, [1], [1])
+    mine = answers(warm.generate(**own, **NEW), own)
+    assert torch.equal(found[1, : mine.shape[1]], mine[0])
+    by_name = {kind_of(name): on for name in names}
+    assert torch.equal(found, answers(warm.generate(**inputs, **NEW, safety=by_name), inputs))
+
+
+def test_rows_without_an_image_are_the_bases_but_for_defences_of_the_language_model(
+    warm, processor, tiny_base, names, ask
+):
+    safety, inputs = put_on(warm, processor, names), ask(ROWS[TEXT])
+    same = torch.equal(warm.generate(**inputs, **NEW), tiny_base.generate(**inputs, **NEW))
+    assert same is all(one.images_only for one in safety.defences)
+
+
+def test_two_ways_to_ask_for_one_thing_agree(warm, processor, names, ask):
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS)
+    one, other = safety.generate(**inputs, **NEW), warm.generate(**inputs, **NEW, return_dict_in_generate=True)
+    assert torch.equal(one.sequences, other.sequences) and one.verdicts == other.verdicts
+    assert one.usage == other.usage
+    judged = [verdict is not None for verdict in one.verdicts]
+    assert judged == [bool(seeds) and any(d.judges for d in safety.defences) for _, seeds in ROWS]
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_beams": 2, "num_return_sequences": 2}])
+def test_beams_are_answered_row_by_row(warm, processor, names, ask, options):
+    if "ecso" in names and "num_return_sequences" in options:
+        pytest.skip("ecso answers once a row: tested below")
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS[:3])
+    found = safety.generate(**inputs, **NEW | options)
+    assert len(found.sequences) == 3 * options.get("num_return_sequences", 1)
+    assert [usage.lm_passes >= 0 for usage in found.usage] == [True] * 3
+
+
+def test_threads_do_not_see_each_other(warm, processor, tiny_base, names, ask):
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS[:3])
+    calls = [
+        lambda: warm.generate(**inputs, **NEW),
+        lambda: warm.generate(**inputs, **NEW, safety=False),
+        lambda: warm.generate(**inputs, **NEW, safety=[True, False, True]),
+    ]
+    expected, wrong = [call() for call in calls], []
+
+    def work(number):
+        for turn in range(6):
+            kind = (number + turn) % len(calls)
+            if not torch.equal(calls[kind](), expected[kind]):
+                wrong.append((number, kind))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and torch.equal(expected[1], tiny_base.generate(**inputs, **NEW))
+    assert safety.installed
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", ["vision tower", "lm_head"])
+def test_a_call_that_fails_leaves_no_trace(warm, processor, names, ask, monkeypatch, where):
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS)
+    expected, before = warm.generate(**inputs, **NEW), state_of(warm)
+
+    def fail(*args, **kwargs):
+        raise Stop
+
+    part = warm.lm_head if where == "lm_head" else safety.backbone.vision_tower
+    with monkeypatch.context() as patch:
+        patch.setattr(part, "forward", fail)
+        with pytest.raises(Stop):
+            warm.generate(**inputs, **NEW)
+    assert_same(state_of(warm), before)
+    assert torch.equal(warm.generate(**inputs, **NEW), expected)
+
+
+def test_what_was_saved_answers_the_same_in_the_same_order(warm, processor, names, ask, tmp_path, tiny_base):
+    safety, inputs = put_on(warm, processor, names), ask(*ROWS)
+    folder = safety.save_pretrained(tmp_path / "adapter", dtype="float32")
+    expected = safety.generate(**inputs, **NEW)
+    again = attach_safety(copy.deepcopy(tiny_base), processor, folder)
+    assert [one.kind for one in again.defences] == [kind_of(name) for name in names]
+    for one, name in zip(again.defences, names, strict=True):
+        if name in GUARD_MODES:
+            one.mode = name  # of the moment, as a policy is
+    found = again.generate(**inputs, **NEW)
+    assert torch.equal(found.sequences, expected.sequences) and found.verdicts == expected.verdicts
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].needs_training])
+def test_what_was_never_trained_is_not_used(warm, processor, kind, ask):
+    attach_safety(warm, processor, defence=kind)
+    with pytest.raises(GuardError, match="expected trained safety modules"):
+        warm.generate(**ask(ROWS[SHOWN]), **NEW)
+    assert warm.generate(**ask(ROWS[SHOWN]), **NEW, safety=False) is not None
+
+
+def test_a_base_that_is_another_one_now_is_refused(warm, processor, names, ask):
+    safety = put_on(warm, processor, names)
+    with torch.no_grad():
+        warm.model.language_model.layers[0].mlp.up_proj.weight.add_(1)
+    if any(one.lora is not None for one in safety.defences):
+        with pytest.raises(AttachError, match="base changed"):
+            warm.generate(**ask(ROWS[SHOWN]), **NEW)
+    else:
+        warm.generate(**ask(ROWS[SHOWN]), **NEW)
+
+
+def test_images_that_cannot_be_seen_are_refused(warm, processor, names, ask):
+    put_on(warm, processor, names)
+    with pytest.raises(GuardError, match="inputs_embeds"):
+        warm.generate(inputs_embeds=torch.zeros(1, 4, 32), **NEW)
+
+
+def test_unknown_names_are_told(warm, processor, names, ask):
+    safety = put_on(warm, processor, names)
+    with pytest.raises(GuardError, match="name of a defence"):
+        warm.generate(**ask(ROWS[SHOWN]), **NEW, safety={"gaurd": False})
+    for verb in (safety.enable, safety.disable, lambda name: safety.disabled(name).__enter__()):
+        with pytest.raises(GuardError, match="no such defence: expected one of"):
+            verb("gaurd")
+    assert safety.enabled
+
+
+@pytest.mark.parametrize("outer", [kind for kind in KINDS if KINDS[kind].rewords])
+@pytest.mark.parametrize("inner", [kind for kind in KINDS if KINDS[kind].judges])
+def test_an_order_that_changes_what_is_judged_is_refused(warm, processor, outer, inner):
+    before = state_of(warm)
+    with pytest.raises(ConfigError, match=f"order refused: expected {inner} outside of {outer}"):
+        attach_safety(warm, processor, defence=[outer, SETTINGS[inner]])
+    with pytest.raises(ConfigError, match="one defence twice"):
+        attach_safety(warm, processor, defence=[outer, outer])
+    with pytest.raises(ConfigError, match=r"unknown defence: .* Did you mean 'ecso'"):
+        attach_safety(warm, processor, defence="esco")
+    assert_same(state_of(warm), before)
+
+
+def test_a_loop_of_ones_own_gets_what_generate_does(warm, processor, names, ask):
+    safety, inputs = put_on(warm, processor, names), ask(ROWS[SHOWN])
+    if "ecso" in names and "external" not in names:  # which leaves it nothing to answer
+        with pytest.raises(GuardError, match="answers in several passes"):
+            safety.prepare(**inputs)
+        return
+    expected = safety.generate(**inputs, max_new_tokens=1, do_sample=False)
+    prepared = safety.prepare(**inputs)
+    if "external" in names:
+        assert prepared.rows == [] and list(prepared.refusals) == [0]
+        return
+    with prepared.running():
+        logits = warm(**prepared.inputs).logits
+    assert torch.equal(logits[:, -1].argmax(-1), expected.sequences[:, -1])
+    assert prepared.verdicts == expected.verdicts
+
+
+def test_ecso_says_what_it_cannot_give(warm, processor, ask):
+    attach_safety(warm, processor, defence="ecso")
+    for options in ({"num_return_sequences": 2, "num_beams": 2}, {"output_scores": True}):
+        with pytest.raises(GuardError, match="expected one answer a row"):
+            warm.generate(**ask(ROWS[SHOWN]), **NEW | options)
+
+
+def test_the_kinds_are_what_the_tests_know():
+    assert list(KINDS) == ["guard", "adashield-s", "ecso", "lora", "meta-token"]
+    assert issubclass(KINDS["guard"], Guard) and issubclass(KINDS["lora"], LoraTuning)
+    assert issubclass(KINDS["meta-token"], MetaToken)
