@@ -22,8 +22,8 @@ from side_by_side import environment
 
 from safety_modules import SafetyConfig, attach_safety, pocket, train_safety
 from safety_modules.backbones.bases import PUBLISHED, QUANTISED, load_whole, quantisation
-from safety_modules.training.budget import Setting, make_budget
 from safety_modules.training.recipe import Recipe
+from safety_modules.training.resources import Setting, stage_resources
 
 RECIPES = Path(__file__).parent.parent / "training"
 
@@ -74,7 +74,7 @@ def stage(safety: Any, records: list[Any], recipe: Recipe, folder: Path, args: a
     longest = max(len(backbone.prompt_ids(r.question)) + len(backbone.answer_ids(r.answer or "")) for r in records)
     text = longest - backbone.sizes.num_patches
     setting = Setting(dtype=args.dtype, quantise=args.quantize, text_tokens=text, answer_tokens=text // 2)
-    planned = make_budget(backbone.model.config, safety.config, recipe, setting)
+    planned = stage_resources(backbone.model.config, safety.config, recipe, setting)
     return {
         "seconds_a_step": round(seconds, 3),
         "peak_gb": round(peak_gb(args.device), 2),

@@ -23,10 +23,10 @@ from safety_modules import attach_safety, pocket
 from safety_modules.defences.guard import Sample, Steer, build_inputs, lm_forward
 from safety_modules.pocket import mix
 from safety_modules.training.corpus import Collator, Corpus
-from safety_modules.training.draws import make_draws
 from safety_modules.training.losses import language_model_loss
+from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.task import SafetyTask
+from safety_modules.training.sampling import training_order
 
 CASES = ("cached", "recomputed", "reference")
 
@@ -40,9 +40,9 @@ class Steps:
         self.corpus = Corpus.make(safety.backbone, records, cache_dir, progress=False)
         self.built = time.perf_counter() - began
         self.collate = Collator(safety, self.corpus, recipe)
-        self.task = SafetyTask(safety, recipe).train()
+        self.task = SafetyObjective(safety, recipe).train()
         self.optimizer = torch.optim.AdamW(self.task.parameter_groups(), fused=True)
-        self.draws = make_draws(records, recipe)
+        self.draws = training_order(records, recipe)
         self.size, self.at = recipe.batch_size, 0
 
     def batch(self) -> tuple[list[Any], dict[str, Any]]:

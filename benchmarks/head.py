@@ -23,7 +23,7 @@ from safety_modules.metrics import Estimate, rate
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_probabilities, verdict_metrics
+from safety_modules.training.predictions import corpus_judgements, verdict_metrics
 
 RATES = (0.01, 0.005)
 KINDS = ("benign", "attack", "vqa")
@@ -59,9 +59,8 @@ def evaluate_head(
             kind: splits.make(kind, samples, split="validation", style=style, seed=seed) for kind in KINDS
         }
         together = [record for part in records.values() for record in part]
-        types, levels = corpus_probabilities(
-            attachment, Corpus.make(attachment.backbone, together, cache_dir, progress)
-        )
+        corpus = Corpus.make(attachment.backbone, together, cache_dir, progress)
+        types, levels = corpus_judgements(attachment, corpus)[:2]
         places = np.repeat(KINDS, [len(records[kind]) for kind in KINDS])
         judged = np.flatnonzero(places != "vqa")
         metrics = verdict_metrics(types[judged], levels[judged], [together[i] for i in judged], taxonomy)

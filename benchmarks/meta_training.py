@@ -20,13 +20,13 @@ from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training import checkpoints
 from safety_modules.training.calibration import by_picture
 from safety_modules.training.corpus import PARTS, Corpus, LmRows
-from safety_modules.training.draws import make_draws
 from safety_modules.training.features import digests_of
 from safety_modules.training.losses import head_loss, language_model_loss
-from safety_modules.training.promise import any_flagged, promised_limits
+from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.stage import Run, train_stage
-from safety_modules.training.task import SafetyTask
+from safety_modules.training.sampling import training_order
+from safety_modules.training.thresholds import any_flagged, promised_limits
+from safety_modules.training.train import Run, train_stage
 
 BATCH_SIZE = 64
 
@@ -56,7 +56,7 @@ def make_meta(
     return meta, SafetyAttachment(backbone, [guard], policy)
 
 
-class MetaTask(SafetyTask):
+class MetaTask(SafetyObjective):
     """Tokens, head and LoRA, trained together on the answers and, with weight 1 each, on type and level.
 
     Args:
@@ -80,7 +80,7 @@ class MetaTask(SafetyTask):
         lm: LmRows | None = None,
         shares: dict[str, float] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Losses of a batch; see `SafetyTask.forward`. The head sees no question: its tokens stand before it."""
+        """Losses of a batch; see `SafetyObjective.forward`. The head sees no question: its tokens stand before it."""
         assert lm is not None
         shares, meta = shares or dict.fromkeys(PARTS, 1.0), self.meta
         projected = iter([] if vision is None else meta.backbone.project(vision))
@@ -142,8 +142,8 @@ def _train(meta: MetaToken, carrier: SafetyAttachment, trainings: Trainings, rec
     data = GoodRecords(records, digests=digests_of(records))
     key = checkpoints.run_key(carrier, recipe, (data, None))
     key |= {"meta tokens": meta.settings.model_dump(mode="json")}
-    checkpoints.check_run(folder, key)
-    draws = make_draws(records, recipe)
+    checkpoints.check(folder, key)
+    order = training_order(records, recipe)
     corpus = Corpus.make(meta.backbone, data, trainings.cache, trainings.progress)
     run = Run(
         carrier,
@@ -152,9 +152,9 @@ def _train(meta: MetaToken, carrier: SafetyAttachment, trainings: Trainings, rec
         keep=True,
         progress=trainings.progress,
         tensorboard=False,
-        make_task=lambda _, recipe: MetaTask(meta, carrier, recipe),
+        make_objective=lambda _, recipe: MetaTask(meta, carrier, recipe),
     )
-    train_stage(run, recipe, draws, key, folder)
+    train_stage(run, recipe, order, key, folder)
 
 
 def calibrate_meta(

@@ -20,8 +20,8 @@ from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.metrics import Estimate, rate
 from safety_modules.pocket import mix
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_judged
-from safety_modules.training.promise import any_flagged, promised_limits
+from safety_modules.training.predictions import corpus_judgements
+from safety_modules.training.thresholds import any_flagged, promised_limits
 
 DRAWS, IMAGES, FRESH = 20, 470, 20_000
 """470 pictures: the most for which a promise of 1 % allows no flagged one, so that it is kept in 99 of 100 draws."""
@@ -110,7 +110,7 @@ def evaluate_promise(
 def _scores(attachment: SafetyAttachment, count: int, seed: int, progress: bool) -> np.ndarray:
     """Rule scores (count, types) of benign pictures."""
     corpus = Corpus.make(attachment.backbone, mix.calibration_records(count, seed=seed), progress=progress)
-    return corpus_judged(attachment, corpus).scores
+    return corpus_judgements(attachment, corpus).scores
 
 
 def print_promise(results: Mapping[str, Any], console: Console | None = None) -> None:

@@ -135,6 +135,22 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     return float(np.abs(gaps).sum() / len(labels))
 
 
+def reliability(risk: np.ndarray, risky: np.ndarray, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per bin of p(risk) that holds any: its mean, the share that is risky, and the count.
+
+    Args:
+        risk: probabilities (N,).
+        risky: labels (N,), bool.
+        bins: of equal width.
+    """
+    place = np.minimum((risk * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    held = count > 0
+    said = np.bincount(place, risk, bins)[held] / count[held]
+    seen = np.bincount(place, risky.astype(float), bins)[held] / count[held]
+    return said, seen, count[held]
+
+
 def _areas(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """AUROC of every row at once, from ranks (Mann and Whitney, 1947): what roc_auc_score gives, much faster."""
     p, n = positive.shape[1], negative.shape[1]

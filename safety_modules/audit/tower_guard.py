@@ -19,7 +19,7 @@ from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import HeadOutput, Judgements, judgements, most_severe
-from safety_modules.training.questions import QuestionEmbeddings
+from safety_modules.training.corpus import QuestionEmbeddings
 
 NO_QUESTION = "no question: expected one beside the picture, because this adapter's head cannot judge a picture alone."
 NOT_FINITE = "no verdict: expected finite probabilities, got others. Check the picture and the adapter."

@@ -46,7 +46,7 @@ def extend_adapter(
     needs_data = _check(training, reading, change)
     from safety_modules.adapter.folder import read_adapter
     from safety_modules.adapter.hub import find_adapter
-    from safety_modules.training import extend, processes, train_safety
+    from safety_modules.training import distributed, extend, train_safety
 
     # All that can be refused without the base is refused before it is loaded.
     folder = find_adapter(adapter)
@@ -95,7 +95,7 @@ def extend_adapter(
         train_safety(safety, records, chosen.recipes, None, training.runs, cache_dir=training.features)
         metadata |= {"trained_on": data, "trained_with": chosen.record()}
         metadata.pop("calibration", None)  # so are thresholds and temperature
-    if processes.rank() > 0 or not outcome.save(safety, metadata, config.dtype):
+    if distributed.rank() > 0 or not outcome.save(safety, metadata, config.dtype):
         return
     types = safety.config.taxonomy.types
     typer.echo(f"{out}: {', '.join(types)}.")

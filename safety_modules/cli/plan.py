@@ -10,7 +10,7 @@ from safety_modules.cli.recipes import RecipeName
 from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safety_modules.training.budget import Budget
+    from safety_modules.training.resources import Resources
 
 
 def plan(
@@ -34,8 +34,8 @@ def plan(
     """Memory, disk and time of a stage, worked out without loading anything."""
     from safety_modules.config import SafetyConfig
     from safety_modules.paths import recipe_file
-    from safety_modules.training.budget import Setting, base_config, make_budget
     from safety_modules.training.recipe import Recipe
+    from safety_modules.training.resources import Setting, base_config, stage_resources
 
     if answer_tokens >= text_tokens:
         raise ConfigError(
@@ -50,37 +50,39 @@ def plan(
         answer_tokens=answer_tokens,
         pictures=pictures,
     )
-    budget = make_budget(base_config(base), SafetyConfig.preset(preset), Recipe.from_yaml(recipe_file(recipe)), setting)
-    record = budget_record(budget, tflops)
-    fits = gpu_memory is None or budget.total <= gpu_memory * 1e9
-    typer.echo(json.dumps(record, indent=2) if as_json else budget_text(record, gpu_memory))
+    needed = stage_resources(
+        base_config(base), SafetyConfig.preset(preset), Recipe.from_yaml(recipe_file(recipe)), setting
+    )
+    record = _record(needed, tflops)
+    fits = gpu_memory is None or needed.total <= gpu_memory * 1e9
+    typer.echo(json.dumps(record, indent=2) if as_json else _text(record, gpu_memory))
     if not fits:
         raise typer.Exit(1)
 
 
-def budget_record(budget: "Budget", tflops: float | None = None) -> dict[str, Any]:
-    """A budget as plain JSON types: GB are 10^9 bytes, times are at `tflops` x 10^12 operations a second."""
+def _record(needed: "Resources", tflops: float | None = None) -> dict[str, Any]:
+    """Plain JSON types: GB are 10^9 bytes, times are at `tflops` x 10^12 operations a second."""
     record: dict[str, Any] = {
-        "memory_gb": {name: size / 1e9 for name, size in budget.memory.items()},
-        "total_gb": budget.total / 1e9,
-        "activations_gb": {name: size / 1e9 for name, size in budget.activations.items()},
-        "features_gb": budget.features / 1e9,
-        "features_read_gb": budget.read / 1e9,
-        "steps": budget.steps,
-        "step_tflop": budget.step_flops / 1e12,
-        "tower_tflop": budget.tower_flops / 1e12,
+        "memory_gb": {name: size / 1e9 for name, size in needed.memory.items()},
+        "total_gb": needed.total / 1e9,
+        "activations_gb": {name: size / 1e9 for name, size in needed.activations.items()},
+        "features_gb": needed.features / 1e9,
+        "features_read_gb": needed.read / 1e9,
+        "steps": needed.steps,
+        "step_tflop": needed.step_flops / 1e12,
+        "tower_tflop": needed.tower_flops / 1e12,
     }
     if tflops is not None:
         second = tflops * 1e12
         record["at_tflops"] = tflops
-        record["seconds_a_step"] = budget.step_flops / second
-        record["stage_hours"] = budget.steps * budget.step_flops / second / 3600
-        record["features_hours"] = budget.tower_flops / second / 3600
+        record["seconds_a_step"] = needed.step_flops / second
+        record["stage_hours"] = needed.steps * needed.step_flops / second / 3600
+        record["features_hours"] = needed.tower_flops / second / 3600
     return record
 
 
-def budget_text(record: dict[str, Any], gpu_memory: float | None = None) -> str:
-    """A `budget_record` for people."""
+def _text(record: dict[str, Any], gpu_memory: float | None = None) -> str:
+    """For people."""
     lines = ["memory of each device, GB:"]
     lines += [f"  {name:<44} {size:>8.2f}" for name, size in record["memory_gb"].items() if size]
     verdict = ""

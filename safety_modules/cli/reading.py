@@ -117,21 +117,21 @@ def load_records(
     from safety_modules.io.files import write_whole
     from safety_modules.records import read_good_records
     from safety_modules.records.record import raise_problems
-    from safety_modules.training import processes
+    from safety_modules.training import distributed
     from safety_modules.training.features import known_pictures
 
     found = read_good_records(
         data,
         options,
         taxonomy or safety.config.taxonomy,
-        progress=processes.rank() == 0,
+        progress=distributed.rank() == 0,
         known=known_pictures(safety.backbone, cache),
         keep_bytes=KEPT_BYTES,
     )
     names = ", ".join(data)
     if left_out is None or not found.records:
         raise_problems(found.left_out, names)
-    if processes.rank() > 0:
+    if distributed.rank() > 0:
         return found
     for what, count in found.passed_over.items():
         typer.echo(f"{count} of {names} passed over: {what}")

@@ -58,7 +58,7 @@ def train(
     from safety_modules.config import SafetyConfig
     from safety_modules.pocket import mix
     from safety_modules.records import GoodRecords
-    from safety_modules.training import processes, train_safety
+    from safety_modules.training import distributed, train_safety
 
     if data is None and (model is not None or training.skip_bad or reading.given()):
         raise ConfigError("nothing to train on: expected --data with these options, got none. Name a data file.")
@@ -77,7 +77,7 @@ def train(
             chosen = without_text(chosen, records.records)
     held_out = load_records(validation, held_out_options, safety, cache=features) if validation else None
     train_safety(safety, records, chosen.recipes, held_out, runs, cache_dir=features, tensorboard=tensorboard)
-    if processes.rank() > 0:
+    if distributed.rank() > 0:
         return
     metadata = {
         "data": "pocket" if data is None else [Path(path).name for path in data],

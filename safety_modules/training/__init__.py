@@ -10,9 +10,9 @@ from safety_modules.io.lazy import lazy_exports
 if TYPE_CHECKING:
     from safety_modules.training.calibration import Calibration, calibrate
     from safety_modules.training.features import FeatureStore, cache_features
-    from safety_modules.training.probabilities import verdict_probabilities
+    from safety_modules.training.predictions import verdict_probabilities
     from safety_modules.training.recipe import Recipe
-    from safety_modules.training.trainer import train_safety
+    from safety_modules.training.train import train_safety
 
 __all__ = [
     "Calibration",
@@ -30,8 +30,8 @@ _HOMES = {
     "Recipe": "recipe",
     "cache_features": "features",
     "calibrate": "calibration",
-    "train_safety": "trainer",
-    "verdict_probabilities": "probabilities",
+    "train_safety": "train",
+    "verdict_probabilities": "predictions",
 }
 
 __getattr__, __dir__ = lazy_exports(globals(), _HOMES)

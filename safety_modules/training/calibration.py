@@ -16,9 +16,9 @@ from safety_modules.policy.scores import HeadOutput, judgements
 from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.probabilities import corpus_output
-from safety_modules.training.promise import MINIMUM, any_flagged, promised_limits
-from safety_modules.training.temperature import Scaling, fit_scaling
+from safety_modules.training.predictions import corpus_output
+from safety_modules.training.temperature_scaling import Scaling, fit_scaling
+from safety_modules.training.thresholds import MINIMUM, any_flagged, promised_limits
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,8 @@ def calibrate(
         raise DataError(
             f"not calibrated: expected clean records with an image, got others at {unfit[:10]}. Leave them out."
         )
-    promised_limits(
-        np.zeros((len(benign.records), len(taxonomy.types))), max_false_alarm, confidence, groups
-    )  # too few: known by now
+    nothing = np.zeros((len(benign.records), len(taxonomy.types)))
+    promised_limits(nothing, max_false_alarm, confidence, groups)  # too few: refused before any work
     corpus = Corpus.make(attachment.backbone, benign, cache_dir, progress)
     others = None
     if labelled is not None:
@@ -211,7 +210,8 @@ def _fitted(attachment: SafetyAttachment, corpus: Corpus, output: HeadOutput, ow
     rows = np.isin(labels, own)
     whole = np.unique(owners, return_index=True)[1]
     logits = output.type_logits.numpy()[whole][rows][:, own]
-    return fit_scaling(logits, np.searchsorted(own, labels[rows]), _halves(corpus)[rows])
+    halves = np.array([int(str(digest)[:8], 16) % 2 for digest in corpus.digests])
+    return fit_scaling(logits, np.searchsorted(own, labels[rows]), halves[rows])
 
 
 def by_picture(scores: np.ndarray, digests: Sequence[str | None]) -> np.ndarray:
@@ -242,10 +242,6 @@ def _recall(
         hits = [bool(hit) for hit, record in zip(flagged, corpus.records, strict=True) if record.type == name]
         found[name] = rate(hits) if hits else None
     return found
-
-
-def _halves(corpus: Corpus) -> np.ndarray:
-    return np.array([int(str(digest)[:8], 16) % 2 for digest in corpus.digests])
 
 
 def _check_apart(benign: Corpus, labelled: Corpus) -> None:

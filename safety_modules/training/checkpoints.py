@@ -18,25 +18,19 @@ from safetensors.torch import load_file, save
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError
 from safety_modules.io.files import write_whole
+from safety_modules.io.run_manifest import begin_run, check_run
 from safety_modules.records.record import GoodRecords, Record
-from safety_modules.training import processes
-from safety_modules.training.draws import NEEDS_QUESTION
+from safety_modules.training import distributed
 from safety_modules.training.recipe import Recipe
+from safety_modules.training.sampling import NEEDS_QUESTION
 
 NOTE, MARK, FINAL, WEIGHTS, STATE = "run.json", "whole", "final.safetensors", "model.safetensors", "trainer_state.json"
 
 
-def run_key(
-    attachment: SafetyAttachment,
-    recipe: Recipe,
-    parts: Sequence[GoodRecords | None],
-) -> dict[str, Any]:
+def run_key(attachment: SafetyAttachment, recipe: Recipe, parts: Sequence[GoodRecords | None]) -> dict[str, Any]:
     """What must be equal for a stage to go on; JSON-able, each value by the name an error gives it.
 
-    Args:
-        attachment: what is trained.
-        recipe: of the stage.
-        parts: training and validation data, with the digests of their pictures.
+    `parts`: training and validation data, with the digests of their pictures.
     """
     found = [None if part is None else _data_digest(part.records, part.digests or ()) for part in parts]
     return {
@@ -47,44 +41,17 @@ def run_key(
         "precision of the base": sorted({str(p.dtype) for p in attachment.backbone.model.parameters()}),
         "design": attachment.config.model_dump(mode="json"),
         "policy": _digest(attachment.policy.model_dump(mode="json")),
-        "number of processes": processes.count(),
+        "number of processes": distributed.count(),
     }
 
 
-def weights_digest(attachment: SafetyAttachment) -> str:
-    """Digest of modules and LoRA: what a stage begins with."""
-    digest = hashlib.sha256()
-    for name, parameter in attachment.named_parameters():
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def check(folder: Path, key: dict[str, Any]) -> None:
+    """Refuse a folder that another run was begun in. Raises ConfigError naming what differs."""
+    check_run(folder / NOTE, key)
 
 
-def check_run(folder: Path, key: dict[str, Any]) -> None:
-    """Refuse a folder that another run was begun in.
-
-    Raises:
-        ConfigError: naming what differs.
-    """
-    note = folder / NOTE
-    try:
-        known = json.loads(note.read_bytes()) if note.exists() else None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"run not read: expected {note} to be JSON, got {error}. Use another folder.") from error
-    if known is None:
-        return
-    known = known if isinstance(known, dict) else {}
-    wanted = json.loads(json.dumps(key))
-    differ = [name for name in wanted if known.get(name) != wanted[name]]
-    if differ:
-        raise ConfigError(
-            f"not resumed: expected the {', '.join(differ)} that {folder} was begun with, got another. "
-            "Use the same, or another folder."
-        )
-
-
-def begin(folder: Path, key: dict[str, Any]) -> Path | None:
-    """Note which run the folder belongs to; remove what a killed process left.
+def begin(folder: Path, key: dict[str, Any], attachment: SafetyAttachment) -> Path | None:
+    """Note which run the folder belongs to, and what its weights are; remove what a killed process left.
 
     Returns:
         The newest whole checkpoint, if there is one.
@@ -92,19 +59,17 @@ def begin(folder: Path, key: dict[str, Any]) -> Path | None:
     Raises:
         ConfigError: it belongs to another run.
     """
-    check_run(folder, key)
-    processes.wait()
-    if processes.rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(key, indent=1) + "\n"
-        if not (folder / NOTE).exists():
-            write_whole(folder / NOTE, lambda file: file.write(text.encode()))
+    start = {"weights it starts from": _weights_digest(attachment)}
+    check_run(folder / NOTE, key, start)
+    distributed.wait()
+    if distributed.rank() == 0:
+        begin_run(folder / NOTE, key, start)
         for path in folder.glob("*.tmp"):
             path.unlink()
         for path in folder.glob("checkpoint-*"):
             if not (path / MARK).exists():
                 shutil.rmtree(path)
-    processes.wait()
+    distributed.wait()
     return max(whole(folder), key=step_of, default=None)
 
 
@@ -158,6 +123,15 @@ def out_of_patience(step: int, best: int, recipe: Recipe) -> bool:
 def step_of(checkpoint: Path) -> int:
     """The optimizer step that a checkpoint was written at."""
     return int(checkpoint.name.rpartition("-")[2])
+
+
+def _weights_digest(attachment: SafetyAttachment) -> str:
+    """Digest of modules and LoRA: what a stage begins with."""
+    digest = hashlib.sha256()
+    for name, parameter in attachment.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _data_digest(records: Sequence[Record], digests: Sequence[str | None]) -> str:

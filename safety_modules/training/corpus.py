@@ -9,16 +9,18 @@ import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
-from safety_modules.defences.guard import Steer
+from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard import Steer, embed_questions, question_readings
 from safety_modules.defences.guard.modules import head_class
 from safety_modules.records.record import GoodRecords, Record
-from safety_modules.training.draws import Draw
 from safety_modules.training.features import FeatureStore, cache_features, digests_of
-from safety_modules.training.questions import QuestionEmbeddings
 from safety_modules.training.recipe import Recipe
+from safety_modules.training.sampling import TrainingItem
 
 PARTS = ("head", "lm")
 """The losses of a step: the head's are means over its pictures, the language model's over its answer tokens."""
+MAX_KEPT = 65_536
+"""Questions whose ids are remembered, half a kilobyte each: an audit has a bounded memory, too."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,27 @@ class Corpus:
         return self.store.batch(digests) if digests else None
 
 
+class QuestionEmbeddings:
+    """Question embeddings and masks in batches, as guarding computes them from a prompt; each is tokenized once."""
+
+    def __init__(self, backbone: Backbone, config: SafetyConfig) -> None:
+        self.backbone, self.config = backbone, config
+        self._kept: dict[str | None, list[torch.Tensor]] = {}
+
+    def __call__(self, questions: Sequence[str | None]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whole questions, as a head is trained on them: embeddings (B, T, D), mask (B, T), nowhere true for None."""
+        return embed_questions(self.backbone, [self.readings(text)[0] for text in questions])
+
+    def readings(self, question: str | None) -> list[torch.Tensor]:
+        """What a question is judged by, ids (T,) each: see `question_readings`."""
+        if question not in self._kept:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            prompt = None if question is None else self.backbone.prompt_ids(question)
+            self._kept[question] = question_readings(self.backbone, self.config, prompt)
+        return self._kept[question]
+
+
 @dataclass(frozen=True)
 class LmRow:
     """One sequence of stage II, before its image features are put in."""
@@ -74,13 +97,13 @@ def count_items(batch: dict[str, Any]) -> dict[str, int]:
 
 
 class Collator:
-    """Turns draws into batches: what the head sees of every picture and, in stage II, the sequences.
+    """Turns items of the training order into batches: what the head sees of every picture and, in stage II, sequences.
 
     Args:
         attachment: gives backbone, design and policy.
         corpus: the data.
         recipe: of the stage.
-        answers: stage II: ids of the wanted answer of every record that is drawn.
+        answers: stage II: ids of the wanted answer of every record that comes.
     """
 
     def __init__(
@@ -94,37 +117,34 @@ class Collator:
         self.answers = answers or {}
         self.questions = QuestionEmbeddings(attachment.backbone, attachment.config)
 
-    def __call__(self, draws: Sequence[Draw]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[TrainingItem]) -> dict[str, Any]:
         """A batch: `vision` (N, P, Dv), `question` (N, T, D), `question_mask` (N, T), `type_labels` (N,),
         `level_labels` (N,), of which only `vision` is there, as None, without pictures; in stage II also `lm` with B
         sequences.
         """
-        records, taxonomy = self.corpus.records, self.attachment.config.taxonomy
-        batch: dict[str, Any] = {"vision": self.corpus.vision([draw.record for draw in draws])}
+        records, config = self.corpus.records, self.attachment.config
+        batch: dict[str, Any] = {"vision": self.corpus.vision([item.record for item in items])}
         if batch["vision"] is not None:
-            shown = [draw for draw in draws if self.corpus.digests[draw.record] is not None]
-            asked = [records[draw.record].question if self._asks(draw) else None for draw in shown]
+            shown = [item for item in items if self.corpus.digests[item.record] is not None]
+            always = head_class(config).needs_question
+            asked = [records[item.record].question if item.asked or always else None for item in shown]
             batch["question"], batch["question_mask"] = self.questions(asked)
-            for name, index in (("type", taxonomy.type_index), ("level", taxonomy.level_index)):
-                labels = [index(getattr(records[draw.record], name)) for draw in shown]
+            for name, index in (("type", config.taxonomy.type_index), ("level", config.taxonomy.level_index)):
+                labels = [index(getattr(records[item.record], name)) for item in shown]
                 batch[f"{name}_labels"] = torch.tensor(labels)
         if self.recipe.stage == 2:
-            batch["lm"] = LmRows([self._row(draw) for draw in draws])
+            batch["lm"] = LmRows([self._row(item) for item in items])
         return batch
 
-    def _asks(self, draw: Draw) -> bool:
-        # The published heads cannot judge an image alone.
-        return draw.asked or head_class(self.attachment.config).needs_question
-
-    def _row(self, draw: Draw) -> LmRow:
-        record, backbone = self.corpus.records[draw.record], self.attachment.backbone
-        has_image = self.corpus.digests[draw.record] is not None
+    def _row(self, item: TrainingItem) -> LmRow:
+        record, backbone = self.corpus.records[item.record], self.attachment.backbone
+        has_image = self.corpus.digests[item.record] is not None
         hint = None
-        if has_image and record.is_risky and draw.hinted:
+        if has_image and record.is_risky and item.hinted:
             hint = self.attachment.policy.hint(record.type, record.level)
         return LmRow(
             prompt=backbone.prompt_ids(record.question, int(has_image)),
             has_image=has_image,
             steer=Steer((True,) * has_image, hint),
-            answer=self.answers[draw.record],
+            answer=self.answers[item.record],
         )

@@ -8,7 +8,6 @@ the policy: the adapter carries the type's rule along.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from os import PathLike
 from typing import Any
 
 from safety_modules.attach.adapters import fit_adapter
@@ -18,11 +17,10 @@ from safety_modules.defences.guard.guard import Guard, GuardSettings, guard_amon
 from safety_modules.defences.guard.modules import ModuleSet, SafetyModules
 from safety_modules.errors import ConfigError, PolicyError
 from safety_modules.policy.policy import Policy, Rule
-from safety_modules.records.readers import read_records
-from safety_modules.records.record import Record, good_records
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.trainer import Data, Pathlike, train_safety
+from safety_modules.training.train import Data, Pathlike, records_of, train_safety
 
 RECIPE = Recipe(
     stage=1,
@@ -83,8 +81,7 @@ def extend_safety(
     stage = recipe if isinstance(recipe, Recipe) else Recipe.from_yaml(recipe)
     if stage.stage != 1:
         raise ConfigError(f"no new type: expected a recipe of stage 1, got stage {stage.stage}. Name another.")
-    records = read_records(data, taxonomy=design.taxonomy) if isinstance(data, str | PathLike) else data
-    known = good_records(records, design.taxonomy)
+    known = records_of(data, design.taxonomy)
     rule = rule or attachment.rules.get(name) or default_rule(name)
     policy = Policy(rules={name: rule}, wording=attachment.policy.wording)
     modules = _branch(attachment, design, name)

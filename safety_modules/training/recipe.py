@@ -1,6 +1,7 @@
 """Training recipes: one YAML file a stage, validated; unknown keys are errors."""
 
 from difflib import get_close_matches
+from math import gcd
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -131,6 +132,24 @@ class Recipe(BaseModel):
         """Samples drawn in all steps, by all processes together."""
         return self.steps * self.batch_size * self.gradient_accumulation
 
+    def per_process(self, processes: int) -> tuple[int, int]:
+        """Batch size and gradient accumulation of each process, so that a step has the same samples, whoever runs it.
+
+        The forward passes of a step are shared out; where they do not divide, each pass is split.
+
+        Raises:
+            ConfigError: neither divides.
+        """
+        passes = gcd(self.gradient_accumulation, processes)
+        parts = processes // passes
+        if self.batch_size % parts:
+            raise ConfigError(
+                f"step not shared: expected {self.gradient_accumulation} x {self.batch_size} samples "
+                f"(gradient_accumulation x batch_size) to divide among the processes, got {processes} of them. "
+                "Change one of the three."
+            )
+        return self.batch_size // parts, self.gradient_accumulation // passes
+
     @classmethod
     def from_yaml(cls, path: str | PathLike[str], **overrides: Any) -> "Recipe":
         """Read a recipe.
@@ -159,8 +178,12 @@ class Recipe(BaseModel):
 
     @classmethod
     def _checked(cls, values: dict[Any, Any], what: str, next_step: str) -> "Recipe":
-        problems = unknown_keys([*map(str, values)])
-        recipe = None
+        known, recipe = cls.model_fields, None
+        problems = [
+            f"unknown key {key!r}: did you mean {get_close_matches(key, known, n=1, cutoff=0)[0]!r}?"
+            for key in map(str, values)
+            if key not in known
+        ]
         try:
             recipe = cls.model_validate(values)
         except ValidationError as error:
@@ -169,13 +192,3 @@ class Recipe(BaseModel):
             lines = "".join(f"\n  - {problem}" for problem in problems)
             raise ConfigError(f"{what} refused:{lines}\n{next_step}")
         return recipe
-
-
-def unknown_keys(keys: list[str]) -> list[str]:
-    """A problem for each key that is not a recipe's, with the nearest one that is."""
-    problems = []
-    for key in keys:
-        if key not in Recipe.model_fields:
-            near = get_close_matches(key, Recipe.model_fields, n=1, cutoff=0)
-            problems.append(f"unknown key {key!r}: did you mean {near[0]!r}?")
-    return problems

@@ -1,194 +1,235 @@
-"""train_safety: from records and recipes to trained modules, both stages through one loop."""
+"""The training loop: transformers' Trainer around a SafetyObjective."""
 
-import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from importlib.util import find_spec
-from os import PathLike
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safety_modules.attach.attach import attach_safety
-from safety_modules.attach.attachment import SafetyAttachment, attached_to
-from safety_modules.errors import ConfigError, DataError
-from safety_modules.io.optional import install
-from safety_modules.io.places import check_writable
-from safety_modules.records.readers import read_records
-from safety_modules.records.record import GoodRecords, Record, good_records
-from safety_modules.training import checkpoints, processes
-from safety_modules.training.corpus import Corpus
-from safety_modules.training.draws import make_draws
-from safety_modules.training.features import digests_of
+import torch
+from rich.progress import Progress, TaskID
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from safety_modules.errors import ConfigError, SafetyModulesError
+from safety_modules.training import distributed
+from safety_modules.training.checkpoints import mark, out_of_patience
+from safety_modules.training.corpus import PARTS, Collator, count_items
+from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.sharding import sharded_as_launched
-from safety_modules.training.stage import Run, train_stage
-from safety_modules.training.task import SafetyTask
+from safety_modules.training.sampling import TrainingItem
 
-Pathlike = str | PathLike[str]
-Data = Pathlike | GoodRecords | Iterable[Record]
+SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+AUROC = "eval_auroc"
+LOSSES = ("type_loss", "level_loss", "lm_loss")
+CHECKPOINTING, FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"  # in transformers' blocks
 
 
-def train_safety(
-    attachment: Any,
-    data: Data,
-    recipe: Recipe | Pathlike | Sequence[Recipe | Pathlike],
-    validation: Data | None = None,
-    output_dir: Pathlike | None = None,
-    *,
-    cache_dir: Pathlike | None = None,
-    processor: Any = None,
-    progress: bool = True,
-    tensorboard: bool = False,
-) -> SafetyAttachment:
-    """Train safety modules and LoRA (arXiv 2405.13581, section 3.3); the base stays as it is.
+def training_arguments(recipe: Recipe, output_dir: str, device: torch.device, save: bool) -> TrainingArguments:
+    """transformers' arguments for a recipe (4.57 to the newest), as this one of the processes needs them."""
+    batch_size, accumulation = recipe.per_process(distributed.count())
+    best = recipe.evaluate_every > 0
+    arguments = TrainingArguments(
+        output_dir=output_dir,
+        max_steps=recipe.steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=SCHEDULES[recipe.schedule],
+        warmup_steps=recipe.warmup_steps,
+        max_grad_norm=recipe.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=recipe.precision == "bfloat16",
+        seed=recipe.seed,
+        logging_steps=recipe.log_every,
+        logging_nan_inf_filter=False,  # a loss that is no number must show
+        eval_strategy="steps" if best else "no",
+        eval_steps=recipe.evaluate_every or None,
+        load_best_model_at_end=best,
+        metric_for_best_model=AUROC if best else None,
+        greater_is_better=True if best else None,
+        save_strategy="steps" if save or best else "no",
+        save_steps=recipe.evaluate_every or recipe.save_every or recipe.steps,
+        use_cpu=device.type == "cpu",
+        ddp_find_unused_parameters=True,  # a batch without pictures trains no head
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # the base lies on its own device; DataParallel would copy only the task
+    return arguments
 
-    With an `output_dir` a run survives any interruption, `kill -9` included: the same call goes on where it was,
-    while features are computed, in either stage and between them, and on one CPU process its weights are
-    bit-identical to those of an uninterrupted run. A finished run gives its weights at once; any other run is refused.
 
-    Several processes (`accelerate launch`) share the samples of a step, and its losses are means over all of them:
-    where nothing is random (noise, patch dropout and LoRA's dropout are each process's own) the weights are those
-    of one process, up to rounding.
+class SafetyTrainer(Trainer):
+    """Trainer that keeps the order of the samples, mounts LoRA for its steps only and gives each part its own rate.
+
+    Losses are means over a whole step: over all its pictures, or answer tokens, in all forward passes of all
+    processes. Checkpoints hold what the objective trains, the optimizer and the random state; no base tensor.
 
     Args:
-        attachment: from `attach_safety`, or its model, trained in place; or a base model to attach to.
-        data: records, what `read_good_records` found, or a file (see `read_records`).
-        recipe: of one stage, or of both in order; Recipe objects or YAML files.
-        validation: as data; after each stage, and where the recipe asks for it, the head is measured on
-            those with a picture.
-        output_dir: gets of each stage, in `stage<N>`: log.json, training.png, checkpoints and final weights.
-        cache_dir: keeps vision features between runs; None = `features` in output_dir; without both, in memory only.
-        processor: of a base model to attach to.
-        progress: show bars.
-        tensorboard: write event files into output_dir too.
+        objective: what is trained.
+        args: from `training_arguments`.
+        items: the order of the samples.
+        collator: makes batches of them.
+        progress: a rich bar, with its task, that follows the steps.
+        measure: the head's quality on validation data, where the recipe asks for it.
+        callbacks: more of them.
+    """
 
-    Returns:
-        The attachment. Thresholds calibrated for the head as it was are gone: calibrate again.
+    def __init__(
+        self,
+        objective: SafetyObjective,
+        args: TrainingArguments,
+        items: list[TrainingItem],
+        collator: Collator,
+        progress: tuple[Progress, TaskID],
+        measure: Callable[[], dict[str, float]] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._measure = measure
+        super().__init__(
+            model=objective,
+            args=args,
+            train_dataset=items,
+            eval_dataset=items if args.load_best_model_at_end else None,  # Trainer wants one; `evaluate` has its own
+            data_collator=collator,
+            callbacks=[_Follow(*progress), *callbacks],
+        )
+        self.remove_callback(PrinterCallback)
+        if args.world_size > 1:
+            set_seed(args.seed + args.process_index)  # else all processes would hide the same patches
+
+    def _get_train_sampler(self, *_args: Any) -> Sampler:
+        return SequentialSampler(self.train_dataset)
+
+    def create_optimizer(self, *_args: Any) -> torch.optim.Optimizer:
+        if self.optimizer is None:  # type: ignore[has-type]
+            make, options = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = make(self.model.parameter_groups(), **options)
+        return self.optimizer
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step. Each gets the factor that makes its mean losses count by their share of the step,
+        after DistributedDataParallel and Trainer have divided them by processes and forward passes.
+        """
+        batches, counted = super().get_batch_samples(*args, **kwargs)
+        passes = distributed.count() * len(batches)
+        if passes > 1:
+            counts = [count_items(batch) for batch in batches]
+            totals = distributed.total([sum(count[part] for count in counts) for part in PARTS], self.args.device)
+            whole = dict(zip(PARTS, totals, strict=True))
+            for batch, count in zip(batches, counts, strict=True):
+                batch["shares"] = {part: passes * count[part] / max(whole[part], 1) for part in PARTS}
+        return batches, counted
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # Until after backward: checkpointed activations run the layers again.
+        with self.model.attachment.lora_mounted(self.model.recipe.stage == 2):
+            return super().training_step(model, *args, **kwargs)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **_kwargs: Any
+    ) -> Any:
+        counts = count_items(inputs)
+        outputs = model(**inputs)
+        for name, value in outputs.items():
+            if name != "loss":
+                count = counts["lm" if name == "lm" else "head"]
+                self._sums[name] = self._sums.get(name, 0) + value.detach() * count
+                self._counts[name] = self._counts.get(name, 0) + count
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            for name, total in self._sums.items():
+                logs[f"{name}_loss"] = round(float(total) / max(self._counts[name], 1), 4)
+            self._sums.clear()
+            self._counts.clear()
+        super().log(logs, *args, **kwargs)
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        assert self._measure is not None
+        found = {f"eval_{name}": value for name, value in self._measure().items()}
+        self.log(found)
+        control = self.control  # type: ignore[has-type]
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, control, found)
+        return found
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        distributed.wait()
+        folder, best = Path(self.args.output_dir), self.state.best_global_step
+        if distributed.rank() == 0:
+            mark(folder / f"checkpoint-{self.state.global_step}", keep=f"checkpoint-{best}")
+        recipe = self.model.recipe
+        if best is not None and out_of_patience(self.state.global_step, best, recipe):
+            self.control.should_training_stop = True
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        wrong = [*load_result.missing_keys, *load_result.unexpected_keys]
+        if wrong:
+            raise SafetyModulesError(
+                f"checkpoint refused: expected the tensors this design trains, got others: {', '.join(wrong[:10])}. "
+                "Resume with the design the run began with."
+            )
+
+
+class _Follow(TrainerCallback):
+    """Shows steps and losses; stops a run whose loss is no longer a number."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self.progress, self.task = progress, task
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.update(self.task, total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise SafetyModulesError(
+                f"training diverged at step {state.global_step}: expected a number as loss, got {logs['loss']}. "
+                "Lower the recipe's learning_rate."
+            )
+        parts = " ".join(f"{name[:-5]} {logs[name]:.3f}" for name in logs if name in LOSSES)
+        self.progress.update(self.task, note=f"loss {logs['loss']:.3f} ({parts})")
+
+
+@contextmanager
+def activation_checkpointing(language_model: nn.Module, on: bool = True) -> Iterator[None]:
+    """Inside this block the language model's blocks keep their inputs only, and the backward pass computes the rest
+    again (arXiv 1604.06174); afterwards the model is as it was.
+
+    transformers' own switch would leave a function in every block, and hooks on a model with an adapter.
 
     Raises:
-        ConfigError: recipes, design, processes or output_dir do not fit, or tensorboard is not installed.
-        DataError: a record, a picture or the feature cache cannot be used, or the recipe asks for samples the
-            data does not hold. All that can be known of these without the vision tower is refused before it runs.
-        AttachError: the base was changed since safety was attached.
-        SafetyModulesError: the loss is no longer a number, or something changed the base meanwhile.
-
-    Does not cover: thresholds (`calibrate`) and saving (`attachment.save_pretrained`); two runs in one output_dir at
-    the same time.
+        ConfigError: it has no blocks that can.
     """
-    recipes = _recipes(recipe)
-    found = attachment if isinstance(attachment, SafetyAttachment) else attached_to(attachment)
-    safety = _attach(attachment, processor) if found is None else found
+    blocks = [part for part in language_model.modules() if hasattr(part, CHECKPOINTING)] if on else []
+    if on and not blocks:
+        raise ConfigError(
+            f"no activation checkpointing: expected a language model that supports it, got "
+            f"{type(language_model).__name__}. Take activation_checkpointing out of the recipe."
+        )
+    before: list[dict[str, Any]] = []
+    for block in blocks:
+        own = vars(block)
+        before.append({name: own[name] for name in (CHECKPOINTING, FUNCTION) if name in own})
+        own[CHECKPOINTING], own[FUNCTION] = True, functools.partial(checkpoint, use_reentrant=False)
     try:
-        _train(safety, data, recipes, validation, output_dir, cache_dir, progress, tensorboard)
-    except BaseException:
-        if found is None:  # a model that was not attached to leaves as it came
-            safety.detach()
-        raise
-    return safety
-
-
-def _train(
-    attachment: SafetyAttachment,
-    data: Data,
-    recipes: Sequence[Recipe],
-    validation: Data | None,
-    output_dir: Pathlike | None,
-    cache_dir: Pathlike | None,
-    progress: bool,
-    tensorboard: bool,
-) -> None:
-    backbone = attachment.backbone
-    attachment.check_base()
-    processes.join(backbone.device)
-    for one in recipes:
-        SafetyTask(attachment, one)  # a recipe that does not fit the design is refused before any work
-        processes.share(one, processes.count())
-    output = None if output_dir is None else Path(output_dir)
-    _check_output(output, tensorboard)
-    known = _records(attachment, data)
-    held_out = None if validation is None else _with_images(_records(attachment, validation))
-    _check_validation(recipes, held_out)
-    draws = [make_draws(known.records, one) for one in recipes]
-
-    parts = [None if part is None else _with_digests(part) for part in (known, held_out)]
-    keys = [checkpoints.run_key(attachment, one, parts) for one in recipes]
-    with sharded_as_launched(backbone), tempfile.TemporaryDirectory() as scratch:
-        folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
-        for folder, key in zip(folders, keys, strict=True):
-            checkpoints.check_run(folder, key)
-        cache = output / "features" if cache_dir is None and output is not None else cache_dir
-        shown = progress and processes.rank() == 0
-        corpora = [None if part is None else Corpus.make(backbone, part, cache, shown) for part in parts]
-        assert corpora[0] is not None
-        run = Run(attachment, corpora[0], corpora[1], output is not None, shown, tensorboard)
-        for stage in zip(recipes, draws, keys, folders, strict=True):
-            train_stage(run, *stage)
-
-
-def _attach(given: Any, processor: Any) -> SafetyAttachment:
-    if processor is None:
-        raise ConfigError(
-            f"nothing to train: expected a SafetyAttachment, got {type(given).__name__} without a processor. "
-            "Call attach_safety(model, processor) first, or pass the processor too."
-        )
-    return attach_safety(given, processor)
-
-
-def _recipes(given: Recipe | Pathlike | Sequence[Recipe | Pathlike]) -> list[Recipe]:
-    several = [given] if isinstance(given, Recipe | str | PathLike) else list(given)
-    recipes = [one if isinstance(one, Recipe) else Recipe.from_yaml(one) for one in several]
-    stages = [one.stage for one in recipes]
-    if not stages or sorted(set(stages)) != stages:
-        raise ConfigError(
-            f"recipes refused: expected one of stage 1, one of stage 2, or both in order, got stages {stages}. "
-            "Train the same stage again in a call of its own."
-        )
-    return recipes
-
-
-def _records(attachment: SafetyAttachment, data: Data) -> GoodRecords:
-    taxonomy = attachment.config.taxonomy
-    return good_records(read_records(data, taxonomy=taxonomy) if isinstance(data, str | PathLike) else data, taxonomy)
-
-
-def _with_digests(data: GoodRecords) -> GoodRecords:
-    return data if data.digests is not None else replace(data, digests=digests_of(data.records))
-
-
-def _with_images(data: GoodRecords) -> GoodRecords:
-    found = data.with_images()
-    if not found.records:
-        raise DataError("nothing to measure on: expected validation records with a picture, got none. Add some.")
-    return found
-
-
-def _check_output(output: Path | None, tensorboard: bool) -> None:
-    if tensorboard and find_spec("tensorboard") is None:
-        raise ConfigError(f"no TensorBoard log: expected the package tensorboard, got none. {install('tensorboard')}")
-    if output is None:
-        if tensorboard:
-            raise ConfigError("no TensorBoard log: expected an output_dir to write it to, got None. Name one.")
-        if processes.count() > 1:
-            raise ConfigError(
-                f"no shared folder: expected an output_dir for {processes.count()} processes, got None. Name one."
-            )
-        return
-    check_writable(output)
-    output.mkdir(parents=True, exist_ok=True)
-
-
-def _check_validation(recipes: Sequence[Recipe], held_out: GoodRecords | None) -> None:
-    """Whoever asks for the best AUROC needs data that has one."""
-    if not any(one.evaluate_every for one in recipes):
-        return
-    if held_out is None:
-        raise ConfigError(
-            "nothing to measure on: expected validation data for evaluate_every, got none. Pass some, or take "
-            "evaluate_every out of the recipe."
-        )
-    risky = sum(record.is_risky for record in held_out.records)
-    if risky in (0, len(held_out.records)):
-        raise DataError(
-            f"no AUROC: expected clean and risky records in the validation data, got {risky} risky of "
-            f"{len(held_out.records)}. Add the others."
-        )
+        yield
+    finally:
+        for block, known in zip(blocks, before, strict=True):
+            for name in (CHECKPOINTING, FUNCTION):
+                vars(block).pop(name, None)
+            vars(block).update(known)

@@ -105,7 +105,7 @@ def test_a_training_free_defence_is_saved_in_its_place_as_words_alone(model, pro
     folder = safety.save_pretrained(tmp_path / "a")
     found = read_adapter(folder)
     assert found.kinds == ["guard", "adashield-s", "ecso"] and found.part("adashield-s").settings == own
-    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "safety.safetensors", "lora"}
+    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "safety.safetensors"}
     record = json.loads((folder / "adapter_config.json").read_text())
     assert [part["depends_on"] for part in record["parts"]][1:] == [[], []]
     edit_config(folder, lambda r: r["parts"][2]["settings"].update(tell="{question.__class__}"))

@@ -34,7 +34,7 @@ from safety_modules.errors import ConfigError
 from safety_modules.evaluation.systems import make_system
 from safety_modules.pocket import mix, splits
 from safety_modules.records.record import Record
-from safety_modules.training import stage
+from safety_modules.training import train as train_module
 
 RECIPES = {
     1: "stage: 1\nsteps: 3\nbatch_size: 8\nlearning_rate: 1.0e-3\nclean_share: 0.5\npatch_dropout: 0.5\n",
@@ -56,7 +56,7 @@ def tiny_pocket(tiny_base: Any, processor: Any, tmp_path_factory: pytest.TempPat
         patch.setattr(pocket, "load", lambda: (copy.deepcopy(tiny_base), processor))
         patch.setattr(trainings, "recipe_dir", lambda: folder)
         patch.setattr(mix, "MAX_FALSE_ALARM", 0.3)
-        patch.setattr(stage, "write_plots", lambda *args: None)
+        patch.setattr(train_module, "write_plots", lambda *args: None)
         yield
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from safety_modules.adapter import read_adapter
 from safety_modules.cli import app, options
 from safety_modules.errors import AdapterError, ConfigError
-from safety_modules.training.budget import base_config
+from safety_modules.training.resources import base_config
 
 RECIPE = "stage: 1\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\nclean_share: 0.5\n"
 NORM = "model.language_model.norm.weight"

@@ -104,7 +104,7 @@ def test_a_disk_that_fills_up_is_one_line(monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_training_says_where_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base: Any, processor: Any, make_image: Any
 ) -> None:
-    from safety_modules.training import loop
+    from safety_modules.training import trainer
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pocket, "load", lambda: (copy.deepcopy(tiny_base), processor))
@@ -113,7 +113,7 @@ def test_a_training_says_where_it_goes_on(
         make_image(seed).save(tmp_path / "mine" / name)
     Path("recipe.yaml").write_text("stage: 1\nsteps: 4\nbatch_size: 2\nlearning_rate: 1.0e-3\nsave_every: 1\n")
     told = ["train", "--data", "mine", "--recipe", "recipe.yaml", "--out", "out", "--runs", "runs"]
-    follow = loop._Follow.on_step_end
+    follow = trainer._Follow.on_step_end
 
     def stop(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         if state.global_step == 3:
@@ -121,7 +121,7 @@ def test_a_training_says_where_it_goes_on(
         return follow(self, args, state, control, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Follow, "on_step_end", stop)
+        patch.setattr(trainer._Follow, "on_step_end", stop)
         done = CliRunner().invoke(app, told)
     assert done.exit_code == 130 and "the same command goes on" in done.stderr
     done = CliRunner().invoke(app, told)

@@ -32,7 +32,7 @@ from safety_modules.records.source import Source
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.targets import target_ids, target_text
+from safety_modules.training.target_answers import target_ids, target_text
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 

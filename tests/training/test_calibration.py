@@ -18,7 +18,7 @@ from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
 from safety_modules.training.calibration import calibrate
-from safety_modules.training.probabilities import verdict_metrics, verdict_probabilities
+from safety_modules.training.predictions import verdict_metrics, verdict_probabilities
 
 TYPES = DEFAULT_TAXONOMY.types
 

@@ -17,7 +17,7 @@ from safety_modules.policy.scores import LIMIT
 from safety_modules.records.record import Record
 from safety_modules.training.calibration import calibrate
 from safety_modules.training.extend import RECIPE, extend_safety
-from safety_modules.training.promise import images_needed
+from safety_modules.training.thresholds import images_needed
 
 FAST = RECIPE.model_copy(update={"steps": 4, "batch_size": 8, "warmup_steps": 0})
 

@@ -12,10 +12,10 @@ from safety_modules.attach import SafetyAttachment
 from safety_modules.defences.guard import Sample, Steer, build_inputs
 from safety_modules.records.record import Record
 from safety_modules.training.corpus import Collator, Corpus
-from safety_modules.training.draws import Draw
+from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.targets import target_ids
-from safety_modules.training.task import SafetyTask
+from safety_modules.training.sampling import TrainingItem
+from safety_modules.training.target_answers import target_ids
 
 CLEAN, RISKY, TEXT = 0, 1, 2
 
@@ -39,7 +39,7 @@ def corpus(safety: SafetyAttachment, make_image: Callable[[int], Image.Image]) -
 
 @pytest.fixture
 def collate(safety: SafetyAttachment, corpus: Corpus) -> Callable[..., dict[str, Any]]:
-    def build(*draws: Draw, stage: int = 2) -> dict[str, Any]:
+    def build(*draws: TrainingItem, stage: int = 2) -> dict[str, Any]:
         recipe = Recipe(stage=stage, steps=1, batch_size=1, learning_rate=1.0)
         answers = target_ids(safety, corpus, range(3), recipe, progress=False)
         return Collator(safety, corpus, recipe, answers)(draws)
@@ -48,14 +48,14 @@ def collate(safety: SafetyAttachment, corpus: Corpus) -> Callable[..., dict[str,
 
 
 def test_head_gets_every_picture_with_its_labels(collate: Callable[..., dict[str, Any]], corpus: Corpus) -> None:
-    batch = collate(Draw(RISKY, True, True), Draw(TEXT, True, True), Draw(CLEAN, True, True))
+    batch = collate(TrainingItem(RISKY, True, True), TrainingItem(TEXT, True, True), TrainingItem(CLEAN, True, True))
     assert batch["type_labels"].tolist() == [4, 6]
     assert batch["level_labels"].tolist() == [3, 0]
     assert torch.equal(batch["vision"], corpus.vision([RISKY, CLEAN]))
 
 
 def test_question_is_hidden_from_the_head_only(collate: Callable[..., dict[str, Any]]) -> None:
-    batch = collate(Draw(RISKY, False, False), Draw(CLEAN, True, False))
+    batch = collate(TrainingItem(RISKY, False, False), TrainingItem(CLEAN, True, False))
     assert batch["question_mask"].any(1).tolist() == [False, True]
     assert batch["lm"].rows[0].prompt == batch["lm"].rows[1].prompt
 
@@ -63,23 +63,23 @@ def test_question_is_hidden_from_the_head_only(collate: Callable[..., dict[str, 
 def test_only_risky_pictures_get_hints_and_every_picture_gets_tokens(
     safety: SafetyAttachment, collate: Callable[..., dict[str, Any]]
 ) -> None:
-    hinted = collate(*(Draw(index, True, True) for index in (CLEAN, RISKY, TEXT)))["lm"].rows
-    plain = collate(Draw(RISKY, True, False))["lm"].rows
+    hinted = collate(*(TrainingItem(index, True, True) for index in (CLEAN, RISKY, TEXT)))["lm"].rows
+    plain = collate(TrainingItem(RISKY, True, False))["lm"].rows
     hint = safety.policy.hint("privacy", "high")
     assert [row.steer for row in hinted] == [Steer((True,), None), Steer((True,), hint), Steer()]
     assert plain[0].steer == Steer((True,), None)
 
 
 def test_stage_1_makes_no_sequences(collate: Callable[..., dict[str, Any]]) -> None:
-    assert "lm" not in collate(Draw(CLEAN, True, True), stage=1)
+    assert "lm" not in collate(TrainingItem(CLEAN, True, True), stage=1)
 
 
 def test_batch_without_pictures_has_only_sequences(
     safety: SafetyAttachment, collate: Callable[..., dict[str, Any]]
 ) -> None:
-    batch = collate(Draw(TEXT, True, True))
+    batch = collate(TrainingItem(TEXT, True, True))
     assert batch["vision"] is None
-    losses = SafetyTask(safety, Recipe(stage=2, steps=1, batch_size=1, learning_rate=1.0))(**batch)
+    losses = SafetyObjective(safety, Recipe(stage=2, steps=1, batch_size=1, learning_rate=1.0))(**batch)
     assert set(losses) == {"loss", "lm"}
 
 
@@ -87,10 +87,10 @@ def test_language_model_loss_is_that_of_the_whole_steered_sequence(
     safety: SafetyAttachment, corpus: Corpus, collate: Callable[..., dict[str, Any]]
 ) -> None:
     """Training cuts the vocabulary's logits down to the answers; transformers computes them all."""
-    draws = [Draw(CLEAN, True, True), Draw(RISKY, True, True), Draw(TEXT, True, True)]
+    draws = [TrainingItem(CLEAN, True, True), TrainingItem(RISKY, True, True), TrainingItem(TEXT, True, True)]
     batch = collate(*draws)
     recipe = Recipe(stage=2, steps=1, batch_size=1, learning_rate=1.0)
-    found = SafetyTask(safety, recipe).eval()(**batch)["lm"]
+    found = SafetyObjective(safety, recipe).eval()(**batch)["lm"]
 
     projected = safety.backbone.project(corpus.vision([CLEAN, RISKY]))
     samples = [

@@ -27,7 +27,7 @@ from safety_modules.training.extend import (
     remove_type,
     rule_from,
 )
-from safety_modules.training.trainer import train_safety
+from safety_modules.training.train import train_safety
 
 FAST = RECIPE.model_copy(update={"steps": 6, "batch_size": 8, "warmup_steps": 0})
 

@@ -18,8 +18,7 @@ from safety_modules.backbones import Backbone, find_backbone
 from safety_modules.errors import DataError
 from safety_modules.records.record import Record
 from safety_modules.training import features
-from safety_modules.training.feature_files import ORPHAN_SECONDS
-from safety_modules.training.features import FeatureStore, ahead, cache_features, digests_of
+from safety_modules.training.features import ORPHAN_SECONDS, FeatureStore, ahead, cache_features, digests_of
 
 
 def record(image: Any) -> Record:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from safety_modules import attach_safety
 from safety_modules.errors import ConfigError
-from safety_modules.training.sharding import sharded_as_launched
+from safety_modules.training.distributed import sharded_as_launched
 
 TESTS = Path(__file__).parent
 ACCELERATE = TESTS.parents[1] / "training" / "accelerate"

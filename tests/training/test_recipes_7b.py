@@ -21,9 +21,9 @@ from safety_modules.cli import app
 from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.paths import recipe_file, shipped_path
-from safety_modules.training.budget import Setting, make_budget
+from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.task import SafetyTask
+from safety_modules.training.resources import Setting, stage_resources
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for size in ("7b", "13b") for path in (ROOT / "training" / f"llava-1.5-{size}").glob("*.yaml"))
@@ -90,16 +90,16 @@ def test_the_data_mix_is_the_methods(size):
 @pytest.mark.parametrize("size", ["7b", "13b"])
 def test_stage_2_with_qlora_fits_in_16_gb(size):
     recipe = Recipe.from_yaml(ROOT / "training" / f"llava-1.5-{size}" / "stage2-qlora.yaml")
-    budget = make_budget(published_config(f"llava-1.5-{size}"), SafetyConfig(), recipe, Setting(quantise="nf4"))
-    print(f"{budget.total / 1e9:.2f} GB")
-    assert budget.total < 16e9 - 1.5e9  # room for the CUDA context and gaps
+    needed = stage_resources(published_config(f"llava-1.5-{size}"), SafetyConfig(), recipe, Setting(quantise="nf4"))
+    print(f"{needed.total / 1e9:.2f} GB")
+    assert needed.total < 16e9 - 1.5e9  # room for the CUDA context and gaps
 
 
 def test_a_base_in_float16_as_published_checkpoints_are_is_not_trained_on(tiny_base, processor):
     safety = attach_safety(copy.deepcopy(tiny_base).to(torch.float16), processor)
     recipe = Recipe(stage=2, steps=1, batch_size=1, learning_rate=1e-3)
     with pytest.raises(ConfigError, match=r"got float16.*--dtype bfloat16"):
-        SafetyTask(safety, recipe)
+        SafetyObjective(safety, recipe)
 
 
 @pytest.mark.slow

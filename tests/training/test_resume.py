@@ -24,7 +24,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from safety_modules import SafetyConfig, attach_safety, train_safety
 from safety_modules.config import LoraSettings
 from safety_modules.records import Record
-from safety_modules.training import features, loop
+from safety_modules.training import features, trainer
 from safety_modules.training.recipe import Recipe
 
 SMALL = SafetyConfig(
@@ -80,7 +80,7 @@ def run(base: Path, folder: Path, steps: int, save_every: int, kill_at: int) -> 
 
     features.SHARD_ROWS = 3
     features._run_tower = counted(features._run_tower)
-    loop.SafetyTrainer.training_step = counted(loop.SafetyTrainer.training_step)
+    trainer.SafetyTrainer.training_step = counted(trainer.SafetyTrainer.training_step)
     sys.addaudithook(audit)
     model = LlavaForConditionalGeneration.from_pretrained(base).eval()
     safety = attach_safety(model, AutoProcessor.from_pretrained(base), config=SMALL)
@@ -94,7 +94,7 @@ def start(tiny_base: Any, processor: Any, tmp_path_factory: pytest.TempPathFacto
     """Runs the process to its end, and returns its exit code."""
     # Not fork: a copy of a process with threads may hang. The server imports once and forks before any thread is there.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["safety_modules.training.trainer", __name__])
+    context.set_forkserver_preload(["safety_modules.training.train", __name__])
     base = tmp_path_factory.mktemp("base")
     tiny_base.save_pretrained(base)
     processor.save_pretrained(base)

@@ -18,10 +18,10 @@ from safety_modules.attach import SafetyAttachment
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AttachError, ConfigError, DataError, SafetyModulesError
 from safety_modules.records.record import Record
-from safety_modules.training import stage as stage_module
-from safety_modules.training.probabilities import verdict_metrics, verdict_probabilities
+from safety_modules.training import train as train_module
+from safety_modules.training.objective import SafetyObjective
+from safety_modules.training.predictions import verdict_metrics, verdict_probabilities
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.task import SafetyTask
 
 pytestmark = pytest.mark.matrix
 
@@ -108,7 +108,7 @@ def test_only_safety_parameters_and_lora_change_in_training(
 
 
 def test_a_set_of_an_ensemble_learns_nothing_from_the_others(safety: SafetyAttachment) -> None:
-    task = SafetyTask(safety, recipe(1)).eval()
+    task = SafetyObjective(safety, recipe(1)).eval()
     sizes, (own, other) = safety.backbone.sizes, safety.modules.members
     batch = {
         "vision": torch.randn(2, sizes.num_patches, sizes.vision_width, generator=torch.Generator().manual_seed(0)),
@@ -289,14 +289,14 @@ def test_write_to_the_base_during_training_is_noticed(
             with torch.no_grad():
                 weight.add_(1)
 
-    made = stage_module.SafetyTrainer
+    made = train_module.SafetyTrainer
 
     def meddled(*args: Any) -> Any:
         trainer = made(*args)
         trainer.add_callback(Meddler())
         return trainer
 
-    monkeypatch.setattr(stage_module, "SafetyTrainer", meddled)
+    monkeypatch.setattr(train_module, "SafetyTrainer", meddled)
     with pytest.raises(SafetyModulesError, match=r"base was changed in training.*lm_head\.weight"):
         train_safety(safety, records, recipe(1, steps=1), progress=False)
 

@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from distributed_run import pictures
 from PIL import Image
-from processes_run import pictures
 
 from safety_modules import SafetyConfig, attach_safety, train_safety
 from safety_modules.attach import SafetyAttachment
 from safety_modules.config import LoraSettings
 from safety_modules.errors import ConfigError, DataError
+from safety_modules.metrics import reliability
 from safety_modules.records import Record
-from safety_modules.training import stage as stage_module
-from safety_modules.training import trainer as trainer_module
+from safety_modules.training import train as train_module
 from safety_modules.training.checkpoints import whole
-from safety_modules.training.memory import activation_checkpointing
-from safety_modules.training.plots import confusion, reliability
-from safety_modules.training.processes import share
 from safety_modules.training.recipe import Recipe
+from safety_modules.training.result_plots import confusion
+from safety_modules.training.trainer import activation_checkpointing
 
 SMALL = SafetyConfig(
     width=16, num_head_tokens=2, num_lm_tokens=2, attention_heads=2, lora=LoraSettings(r=2, dropout=0.1)
@@ -123,15 +122,16 @@ def test_without_lora_dropout_a_design_trains_as_one_that_has_none(
     ("batch_size", "accumulation", "processes", "expected"),
     [(16, 8, 1, (16, 8)), (16, 8, 8, (16, 1)), (16, 8, 4, (16, 2)), (64, 1, 2, (32, 1)), (16, 2, 8, (4, 1))],
 )
-def test_processes_share_the_passes_of_a_step_and_then_their_samples(
+def test_distributed_share_the_passes_of_a_step_and_then_their_samples(
     batch_size: int, accumulation: int, processes: int, expected: tuple[int, int]
 ) -> None:
-    assert share(recipe(1, batch_size=batch_size, gradient_accumulation=accumulation), processes) == expected
+    asked = recipe(1, batch_size=batch_size, gradient_accumulation=accumulation)
+    assert asked.per_process(processes) == expected
 
 
 def test_step_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(ConfigError, match="step not shared"):
-        share(recipe(1, batch_size=5), 2)
+        recipe(1, batch_size=5).per_process(2)
 
 
 def test_early_stopping_keeps_the_best_weights(
@@ -144,7 +144,7 @@ def test_early_stopping_keeps_the_best_weights(
         seen.append({name: parameter.detach().clone() for name, parameter in safety.named_parameters()})
         return {"auroc": next(scores)}, np.full((len(records), 7), 1 / 7)
 
-    monkeypatch.setattr(stage_module, "head_quality", scripted)
+    monkeypatch.setattr(train_module, "head_quality", scripted)
     stops = recipe(1, steps=40, evaluate_every=2, patience=2)
     train_safety(safety, records, stops, records, tmp_path, progress=False)
     log = json.loads((tmp_path / "stage1" / "log.json").read_text(encoding="utf-8"))
@@ -199,7 +199,7 @@ def tower_free(monkeypatch: pytest.MonkeyPatch) -> Callable[[SafetyAttachment], 
 def test_tensorboard_that_is_asked_for_and_missing_is_an_error(
     attach: Callable[[], SafetyAttachment], records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(train_module, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'expected the package tensorboard, got none\. Run pip install "tensorboard'):
         train_safety(attach(), records, recipe(1), output_dir=tmp_path, tensorboard=True, progress=False)
 

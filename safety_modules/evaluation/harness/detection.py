@@ -7,8 +7,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from safety_modules.errors import DataError
-from safety_modules.metrics import CONFIDENCE, RESAMPLES, Estimate, auroc
-from safety_modules.training.plots import reliability
+from safety_modules.metrics import CONFIDENCE, RESAMPLES, Estimate, auroc, reliability
 
 BINS = 15
 """Of the expected calibration error, as published (arXiv 1706.04599)."""

@@ -18,8 +18,8 @@ from safety_modules.errors import DataError
 from safety_modules.metrics import expected_calibration_error
 from safety_modules.records.record import Record
 from safety_modules.training.calibration import calibrate
-from safety_modules.training.probabilities import verdict_probabilities
-from safety_modules.training.temperature import fit_scaling, temperature_of
+from safety_modules.training.predictions import verdict_probabilities
+from safety_modules.training.temperature_scaling import fit_scaling, temperature_of
 
 
 @pytest.fixture

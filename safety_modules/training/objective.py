@@ -1,4 +1,4 @@
-"""What a stage trains, and its loss: one module for both stages, without any base parameter."""
+"""What a stage trains, and the loss of a batch: one module for both stages, without any base parameter."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from safety_modules.training.losses import HeadLoss, head_loss, language_model_l
 from safety_modules.training.recipe import Recipe
 
 
-class SafetyTask(nn.Module):
+class SafetyObjective(nn.Module):
     """The trained parameters of an attachment, and the loss of a batch.
 
     Stage I trains projector, head tokens and head on CE(type) + CE(level). Stage II trains LoRA and the
@@ -61,7 +61,7 @@ class SafetyTask(nn.Module):
                 "without. Change SafetyConfig.lora or num_lm_tokens, or the recipe's type_weight."
             )
 
-    def train(self, mode: bool = True) -> "SafetyTask":
+    def train(self, mode: bool = True) -> "SafetyObjective":
         super().train(mode)
         self.attachment.modules.train(mode)  # the parts are this module's own, their whole is not
         if self.attachment.lora and self.recipe.stage == 2:
@@ -71,8 +71,7 @@ class SafetyTask(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for the optimizer: learning rate of the part, weight decay on matrices only."""
-        recipe = self.recipe
-        slow = recipe.modules_learning_rate
+        recipe, slow = self.recipe, self.recipe.modules_learning_rate
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         tokens = ("head_tokens.weight", "lm_tokens.weight")
         for name, parameter in self.named_parameters():
@@ -97,11 +96,18 @@ class SafetyTask(nn.Module):
         """
         shares = shares or dict.fromkeys(PARTS, 1.0)
         losses: dict[str, torch.Tensor] = {}
-        total = []
-        if vision is not None and self.recipe.trains_head:
+        total, recipe = [], self.recipe
+        if vision is not None and recipe.trains_head:
             assert type_labels is not None and level_labels is not None
-            said = self._judge(vision, question, question_mask)
-            head = _mean([self._head_loss(output, type_labels, level_labels) for output in said])
+            device = self.attachment.modules.device
+            labels = type_labels.to(device), level_labels.to(device)
+            weights = recipe.type_weight, recipe.level_weight, recipe.label_smoothing
+            found = [
+                head_loss(output.type_logits, output.level_logits, *labels, *weights)
+                for output in self._head_outputs(vision, question, question_mask)
+            ]
+            # Each set of an ensemble learns from its own mistakes, none from what they say together.
+            head = HeadLoss(*(torch.stack(parts).mean() for parts in zip(*found, strict=True)))
             losses["type"], losses["level"] = head.type, head.level
             total.append(head.total * shares["head"])
         if lm is not None:
@@ -109,29 +115,19 @@ class SafetyTask(nn.Module):
             total.append(losses["lm"] * shares["lm"])
         return {"loss": torch.stack(total).sum(), **losses}
 
-    def _judge(
+    def _head_outputs(
         self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
     ) -> list[HeadOutput]:
-        """What each set of the ensemble says; all of them see the same patches and the same noise."""
+        """Of each set of the ensemble; all of them see the same patches and the same noise."""
         modules, recipe = self.attachment.modules, self.recipe
         if self.training and recipe.patch_dropout:
-            vision = _some_patches(vision, max(1, round(vision.shape[1] * (1 - recipe.patch_dropout))))
+            kept = max(1, round(vision.shape[1] * (1 - recipe.patch_dropout)))
+            chosen = torch.rand(vision.shape[:2], device=vision.device).argsort(1)[:, :kept]  # of each picture others
+            vision = vision.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vision.shape[2]))  # (B, kept, Dv)
         vision = vision.to(modules.device, modules.dtype)
         if self.training and recipe.feature_noise:
             vision = vision + recipe.feature_noise * vision.std() * torch.randn_like(vision)
         return modules.each(vision, question, mask)
-
-    def _head_loss(self, output: HeadOutput, type_labels: torch.Tensor, level_labels: torch.Tensor) -> HeadLoss:
-        device, recipe = output.type_logits.device, self.recipe
-        return head_loss(
-            output.type_logits,
-            output.level_logits,
-            type_labels.to(device),
-            level_labels.to(device),
-            recipe.type_weight,
-            recipe.level_weight,
-            recipe.label_smoothing,
-        )
 
     def _language_model(self, vision: torch.Tensor | None, lm: LmRows) -> torch.Tensor:
         backbone = self.attachment.backbone
@@ -147,14 +143,3 @@ class SafetyTask(nn.Module):
         kept = max(len(row.answer) for row in lm.rows) + 1
         output = lm_forward(backbone, inputs._replace(labels=None), logits_to_keep=kept, use_cache=False)
         return language_model_loss(output.logits, labels[:, -kept:])
-
-
-def _mean(losses: list[HeadLoss]) -> HeadLoss:
-    """Of the sets of an ensemble: each learns from its own mistakes, none from what they say together."""
-    return HeadLoss(*(torch.stack(parts).mean() for parts in zip(*losses, strict=True)))
-
-
-def _some_patches(vision: torch.Tensor, kept: int) -> torch.Tensor:
-    """Another random choice of `kept` patches for each picture; (B, P, Dv) -> (B, kept, Dv)."""
-    chosen = torch.rand(vision.shape[:2], device=vision.device).argsort(1)[:, :kept]
-    return vision.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vision.shape[2]))

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from safety_modules.io.files import write_whole
+from safety_modules.metrics import reliability
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
-
-BINS = 10
 
 
 def write_plots(
@@ -20,14 +19,8 @@ def write_plots(
     types: np.ndarray | None = None,
     records: Sequence[Record] = (),
 ) -> None:
-    """Draw a stage.
-
-    Args:
-        path: of the PNG.
-        log: the trainer's entries.
-        taxonomy: names of the types.
-        types: probabilities (N, types + 1) on validation records; None = losses only.
-        records: N of them.
+    """Draw a stage as PNG: the trainer's log and, where there are any, probabilities of the types (N, types + 1) on N
+    validation records.
     """
     from matplotlib.figure import Figure  # draws without a screen; most of a second to import
 
@@ -44,22 +37,6 @@ def write_plots(
 def confusion(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
     """Counts (classes, classes): row = labelled, column = most probable; both (N,) class indices."""
     return np.bincount(truth * classes + found, minlength=classes * classes).reshape(classes, classes)
-
-
-def reliability(risk: np.ndarray, risky: np.ndarray, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per bin of p(risk) that holds any: its mean, the share that is risky, and the count.
-
-    Args:
-        risk: probabilities (N,).
-        risky: labels (N,), bool.
-        bins: of equal width.
-    """
-    place = np.minimum((risk * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    held = count > 0
-    said = np.bincount(place, risk, bins)[held] / count[held]
-    seen = np.bincount(place, risky.astype(float), bins)[held] / count[held]
-    return said, seen, count[held]
 
 
 def _losses(axes: Any, log: Sequence[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from scipy.stats import beta, binom
 
 from safety_modules.errors import DataError
 from safety_modules.policy.scores import LIMIT
-from safety_modules.training.promise import images_needed, promised_limits
+from safety_modules.training.thresholds import images_needed, promised_limits
 
 TYPES = 6
 EACH = [[place] for place in range(TYPES)]

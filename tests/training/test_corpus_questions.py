@@ -8,8 +8,8 @@ import torch
 from safety_modules.backbones import Backbone, find_backbone
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import embed_questions, question_ids, question_readings
-from safety_modules.training import questions as questions_module
-from safety_modules.training.questions import QuestionEmbeddings
+from safety_modules.training import corpus as corpus_module
+from safety_modules.training.corpus import QuestionEmbeddings
 
 ASKED = ["what is this?", "a knife and a cup of tea on the table?", "a knife?"]
 
@@ -44,7 +44,7 @@ def test_row_without_question_has_no_true_position(backbone: Backbone) -> None:
 
 
 def test_memory_is_bounded(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questions_module, "MAX_KEPT", 2)
+    monkeypatch.setattr(corpus_module, "MAX_KEPT", 2)
     embed = QuestionEmbeddings(backbone, SafetyConfig())
     for question in ASKED:
         embed([question])

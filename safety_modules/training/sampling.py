@@ -20,7 +20,7 @@ TEXT, CLEAN, RISKY = "text-only", "clean", "risky"
 Group = tuple[str, ...]
 
 
-class Draw(NamedTuple):
+class TrainingItem(NamedTuple):
     """One sample of the training order.
 
     Attributes:
@@ -34,22 +34,17 @@ class Draw(NamedTuple):
     hinted: bool
 
 
-def make_draws(records: Sequence[Record], recipe: Recipe, count: int | None = None) -> list[Draw]:
+def training_order(records: Sequence[Record], recipe: Recipe) -> list[TrainingItem]:
     """The training order of a stage.
 
     Every group (text-only, clean, and each risk type or type and level) gets its exact share, and within a group
     every record comes once before one comes twice.
-
-    Args:
-        records: all of them; stage 1 passes over text-only ones.
-        recipe: shares, seed and batch size.
-        count: samples; default: those of one process.
+    Stage 1 passes over text-only records.
 
     Raises:
         DataError: the recipe wants samples of a kind the data does not hold.
     """
-    count = recipe.samples if count is None else count
-    rng = np.random.default_rng(recipe.seed)
+    count, rng = recipe.samples, np.random.default_rng(recipe.seed)
     groups: dict[Group, list[int]] = {}
     for index, record in enumerate(records):
         groups.setdefault(_group(record, recipe), []).append(index)
@@ -65,10 +60,10 @@ def make_draws(records: Sequence[Record], recipe: Recipe, count: int | None = No
     hinted = rng.random(count) < recipe.hint_rate
     # Where only the question makes the risk, a row without it would carry a wrong label.
     asked |= np.array([bool(record.meta.get(NEEDS_QUESTION)) for record in records])[order]
-    draws = [Draw(int(r), bool(a), bool(h)) for r, a, h in zip(order, asked, hinted, strict=True)]
+    items = [TrainingItem(int(r), bool(a), bool(h)) for r, a, h in zip(order, asked, hinted, strict=True)]
     if recipe.stage == 2 and recipe.length_window > 1:
-        draws = _by_length(draws, records, recipe, rng)
-    return draws
+        items = _by_length(items, records, recipe, rng)
+    return items
 
 
 def _group(record: Record, recipe: Recipe) -> Group:
@@ -76,10 +71,7 @@ def _group(record: Record, recipe: Recipe) -> Group:
         return (TEXT,)
     if not record.is_risky:
         return (CLEAN,)
-    return (
-        RISKY,
-        *{"level": (record.type, record.level), "type": (record.type,), "none": ()}[recipe.balance],
-    )
+    return (RISKY, *{"level": (record.type, record.level), "type": (record.type,), "none": ()}[recipe.balance])
 
 
 def _shares(sizes: dict[Group, int], recipe: Recipe) -> dict[Group, float]:
@@ -117,18 +109,20 @@ def _cycle(members: list[int], count: int, rng: np.random.Generator) -> Iterator
         yield from part
 
 
-def _by_length(draws: list[Draw], records: Sequence[Record], recipe: Recipe, rng: np.random.Generator) -> list[Draw]:
+def _by_length(
+    items: list[TrainingItem], records: Sequence[Record], recipe: Recipe, rng: np.random.Generator
+) -> list[TrainingItem]:
     """Batches of like lengths: sorted within a window of batches, whose batches are then shuffled."""
 
-    def length(draw: Draw) -> tuple[bool, int]:
-        record = records[draw.record]
-        hint = 100 if draw.hinted and record.is_risky else 0  # letters, roughly
+    def length(item: TrainingItem) -> tuple[bool, int]:
+        record = records[item.record]
+        hint = 100 if item.hinted and record.is_risky else 0  # letters, roughly
         return record.image is not None, len(record.question) + len(record.answer or "") + hint
 
-    size, sorted_draws = recipe.batch_size, []
-    for start in range(0, len(draws), size * recipe.length_window):
-        window = sorted(draws[start : start + size * recipe.length_window], key=length)
+    size, ordered = recipe.batch_size, []
+    for start in range(0, len(items), size * recipe.length_window):
+        window = sorted(items[start : start + size * recipe.length_window], key=length)
         batches = [window[at : at + size] for at in range(0, len(window), size)]
         for batch in rng.permutation(len(batches)):
-            sorted_draws += batches[batch]
-    return sorted_draws
+            ordered += batches[batch]
+    return ordered

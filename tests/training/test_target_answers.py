@@ -1,6 +1,7 @@
 """What the language model should say, and the base's own answers where nobody said."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from PIL import Image
 from safety_modules import Policy
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
-from safety_modules.training import targets
+from safety_modules.training import target_answers
 from safety_modules.training.corpus import Corpus
+from safety_modules.training.features import FeatureStore
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.targets import base_answers, target_ids, target_text
+from safety_modules.training.target_answers import base_answers, target_ids, target_text
 
 pytestmark = pytest.mark.matrix
 
@@ -68,7 +70,10 @@ def test_base_answers_are_those_the_unguarded_model_gives(
     # Features in float32: rounding them could turn a random model's answer.
     corpus = Corpus.make(safety.backbone, records, progress=False)
     with torch.no_grad():
-        corpus.store._shards = [safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()]
+        vision = safety.backbone.encode_images(inputs["pixel_values"]).vision.numpy()
+    exact = FeatureStore()
+    exact.add([one for one in corpus.digests if one], vision)
+    corpus = replace(corpus, store=exact)
     found = base_answers(safety, corpus, [0, 1, 2], max_new_tokens=6, progress=False)
     end = processor.tokenizer.eos_token_id
     for row, ids in enumerate(wanted.tolist()):
@@ -90,7 +95,7 @@ def test_known_answers_are_not_asked_for(model: Any, processor: Any, monkeypatch
 def test_answers_of_an_interrupted_run_are_kept_whatever_was_torn(
     model: Any, processor: Any, make_image: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "BATCH_SIZE", 2)
+    monkeypatch.setattr(target_answers, "BATCH_SIZE", 2)
     safety, kept = attach_as_trained(model, processor), tmp_path / "answers.jsonl"
     records = [record(image=make_image(seed), question="what is this?") for seed in range(6)]
     corpus = Corpus.make(safety.backbone, records, progress=False)

@@ -1,4 +1,4 @@
-"""Thresholds that keep a promise about false alarms: the maths of calibration, without a model."""
+"""Thresholds whose rate of false alarms is bounded (split conformal prediction): maths, without a model."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a head says about many records, from cached features, and how good that is."""
+"""What a head predicts for many records, from cached features, and how good that is."""
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
@@ -12,8 +12,9 @@ from safety_modules.errors import DataError
 from safety_modules.policy.scores import HeadOutput, Judgements, judgements
 from safety_modules.records.record import Record, check_records
 from safety_modules.taxonomy import Taxonomy
-from safety_modules.training.corpus import Corpus
-from safety_modules.training.questions import QuestionEmbeddings
+from safety_modules.training.corpus import Corpus, QuestionEmbeddings
+
+BATCH_SIZE = 256
 
 
 def verdict_probabilities(
@@ -41,22 +42,13 @@ def verdict_probabilities(
     """
     checked = check_records(records, attachment.config.taxonomy)
     corpus = Corpus.make(attachment.backbone, checked, cache_dir, progress)
-    return corpus_probabilities(attachment, corpus, questions)
-
-
-def corpus_probabilities(
-    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `verdict_probabilities`, on features at hand."""
-    found = corpus_judged(attachment, corpus, questions, batch_size)
+    found = corpus_judgements(attachment, corpus, questions)
     return found.types, found.levels
 
 
-def corpus_judged(
-    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
-) -> Judgements:
-    """As `corpus_probabilities`, with scores: for each record those of the reading with the highest one."""
-    output, owners = corpus_output(attachment, corpus, questions, batch_size)
+def corpus_judgements(attachment: SafetyAttachment, corpus: Corpus, questions: bool = True) -> Judgements:
+    """As `verdict_probabilities`, on features at hand: for each record what its reading with the highest score gets."""
+    output, owners = corpus_output(attachment, corpus, questions)
     found = judgements(output, attachment.temperature)
     order = np.lexsort((-found.scores.max(1), owners))  # stable: of equals the whole question
     chosen = order[np.unique(owners[order], return_index=True)[1]]
@@ -64,7 +56,7 @@ def corpus_judged(
 
 
 def corpus_output(
-    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True, batch_size: int = 256
+    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True
 ) -> tuple[HeadOutput, np.ndarray]:
     """What the head says of every reading of every record (see `guard.question_readings`), and which record each is of.
 
@@ -79,10 +71,9 @@ def corpus_output(
     owners = np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])
     flat = [text for readings in texts for text in readings]
     found = []
-    for start in range(0, len(flat), batch_size):
-        part = owners[start : start + batch_size].tolist()
+    for start in range(0, len(flat), BATCH_SIZE):
+        part, here = owners[start : start + BATCH_SIZE].tolist(), flat[start : start + BATCH_SIZE]
         with attachment.inference():
-            here = flat[start : start + batch_size]
             asked = embed_questions(attachment.backbone, here) if any(map(len, here)) else (None, None)
             found.append(attachment.modules(corpus.vision(part), *asked)._replace(attention=torch.empty(0)))
     added = [output.added_levels.cpu() for output in found if output.added_levels is not None]

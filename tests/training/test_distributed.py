@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).with_name("processes_run.py")
+SCRIPT = Path(__file__).with_name("distributed_run.py")
 # `accelerate launch --cpu` alone starts one process, whatever --num_processes says: its launcher of several is that of
 # GPUs, and the variable keeps each of them on the CPU.
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 
 def start(command: list[Any], folder: Path, base: Path) -> None:
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = str(SCRIPT.parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join([str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")])
     command = [*map(str, [*command, SCRIPT, base, folder])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -38,7 +38,7 @@ def test_two_processes_train_what_one_does(tiny_base: Any, processor: Any, tmp_p
     for name, tensor in one.items():
         assert torch.equal(first[name], second[name]), f"processes disagree: {name}"
         # The bias of the keys has no gradient but rounding, which the optimizer's steps make large.
-        if not name.endswith("in_proj_bias"):
+        if tensor.numel() and not name.endswith("in_proj_bias"):
             assert float((first[name] - tensor).abs().max()) <= TOLERANCE, name
     logs = [json.loads((tmp_path / run / "stage2" / "log.json").read_text(encoding="utf-8")) for run in ("one", "two")]
     assert logs[0][-1].keys() == logs[1][-1].keys()

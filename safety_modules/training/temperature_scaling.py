@@ -36,24 +36,18 @@ def fit_scaling(logits: np.ndarray, labels: np.ndarray, halves: np.ndarray) -> S
     """
     crossed = np.empty(logits.shape, float)
     for half in (0, 1):
-        crossed[halves == half] = softmax(logits[halves == half] / temperature_of(logits, labels, halves != half), -1)
+        here, other = halves == half, halves != half
+        crossed[here] = softmax(logits[here] / temperature_of(logits[other], labels[other]), -1)
     before = expected_calibration_error(softmax(logits, -1), labels)
     return Scaling(temperature_of(logits, labels), before, expected_calibration_error(crossed, labels))
 
 
-def temperature_of(logits: np.ndarray, labels: np.ndarray, chosen: np.ndarray | None = None) -> float:
-    """The temperature with the least negative log-likelihood.
+def temperature_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the least negative log-likelihood of logits (N, K) and class indices (N,).
 
     1 where the head makes no mistake on the samples: the likelihood then grows without end as the temperature falls,
     and says nothing.
-
-    Args:
-        logits: (N, K).
-        labels: (N,) class indices.
-        chosen: (N,) which of them count; default: all.
     """
-    if chosen is not None:
-        logits, labels = logits[chosen], labels[chosen]
     if bool((logits.argmax(1) == labels).all()):
         return 1.0
     rows = np.arange(len(labels))

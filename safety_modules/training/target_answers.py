@@ -11,7 +11,7 @@ from safety_modules.io.progress import track
 from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
-from safety_modules.training import processes
+from safety_modules.training import distributed
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.recipe import Recipe
 
@@ -56,25 +56,16 @@ def target_ids(
     progress: bool = True,
     kept: Path | None = None,
 ) -> dict[int, list[int]]:
-    """The wanted answers of these records as ids; what no text is known for is asked from the base.
+    """The wanted answers of the records of these indices as ids; what no text is known for is asked from the base.
 
-    Args:
-        attachment: its policy words refusals, its base is asked.
-        corpus: the records and their features.
-        indices: which records.
-        recipe: of the stage.
-        progress: show a bar.
-        kept: file for the base's answers, written as they come, for a run that goes on; None = not kept.
+    `kept`: file for the base's answers, see `base_answers`.
     """
-    policy, taxonomy, backbone = attachment.policy, attachment.config.taxonomy, attachment.backbone
-    answers: dict[int, list[int]] = {}
-    unknown: list[int] = []
-    for index in sorted(set(indices)):
-        text = target_text(corpus.records[index], policy, taxonomy, recipe.caution)
-        if text is None:
-            unknown.append(index)
-        else:
-            answers[index] = backbone.answer_ids(text)
+    policy, taxonomy = attachment.policy, attachment.config.taxonomy
+    texts = {
+        index: target_text(corpus.records[index], policy, taxonomy, recipe.caution) for index in sorted(set(indices))
+    }
+    answers = {index: attachment.backbone.answer_ids(text) for index, text in texts.items() if text is not None}
+    unknown = [index for index in texts if index not in answers]
     return answers | base_answers(attachment, corpus, unknown, recipe.answer_tokens, progress, kept)
 
 
@@ -86,16 +77,10 @@ def base_answers(
     progress: bool = True,
     kept: Path | None = None,
 ) -> dict[int, list[int]]:
-    """The base's own greedy answers as ids, with the end-of-sequence id where it came within the limit.
+    """The unguarded base's own greedy answers as ids, with the end-of-sequence id where it came within the limit.
 
-    Args:
-        attachment: whose base is asked, unguarded.
-        corpus: the records and their features; the tower does not run.
-        indices: which records.
-        max_new_tokens: longest answer.
-        progress: show a bar.
-        kept: JSON lines of batches of answers: those it holds are not asked for again, new ones are added by one of
-            the processes. None = not kept.
+    `kept`: JSON lines of batches of answers: those it holds are not asked for again, new ones are added by one of the
+    processes, as they come. None = not kept.
     """
     backbone, end = attachment.backbone, attachment.backbone.answer_ids("")[-1]
     # Like lengths together: text-only questions are much shorter, and padding costs time.
@@ -128,11 +113,11 @@ def base_answers(
                     )
             for index, ids in zip(part, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
                 answers[index] = ids[: ids.index(end) + 1] if end in ids else ids
-            if kept is not None and processes.rank() == 0:
+            if kept is not None and distributed.rank() == 0:
                 with kept.open("a", encoding="utf-8") as file:
                     file.write("\n" + json.dumps({index: answers[index] for index in part}))  # after a torn line too
             advance(len(part))
-    processes.wait()
+    distributed.wait()
     return answers
 
 
@@ -142,5 +127,5 @@ def _kept_answers(kept: Path | None) -> dict[int, list[int]]:
     for line in kept.read_text(encoding="utf-8").split("\n") if kept is not None and kept.exists() else ():
         with suppress(ValueError):
             found |= {int(index): ids for index, ids in json.loads(line).items()}
-    processes.wait()
+    distributed.wait()
     return found

@@ -1,4 +1,4 @@
-"""One of several processes of a training; started by test_processes.py."""
+"""One of several processes of a training; started by test_distributed.py."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from safety_modules import SafetyConfig, attach_safety, train_safety
 from safety_modules.config import LoraSettings
 from safety_modules.records import Record
-from safety_modules.training import processes
+from safety_modules.training import distributed
 from safety_modules.training.recipe import Recipe
 
 # No noise, no dropout: what is random is each process's own.
@@ -43,7 +43,7 @@ def main(base: Path, out: Path) -> None:
     recipes = [Recipe(stage=1, **common), Recipe(stage=2, **common, text_only_share=0.2, answer_tokens=3)]
     train_safety(safety, records(), recipes, records(), out, progress=False)
     weights = {name: parameter.detach() for name, parameter in safety.named_parameters()}
-    save_file(weights, out / f"weights-{processes.rank()}-of-{processes.count()}.safetensors")
+    save_file(weights, out / f"weights-{distributed.rank()}-of-{distributed.count()}.safetensors")
 
 
 if __name__ == "__main__":
