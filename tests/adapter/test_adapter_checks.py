@@ -124,7 +124,6 @@ def settings_of(record):
         (lambda r: r["files"].update({"/etc/passwd": "0" * 64}), "a path outside the format: '/etc/passwd'"),
         (lambda r: r["parts"][0].update(code=1), "unknown key 'parts.0.code'"),
         (lambda r: r["parts"][0].update(kind="guards"), "unknown kind of defence: expected one of guard, "),
-        (lambda r: r["parts"][0].update(kind="ecso"), "unknown kind of defence: expected one of guard, "),
         (lambda r: r["parts"][0].update(kind=1), "parts.0.kind: Input should be a valid string"),
         (lambda r: r["parts"][0].update(settings=[]), "guard: Value error, expected an object of settings"),
         (lambda r: r["parts"][0].pop("settings"), "missing key 'guard'"),

@@ -105,11 +105,28 @@ def test_a_training_free_defence_is_saved_in_its_place_as_words_alone(model, pro
     folder = safety.save_pretrained(tmp_path / "a")
     found = read_adapter(folder)
     assert found.kinds == ["guard", "adashield-s", "ecso"] and found.part("adashield-s").settings == own
-    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "safety.safetensors", "lora"}
+    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "safety.safetensors"}
     record = json.loads((folder / "adapter_config.json").read_text())
     assert [part["depends_on"] for part in record["parts"]][1:] == [[], []]
     edit_config(folder, lambda r: r["parts"][2]["settings"].update(tell="{question.__class__}"))
     assert "unknown place {question.__class__}; a sentence may use {question}, {answer}" in only(problems_of(folder))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("", "adashield-s.prompt: String should have at least 1 character"),
+        ("x" * 4001, "adashield-s.prompt: String should have at most 4000 characters"),
+        ("\x1b[2J", "adashield-s.prompt: Value error, expected a prompt of printable characters and line breaks"),
+        (["x"], "adashield-s.prompt: Input should be a valid string"),
+    ],
+)
+def test_a_strangers_prompt_is_short_and_printable(folder, prompt, words):
+    part = {"kind": "adashield-s", "settings": {"prompt": "Look\ntwice."}, "depends_on": []}
+    edit_config(folder, lambda r: r["parts"].append(part))
+    assert read_adapter(folder).kinds == ["guard", "meta-token", "adashield-s"]
+    edit_config(folder, lambda r: r["parts"][2]["settings"].update(prompt=prompt))
+    assert words in only(problems_of(folder))
 
 
 def test_an_adapter_without_a_guard_says_so(tmp_path):
