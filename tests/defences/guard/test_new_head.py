@@ -35,6 +35,8 @@ USE = """
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from safety_modules import SafetyConfig, attach_safety, pocket
 from safety_modules.adapter import read_adapter
 
@@ -44,7 +46,7 @@ safety.trained = True
 folder = safety.save_pretrained(Path(sys.argv[1]))
 safety.detach()
 again = attach_safety(model, processor, folder)
-(verdict,) = again.classify(pixel_values=__import__("torch").zeros(1, 3, 192, 192))
+(verdict,) = again.classify(Image.new("RGB", (96, 96)))
 print(type(again.modules.head).__name__, again.config.query, len(verdict.probabilities))
 """
 
