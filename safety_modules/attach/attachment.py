@@ -14,7 +14,6 @@ from transformers.utils import ModelOutput
 
 from safety_modules.attach.adapters import DEFAULT_NAME, Adapters, Wanted
 from safety_modules.attach.prepared import Prepared
-from safety_modules.attach.toggles import Switches, check_names, read_switches
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.llava_backbone import is_guarded, no_copies
 from safety_modules.backbones.weights import without_peft
@@ -25,7 +24,7 @@ from safety_modules.defences.call import Call
 from safety_modules.defences.guard.guard import Guard, check_batch_mode, guard_among
 from safety_modules.defences.guard.judge import classify, judge
 from safety_modules.defences.guard.modules import SafetyModules
-from safety_modules.errors import AttachError, GuardError
+from safety_modules.errors import AttachError, GuardError, did_you_mean
 from safety_modules.mount.flags import frozen
 from safety_modules.mount.lora import Lora
 from safety_modules.policy.policy import Policy, Rule, check_policy
@@ -35,6 +34,11 @@ from safety_modules.policy.verdict import Verdict
 _PAUSED: ContextVar[frozenset[tuple[int, str]]] = ContextVar("safety_modules_paused", default=frozenset())
 _ATTACHED: "weakref.WeakValueDictionary[int, SafetyAttachment]" = weakref.WeakValueDictionary()
 _INPUTS = ("input_ids", "attention_mask", "pixel_values")
+
+Switch = bool | Sequence[bool]
+"""For all rows of a call, or one for each. numpy's and torch's booleans, and 0 and 1, are read as what they say."""
+Switches = Switch | Mapping[str, Switch]
+"""For all defences, or by the name of each; those not named stay on."""
 
 T = TypeVar("T")
 
@@ -520,3 +524,46 @@ class SafetyAttachment:
             yield
 
     __deepcopy__ = __reduce__ = no_copies
+
+
+def read_switches(safety: Any, names: Sequence[str]) -> dict[str, bool | list[bool]]:
+    """What `safety=` says about each defence: one bool for all rows, or one per row.
+
+    Raises:
+        GuardError: anything else, such as None or a word: whether to guard is not guessed; or an unknown name.
+    """
+    by_name = safety if isinstance(safety, Mapping) and safety else dict.fromkeys(names, safety)
+    found = {name: _read(by_name.get(name, True)) for name in names}
+    unknown = [name for name in by_name if name not in names]
+    if unknown or None in found.values():
+        near = "".join(did_you_mean(name, names) for name in unknown)
+        raise GuardError(
+            "call not guarded: expected safety to be True, False or a list with one of them per row, or any of these "
+            f"by the name of a defence ({', '.join(names)}), got {safety!r}.{near} safety=False is the base's own "
+            "answer."
+        )
+    return {name: on for name, on in found.items() if on is not None}
+
+
+def check_names(given: Iterable[Any], names: Sequence[str]) -> None:
+    """Raises GuardError for a name that no attached defence has."""
+    for name in given:
+        if name not in names:
+            raise GuardError(
+                f"no such defence: expected one of {', '.join(names)}, got {name!r}.{did_you_mean(name, names)} "
+                "Name one that is attached."
+            )
+
+
+def _read(switch: Any) -> bool | list[bool] | None:
+    values = switch.tolist() if hasattr(switch, "tolist") else switch  # numpy and torch: to Python's own
+    found = [_one(value) for value in values] if isinstance(values, list | tuple) else _one(values)
+    if isinstance(found, list):
+        flags = [flag for flag in found if flag is not None]
+        return flags if len(flags) == len(found) else None
+    return found
+
+
+def _one(value: Any) -> bool | None:
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    return bool(value) if isinstance(value, int) and value in (0, 1) else None

@@ -9,15 +9,105 @@ that layer counts as the base's and the LoRA is stacked on it.
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from peft import LoraConfig, LoraModel
 from torch import nn
+from torch.nn import functional as F
 
+from safety_modules.backbones.weights import is_adapted, state_of, without_adapters
 from safety_modules.config import LoraSettings
 from safety_modules.errors import AdapterError, AttachError
-from safety_modules.mount.lora_layer import ADAPTER, InferenceLora, MergedWeights
-from safety_modules.mount.lora_slots import Slot, build_slots
+from safety_modules.mount.flags import flags_restored
+
+ADAPTER = "safety"
+
+_COMBINED: dict[type, type] = {}
+
+
+class InferenceLora:
+    """What is put before a class of peft's LoRA layers, whichever of them it is (plain, 4 bit, 8 bit).
+
+    Attributes:
+        merged_weight: W + alpha/r * B A in the base's dtype, used if LoRA acts on all rows; None = not merged.
+    """
+
+    merged_weight: torch.Tensor | None = None
+
+    def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As peft's: the linear's output for x (..., inputs) plus scale * B A x."""
+        if torch.is_grad_enabled() or self.training or self.disable_adapters or args or kwargs:
+            self.merged_weight = None  # a step may follow that trains what it was made of
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc]
+        scale = self.scaling[ADAPTER]
+        a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        by_row = isinstance(scale, torch.Tensor)
+        if self.merged_weight is not None and not by_row:
+            return F.linear(x, self.merged_weight, self.base_layer.bias)
+        low = F.linear(x.to(a.dtype), a)  # (..., r)
+        if by_row:
+            return self.base_layer(x).add_(F.linear(low * scale, b))
+        return self.base_layer(x).add_(F.linear(low, b), alpha=scale)
+
+
+def at_inference(layer: Any) -> None:
+    """Let one of peft's LoRA layers compute as `InferenceLora` says."""
+    kind = type(layer)
+    if kind not in _COMBINED:
+        _COMBINED[kind] = type(kind.__name__, (InferenceLora, kind), {"__module__": kind.__module__})
+    layer.__class__ = _COMBINED[kind]
+
+
+class MergedWeights:
+    """Copies of a language model's linears with LoRA added in, made when first asked for; the base's stay untouched.
+
+    They cost the memory of the linears. One is made anew once the linear or its LoRA changed.
+
+    Does not cover: values that were changed through `tensor.data`, which torch keeps no count of.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[nn.Module, tuple[tuple[Any, ...], torch.Tensor]] = {}
+
+    @torch.no_grad()
+    def of(self, layer: Any) -> torch.Tensor | None:
+        """The merged weight of a LoRA layer; None where there can be none.
+
+        That is: over another adapter, quantised or offloaded weights, sharded ones, and linears that somebody hooked.
+        """
+        linear = layer.base_layer
+        if not _is_plain(linear):
+            return None
+        a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        scale, state = layer.scaling[ADAPTER], (*map(state_of, (linear.weight, a, b)),)
+        if layer in self._made and self._made[layer][0] == state:
+            return self._made[layer][1]
+        self._made.pop(layer, None)  # its memory first
+        weight = torch.addmm(linear.weight.to(a.dtype), b, a, alpha=scale).to(linear.weight.dtype)
+        self._made[layer] = state, weight
+        return weight
+
+    def clear(self) -> None:
+        """Free their memory."""
+        self._made.clear()
+
+
+def _is_plain(linear: nn.Module) -> bool:
+    if type(linear) is not nn.Linear or "forward" in vars(linear):
+        return False
+    hooked = linear._forward_hooks or linear._forward_pre_hooks
+    return not (hooked or linear.weight.is_meta or hasattr(linear.weight, "placements"))
+
+
+class Slot(NamedTuple):
+    """One place in the language model where an adapted linear can stand; `original` may be another adapter's."""
+
+    path: str
+    parent: nn.Module
+    child: str
+    original: nn.Module
+    adapted: Any
 
 
 def is_mounted(module: nn.Module) -> bool:
@@ -220,3 +310,85 @@ def _take_off(slot: Slot) -> None:
             break
         holder, name = layer._modules, "base_layer"
     slot.adapted._modules["base_layer"] = slot.original
+
+
+def lora_config(settings: LoraSettings) -> LoraConfig:
+    """peft's config of the LoRA that is trained."""
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.target_modules),
+        bias="none",
+    )
+
+
+def build_slots(language_model: nn.Module, settings: LoraSettings) -> list[Slot]:
+    """Let peft build the adapted linears, note where they go, and put the tree back as it was."""
+    slots: list[Slot] = []
+    with flags_restored(language_model), _bare(language_model) as standing:
+        try:
+            LoraModel(language_model, lora_config(settings), ADAPTER)
+        except ValueError as error:
+            raise AttachError(f"LoRA not placed: {error} Change lora.target_modules.") from error
+        finally:
+            adapted = _take_out(language_model)
+    for path, layer in adapted.items():
+        parent_path, _, child = path.rpartition(".")
+        original = standing.get(path, layer.get_base_layer())
+        layer.base_layer = original
+        at_inference(layer)
+        slots.append(Slot(path, language_model.get_submodule(parent_path), child, original, layer))
+    missing = set(settings.target_modules) - {slot.child for slot in slots}
+    if missing:
+        raise AttachError(
+            f"LoRA not placed: expected linears named {', '.join(settings.target_modules)} in the language "
+            f"model, got none named {', '.join(sorted(missing))}. Change lora.target_modules."
+        )
+    for slot in slots:
+        if slot.adapted.lora_A[ADAPTER].weight.is_meta:
+            _bring_in(slot)
+        for part in ("lora_A", "lora_B"):
+            getattr(slot.adapted, part).float()  # as peft loads adapters: half precision is too coarse to train in
+    return slots
+
+
+@contextmanager
+def _bare(language_model: nn.Module) -> Iterator[dict[str, nn.Module]]:
+    """Inside this block the tree holds no adapter: peft would otherwise add ours to the layers of the user's.
+
+    Yields:
+        The adapters' layers by their paths; afterwards they are back.
+    """
+    config = vars(language_model).pop("peft_config", None)
+    standing = _take_out(language_model)
+    try:
+        yield standing
+    finally:
+        vars(language_model).pop("peft_config", None)
+        if config is not None:
+            language_model.peft_config = config
+        for path, layer in standing.items():
+            parent, _, child = path.rpartition(".")
+            language_model.get_submodule(parent)._modules[child] = layer
+
+
+def _bring_in(slot: Slot) -> None:
+    """Real LoRA weights on an offloaded linear: peft puts them on the meta device, where they would be lost."""
+    linear = slot.adapted.get_base_layer()
+    device = getattr(getattr(linear, "_hf_hook", None), "execution_device", None) or "cpu"
+    for part in ("lora_A", "lora_B"):
+        getattr(slot.adapted, part)[ADAPTER].to_empty(device=device)
+    slot.adapted.reset_lora_parameters(ADAPTER, True)
+
+
+def _take_out(language_model: nn.Module) -> dict[str, Any]:
+    """Put the base's own modules in the place of all adapted ones; returns those by their paths."""
+    outermost: dict[str, Any] = {}
+    for path, module in language_model.named_modules():
+        if is_adapted(module) and not any(path.startswith(f"{outer}.") for outer in outermost):
+            outermost[path] = module
+    for path, layer in outermost.items():
+        parent, _, child = path.rpartition(".")
+        language_model.get_submodule(parent)._modules[child] = without_adapters(layer)
+    return outermost

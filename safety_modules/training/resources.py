@@ -33,8 +33,7 @@ from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
-from safety_modules.mount.lora_layer import ADAPTER
-from safety_modules.mount.lora_slots import lora_config
+from safety_modules.mount.lora import ADAPTER, lora_config
 from safety_modules.training.losses import head_loss, language_model_loss
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.trainer import activation_checkpointing
