@@ -25,7 +25,7 @@ class AdaShieldS(Defence):
 
     kind = "adashield-s"
     settings_type = AdaShieldSettings
-    rewords = True
+    changes_inputs = True
     source = "AdaShield-S, the static prompt of arXiv 2403.09513; code: SaFoLab-WISC/AdaShield"
     leaves_out = (
         "the exact wording (the same four steps in other words: look, do not go along, judge together, refuse or carry "

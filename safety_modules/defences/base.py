@@ -67,7 +67,7 @@ class Defence(ABC):
         settings_type: what its settings are.
         images_only: whether it leaves rows without an image to the base.
         by_rows: whether it keeps rows apart itself. Else it only ever gets rows it is on for.
-        rewords: whether it asks the base other prompts than the caller's: never outside one that judges them.
+        changes_inputs: whether what is further in gets other prompts or pixels than its own: never outside a judge.
         judges: whether its verdicts are about what it is asked.
         needs_training: whether it can do nothing before its tensors were trained or loaded.
         source: paper or code it comes from.
@@ -82,7 +82,7 @@ class Defence(ABC):
     settings_type: ClassVar[type[Settings]] = Settings
     images_only: ClassVar[bool] = True
     by_rows: ClassVar[bool] = False
-    rewords: ClassVar[bool] = False
+    changes_inputs: ClassVar[bool] = False
     judges: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
     source: ClassVar[str] = ""
@@ -242,7 +242,7 @@ def check_order(defences: Sequence[Defence | type[Defence]]) -> None:
         if outer.kind in kinds[:place]:
             raise ConfigError(f"one defence twice: expected each kind once, got {outer.kind} again. Leave one out.")
         judged = [inner.kind for inner in defences[place + 1 :] if inner.judges]
-        if outer.rewords and judged:
+        if outer.changes_inputs and judged:
             raise ConfigError(
                 f"order refused: expected {judged[0]} outside of {outer.kind}, which changes what is asked and with it "
                 f"what {judged[0]} would judge, got {', '.join(kinds)}. Name {judged[0]} first."

@@ -7,6 +7,7 @@ that layer counts as the base's and the LoRA is stacked on it.
 """
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from safety_modules.mount.flags import flags_restored
 ADAPTER = "safety"
 
 _COMBINED: dict[type, type] = {}
+_OURS: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+"""Layers of LoRAs made here, whatever their class."""
 
 
 class InferenceLora:
@@ -57,6 +60,7 @@ def at_inference(layer: Any) -> None:
     if kind not in _COMBINED:
         _COMBINED[kind] = type(kind.__name__, (InferenceLora, kind), {"__module__": kind.__module__})
     layer.__class__ = _COMBINED[kind]
+    _OURS.add(layer)
 
 
 class MergedWeights:
@@ -111,7 +115,7 @@ class Slot(NamedTuple):
 
 
 def is_mounted(module: nn.Module) -> bool:
-    """Whether one of our LoRA's layers stands in a module's tree."""
+    """Whether one of our LoRA's layers, or a user's of the same name, stands in a module's tree."""
     return any(ADAPTER in getattr(part, "lora_A", ()) for part in module.modules())
 
 
@@ -185,7 +189,7 @@ class Lora:
     def _swap(self, on: bool, rows: Sequence[bool] | None, merged: bool) -> None:
         if on != self._mounted:
             # Somebody's get_peft_model or merge_and_unload since: mounting would undo it without a word.
-            changed = [slot.path for slot in self._slots if on and _own(_standing(slot)) is not slot.original]
+            changed = [slot.path for slot in self._slots if on and _layers(slot)[-1] is not slot.original]
             if changed:
                 raise AttachError(
                     f"LoRA not mounted: expected {changed[0]} to be the module it was when safety was attached, got "
@@ -278,37 +282,31 @@ class Lora:
                 getattr(slot.adapted, part).to(device)
 
 
-def _standing(slot: Slot) -> Any:
-    """The outermost module in a slot: the base's, or the layer of a LoRA that is mounted."""
-    return slot.parent._modules[slot.child]
-
-
-def _own(layer: Any) -> Any:
-    """What is below all mounted layers."""
-    while isinstance(layer, InferenceLora):
-        layer = layer._modules["base_layer"]  # type: ignore[attr-defined]
-    return layer
+def _layers(slot: Slot) -> list[Any]:
+    """What stands in a slot, the outermost first: layers of mounted LoRAs, then the base's own module."""
+    found: list[Any] = [slot.parent._modules[slot.child]]
+    while found[-1] in _OURS:
+        found.append(found[-1]._modules["base_layer"])
+    return found
 
 
 def _put_on(slot: Slot) -> None:
     """The slot's layer around whatever stands there, once."""
-    layer = _standing(slot)
-    while isinstance(layer, InferenceLora):
-        if layer is slot.adapted:
-            return
-        layer = layer._modules["base_layer"]  # type: ignore[attr-defined]
-    slot.adapted._modules["base_layer"] = _standing(slot)
-    slot.parent._modules[slot.child] = slot.adapted
+    standing = _layers(slot)
+    if slot.adapted not in standing:
+        slot.adapted._modules["base_layer"] = standing[0]
+        slot.parent._modules[slot.child] = slot.adapted
 
 
 def _take_off(slot: Slot) -> None:
     """The slot's layer out of wherever it stands, those around it stay."""
-    holder, name = slot.parent._modules, slot.child
-    while isinstance(layer := holder[name], InferenceLora):
-        if layer is slot.adapted:
-            holder[name] = slot.adapted._modules["base_layer"]
-            break
-        holder, name = layer._modules, "base_layer"
+    standing = _layers(slot)
+    if slot.adapted in standing:
+        place = standing.index(slot.adapted)
+        if place:
+            standing[place - 1]._modules["base_layer"] = standing[place + 1]
+        else:
+            slot.parent._modules[slot.child] = standing[1]
     slot.adapted._modules["base_layer"] = slot.original
 
 

@@ -192,7 +192,7 @@ def test_two_parts_of_one_kind_are_refused(folder):
 
 class Rewording(Defence):
     kind = "rewording"
-    rewords = True
+    changes_inputs = True
     needs_training = True
 
 

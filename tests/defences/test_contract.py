@@ -301,7 +301,7 @@ def test_unknown_names_are_told(warm, processor, names, ask):
     assert safety.enabled
 
 
-@pytest.mark.parametrize("outer", [kind for kind in KINDS if KINDS[kind].rewords])
+@pytest.mark.parametrize("outer", [kind for kind in KINDS if KINDS[kind].changes_inputs])
 @pytest.mark.parametrize("inner", [kind for kind in KINDS if KINDS[kind].judges])
 def test_an_order_that_changes_what_is_judged_is_refused(warm, processor, outer, inner):
     before = state_of(warm)
