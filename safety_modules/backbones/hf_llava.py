@@ -21,9 +21,15 @@ from transformers import LlavaForConditionalGeneration, LlavaModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from safety_modules.backbones import identity
-from safety_modules.backbones.base import ImageFeatures
+from safety_modules.backbones.base import (
+    HANDLER,
+    Backbone,
+    ImageFeatures,
+    current_plan,
+    named_as_base,
+    no_copies,
+)
 from safety_modules.backbones.chat import ChatFormat
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.pixels import processed
 from safety_modules.backbones.weights import linears_of, unwrapped, without_peft
 from safety_modules.config import BaseSizes
@@ -129,8 +135,8 @@ class HFModules:
         )
 
 
-class HFLlava(HFModules, LlavaBackbone):
-    """Backbone for transformers' LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
+class HFLlava(HFModules, Backbone):
+    """Backbone for transformers' LLaVA-1.5.
 
     Args:
         model: a LlavaForConditionalGeneration (not a subclass), any dtype, quantised or not.
@@ -159,7 +165,7 @@ class HFLlava(HFModules, LlavaBackbone):
             )
         _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
         chat = ChatFormat(tokenizer, image_token_id, _template(processor))
-        LlavaBackbone.__init__(self, model, processor, sizes, chat, model.config.text_config.model_type)
+        Backbone.__init__(self, model, processor, sizes, chat, model.config.text_config.model_type)
 
     @property
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:

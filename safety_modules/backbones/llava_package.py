@@ -20,10 +20,16 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from safety_modules.backbones import identity
-from safety_modules.backbones.base import ImageFeatures
+from safety_modules.backbones.base import (
+    HANDLER,
+    Backbone,
+    ImageFeatures,
+    current_plan,
+    named_as_base,
+    no_copies,
+)
 from safety_modules.backbones.chat import SplitChatFormat
 from safety_modules.backbones.generation import rows_per_prompt
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
 from safety_modules.backbones.pixels import check_size, named_faults, processed
 from safety_modules.backbones.weights import linears_of, unwrapped
@@ -79,8 +85,8 @@ class Processor(NamedTuple):
     image_processor: Any
 
 
-class LlavaPackage(LlavaBackbone):
-    """Backbone for the original package's LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
+class LlavaPackage(Backbone):
+    """Backbone for the original package's LLaVA-1.5.
 
     Args:
         model: a LlavaLlamaForCausalLM (not a subclass) with its vision tower loaded.
