@@ -35,7 +35,6 @@ from safety_modules.backbones.bases import (
 )
 from safety_modules.backbones.hf_llava import HFModules
 from safety_modules.cli.options import Preset, Quantize
-from safety_modules.cli.recipes import RecipeName
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
@@ -243,10 +242,10 @@ def step_cost(
 
 def _tower_flops(model: Any) -> int:
     """Operations of the vision tower on one picture."""
-    base = HFModules(model)
+    tower, vision = HFModules(model).vision_tower, model.config.vision_config
     with torch.device("meta"), torch.no_grad():
-        pixels = torch.empty(1, *base.pixel_shape, dtype=model.dtype)
-        return cost(lambda: base.vision_tower(pixels), []).flops
+        pixels = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size, dtype=model.dtype)
+        return cost(lambda: tower(pixels), []).flops
 
 
 def _model(config: LlavaConfig, blocks: int, setting: Setting) -> Any:
@@ -333,7 +332,7 @@ AttentionInterface.register(ATTENTION, _attention)
 
 def plan(
     base: Annotated[str, typer.Argument(help="llava-1.5-7b, llava-1.5-13b, or a base model: folder or hub id.")],
-    recipe: RecipeName,
+    recipe: Annotated[str, typer.Option(help="A stage's YAML file, or a shipped one's name: llava-1.5-7b/stage1.")],
     preset: Preset = "default",
     quantize: Quantize = None,
     processes: Annotated[int, typer.Option(min=1, help="Devices that train together.")] = 1,

@@ -103,12 +103,6 @@ class HFModules:
         language: Any = unwrapped(self.language_model)
         return language.layers
 
-    @property
-    def pixel_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture as the tower takes it."""
-        vision = self.model.config.vision_config
-        return vision.num_channels, vision.image_size, vision.image_size
-
     def read_sizes(self) -> BaseSizes:
         """Sizes from the model's config and its first block.
 

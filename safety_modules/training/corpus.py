@@ -95,13 +95,8 @@ def count_items(batch: dict[str, Any]) -> dict[str, int]:
 
 
 class Collator:
-    """Turns items of the training order into batches: what the head sees of every picture and, in stage II, sequences.
-
-    Args:
-        attachment: gives backbone, design and policy.
-        corpus: the data.
-        recipe: of the stage.
-        answers: stage II: ids of the wanted answer of every record that comes.
+    """Turns items of the training order into batches: what the head sees of every picture and, in stage II, sequences,
+    with the ids of the wanted answer of every record that comes.
     """
 
     def __init__(
