@@ -7,6 +7,7 @@ import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.defences.guard import embed_questions
+from safety_modules.defences.guard.modules import head_class
 from safety_modules.errors import DataError
 from safety_modules.policy.scores import HeadOutput, Judgements, judgements
 from safety_modules.records.record import Record
@@ -33,13 +34,15 @@ def corpus_output(attachment: SafetyAttachment, corpus: Corpus) -> tuple[HeadOut
     """What the head says of every reading of every record (see `guard.question_readings`), and which record each is of.
 
     On the CPU, before temperature and softmax, without attention, which would fill memory. A record's first reading is
-    its whole question; one without words is of the image alone, as in `classify`.
+    its whole question; one without words is of the image alone, as in `classify`, where the head can judge it so.
     """
     without = [index for index, digest in enumerate(corpus.digests) if digest is None]
     if without:
         raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
     embed = QuestionEmbeddings(attachment.backbone, attachment.config)
-    texts = [embed.readings(record.question if record.question.strip() else None) for record in corpus.records]
+    always = head_class(attachment.config).needs_question
+    questions = [record.question if always or record.question.strip() else None for record in corpus.records]
+    texts = [embed.readings(question) for question in questions]
     owners = np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])
     flat = [text for readings in texts for text in readings]
     found = []

@@ -34,6 +34,7 @@ PLACES = [
 ADAPTERS = ["head.py --adapter X", "promise.py --adapter X", "audit_findings.py --samples 1000 --adapter X"]
 LIMITS: dict[str, dict[str, str]] = {
     "head.py": {"--samples": "40"},
+    "plan.py": {},
     "promise.py": {"--draws": "1", "--samples": "300", "--fresh": "200"},
     "new_type.py": {"--samples": "20"},
     "base_card.py": {"--samples": "10"},
