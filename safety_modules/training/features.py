@@ -47,22 +47,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class FeatureStore:
+class FeatureStore(dict[str, np.ndarray]):
     """Vision features h_o by the digest of the picture; float16, (P, Dv) each."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._rows
 
     def add(self, digests: Sequence[str], features: np.ndarray) -> None:
         """Take in a shard: features (n, P, Dv) of n pictures, of which rows are views."""
         for digest, row in zip(digests, np.asarray(features), strict=True):
-            self._rows.setdefault(digest, row)
+            self.setdefault(digest, row)
 
     def add_folder(self, folder: Path, wanted: Set[str]) -> None:
         """Take in the shards on disk that hold a wanted picture, memory-mapped and checked.
@@ -81,13 +72,13 @@ class FeatureStore:
         Raises:
             DataError: a picture that was not computed.
         """
-        missing = [digest for digest in digests if digest not in self._rows]
+        missing = [digest for digest in digests if digest not in self]
         if missing:
             raise DataError(
                 f"no features: expected {len(digests)} known pictures, got {len(missing)} unknown ones. "
                 "Run cache_features on these records first."
             )
-        return torch.from_numpy(np.stack([self._rows[digest] for digest in digests]))
+        return torch.from_numpy(np.stack([self[digest] for digest in digests]))
 
 
 def cache_features(
