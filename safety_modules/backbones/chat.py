@@ -44,10 +44,11 @@ class ChatFormat:
         """The prompt as text, with one image placeholder per image."""
         return f"{USER} " + f"{IMAGE}\n" * images + f"{question} {ASSISTANT}"
 
-    def answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer as they follow `ASSISTANT:`, and the end-of-sequence id."""
+    def answer_ids(self, answer: str, end: bool = True) -> list[int]:
+        """Ids of an answer as they follow `ASSISTANT:`; with `end`, the end-of-sequence id is added."""
         ids = self._continuation(ASSISTANT, f" {answer}")
-        return [*(self._encode(answer) if ids is None else ids), self.tokenizer.eos_token_id]
+        ids = self._encode(answer) if ids is None else ids
+        return [*ids, self.tokenizer.eos_token_id] if end else ids
 
     def whole_text(self, ids: Sequence[int]) -> list[int]:
         """All that is said in a prompt, by whomever: from the first user turn on, a begun answer included.
