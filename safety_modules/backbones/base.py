@@ -34,21 +34,17 @@ _LOCKS: "weakref.WeakKeyDictionary[nn.Module, Any]" = weakref.WeakKeyDictionary(
 _NEW_LOCK = threading.Lock()
 
 
-class Plan(NamedTuple):
-    """The image features a model is to use in one call: per row of the batch, one (n_i, D) tensor per image."""
+ImagesOfRows = list[list[torch.Tensor]]
+"""Per row of a batch, the features (n_i, D) of each of its images."""
 
-    owner: nn.Module
-    rows: list[list[torch.Tensor]]
-
-
-# A context variable, so that two threads that run the same model never see each other's plan.
-_PLAN: ContextVar[Plan | None] = ContextVar("safety_modules_plan", default=None)
+# A context variable, so that two threads that run the same model never see each other's features.
+_PLANNED: ContextVar[tuple[nn.Module, ImagesOfRows] | None] = ContextVar("safety_modules_planned", default=None)
 
 
-def current_plan(owner: nn.Module) -> Plan | None:
-    """The plan of this thread's call, if there is one for this module."""
-    plan = _PLAN.get()
-    return plan if plan is not None and plan.owner is owner else None
+def planned_features(owner: nn.Module) -> ImagesOfRows | None:
+    """What this module is to use in this thread's call instead of what its tower would give; None = the tower's."""
+    planned = _PLANNED.get()
+    return planned[1] if planned is not None and planned[0] is owner else None
 
 
 def named_as_base(guarded: Class) -> Class:
@@ -176,7 +172,7 @@ class Backbone(ABC):
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
         """The modules whose class is another one while safety is on the model, and that class: a subclass of theirs.
 
-        The last of them asks for the plan.
+        The last of them asks for the planned features.
         """
 
     @abstractmethod
@@ -273,11 +269,11 @@ class Backbone(ABC):
         left = iter(features)
         counts = [1] * len(features) if images_per_row is None else images_per_row
         rows = [[next(left) for _ in range(count)] for count in counts]
-        token = _PLAN.set(Plan(self._guarded[-1][0], rows))
+        token = _PLANNED.set((self._guarded[-1][0], rows))
         try:
             yield
         finally:
-            _PLAN.reset(token)
+            _PLANNED.reset(token)
 
     @property
     def _parts(self) -> identity.Parts:
