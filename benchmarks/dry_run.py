@@ -5,7 +5,7 @@
     python benchmarks/dry_run.py --device cuda --blocks 32 --batch-size 4 --steps 20 --quantize nf4 --json 7b-qlora.json
 
 Memory and time do not depend on the weights, so on a GPU the last one gives the peak and the seconds a step of
-LLaVA-1.5-7B; beside them stands what `safety-modules plan` says. What is learned from random weights means nothing.
+LLaVA-1.5-7B; beside them stands what plan.py says. What is learned from random weights means nothing.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from bases import load
+from plan import Setting, stage_resources
 from side_by_side import environment
 
 from safety_modules import SafetyConfig, attach_safety, pocket, train_safety
 from safety_modules.backbones.bases import PUBLISHED, QUANTISED, load_whole, quantisation
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.resources import Setting, stage_resources
 
 RECIPES = Path(__file__).parent.parent / "training"
 

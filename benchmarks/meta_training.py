@@ -16,11 +16,11 @@ from safety_modules.defences.meta_token import MetaToken, MetaTokenSettings
 from safety_modules.pocket import mix
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import judgements
-from safety_modules.records.record import GoodRecords, Record
+from safety_modules.records.record import Record
 from safety_modules.training import checkpoints
 from safety_modules.training.calibration import by_picture
 from safety_modules.training.corpus import PARTS, Corpus, LmRows
-from safety_modules.training.features import digests_of
+from safety_modules.training.features import with_digests
 from safety_modules.training.losses import head_loss, language_model_loss
 from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
@@ -139,7 +139,7 @@ def train_meta(trainings: Trainings, name: str, seed: int, recipe: Recipe) -> Pa
 
 def _train(meta: MetaToken, carrier: SafetyAttachment, trainings: Trainings, recipe: Recipe, folder: Path) -> None:
     records = trainings.records
-    data = GoodRecords(records, digests=digests_of(records))
+    data = with_digests(records)
     key = checkpoints.run_key(carrier, recipe, (data, None))
     key |= {"meta tokens": meta.settings.model_dump(mode="json")}
     checkpoints.check(folder, key)

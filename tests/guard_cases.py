@@ -4,6 +4,8 @@ import torch
 from transformers.generation.streamers import BaseStreamer
 
 from safety_modules.attach import attach_safety
+from safety_modules.training.corpus import Corpus
+from safety_modules.training.predictions import corpus_judgements
 
 NEW = {"max_new_tokens": 6, "do_sample": False}
 # For the fixture `guarded`, image 1 is of a high risk, image 2 of a low one, all others are clean.
@@ -86,3 +88,8 @@ def attach_as_trained(model, processor, *args, **kwargs):
     attachment = attach_safety(model, processor, *args, **kwargs)
     attachment.trained = True
     return attachment
+
+
+def judged(attachment, records):
+    """What the head says of records in bulk, from features: `scores.Judgements`."""
+    return corpus_judgements(attachment, Corpus.make(attachment.backbone, records, progress=False))

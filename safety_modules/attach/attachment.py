@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from safety_modules.attach.adapters import DEFAULT_NAME, Adapters, Wanted
 from safety_modules.attach.prepared import Prepared
 from safety_modules.backbones import Backbone
-from safety_modules.backbones.llava_backbone import is_guarded, no_copies
+from safety_modules.backbones.base import is_guarded, no_copies
 from safety_modules.backbones.weights import without_peft
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.answer import GuardedOutput

@@ -1,15 +1,22 @@
 """Base models: one small protocol, one file per code base; `find_backbone` picks it for a live model."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safety_modules.backbones.base import Backbone, ImageFeatures
 from safety_modules.errors import AttachError
+from safety_modules.io.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from safety_modules.backbones.base import Backbone, ImageFeatures
 
 __all__ = ["Backbone", "ImageFeatures", "find_backbone"]
 
 
-def find_backbone(model: Any, processor: Any) -> Backbone:
+# Processes that only decode pictures import this package too: a backbone's libraries take seconds.
+__getattr__, __dir__ = lazy_exports(globals(), {"Backbone": "base", "ImageFeatures": "base"})
+
+
+def find_backbone(model: Any, processor: Any) -> "Backbone":
     """The backbone for this model.
 
     Args:
@@ -21,8 +28,8 @@ def find_backbone(model: Any, processor: Any) -> Backbone:
     """
     from transformers import LlavaForConditionalGeneration
 
+    from safety_modules.backbones.base import ATTACHED
     from safety_modules.backbones.hf_llava import GuardedLlava, HFLlava
-    from safety_modules.backbones.llava_backbone import ATTACHED
     from safety_modules.backbones.weights import without_peft
 
     model = without_peft(model)

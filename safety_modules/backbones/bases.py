@@ -42,14 +42,7 @@ NEXT_STEP = "Use a LLaVA-1.5 checkpoint in transformers' format, such as llava-h
 
 
 def published_config(name: str) -> Any:
-    """The LlavaConfig of a published base.
-
-    Args:
-        name: one of `PUBLISHED`.
-
-    Raises:
-        ConfigError: unknown name.
-    """
+    """The LlavaConfig of a published base, one of `PUBLISHED`. Raises ConfigError for an unknown name."""
     if name not in PUBLISHED:
         raise ConfigError(f"unknown base: expected one of {', '.join(PUBLISHED)}, got {name!r}. Pick one of them.")
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
@@ -130,13 +123,7 @@ def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
 
 
 def load_weights(kind: Any, where: str | PathLike[str], what: str, **options: Any) -> Any:
-    """A model of this class from a folder or the hub, all of it.
-
-    Args:
-        kind: transformers' class.
-        where: folder, or id on the hub.
-        what: it is to be, for the error.
-        options: of `from_pretrained`.
+    """A model of this class of transformers from a folder or the hub, all of it; `what` it is to be, for the error.
 
     Raises:
         ConfigError: a tensor is missing or has another shape, where transformers would take random numbers.
@@ -153,13 +140,7 @@ def load_weights(kind: Any, where: str | PathLike[str], what: str, **options: An
 
 
 def without_weights(config: Any, blocks: int, **options: Any) -> Any:
-    """A base with this LlavaConfig on the meta device: shapes, no numbers.
-
-    Args:
-        config: of the base; not changed.
-        blocks: of the language model, instead of the config's.
-        options: of transformers' `from_config`.
-    """
+    """A base with this LlavaConfig, but so many blocks, on the meta device: shapes, no numbers."""
     import torch
     from transformers import AutoModelForImageTextToText
 

@@ -77,10 +77,7 @@ class ChatFormat:
         """What a prompt is to be judged by, the riskiest counts: all that is said, and each part of it asked alone.
 
         A head that takes the mean over a text loses a harmful sentence in a long harmless one, or in a conversation.
-        Where one turn of one short sentence is all, so it is the one reading.
-
-        Args:
-            ids: as for `whole_text`, which is the first reading.
+        Where one turn of one short sentence is all, so it is the one reading. The first is `whole_text`, always.
         """
         whole = self.whole_text(ids)
         found = [whole]
@@ -225,13 +222,10 @@ class Part(NamedTuple):
 
 
 def parts(text: str) -> Iterator[Part]:
-    """Turns where there are several, and sentences of a turn that has several.
+    """Turns where there are several, and sentences of a turn that has several, of a text without its first role marker.
 
     An answer is not cut into sentences: it is long, and mostly the model's own. A user may type one, too, so that it
     is judged like any turn, and in windows.
-
-    Args:
-        text: without the prompt's first role marker.
     """
     said = re.split(f"({USER}|{ASSISTANT})", USER + text)[1:]
     turns = [(role, turn.strip()) for role, turn in zip(said[::2], said[1::2], strict=True) if turn.strip()]

@@ -20,12 +20,8 @@ Fingerprint = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]
 
 
 def fingerprint_problems(made_for: Mapping[str, Any], live: Fingerprint, depends_on: Collection[str]) -> list[str]:
-    """Differences between a recorded fingerprint and a live base's.
-
-    Args:
-        made_for: the recorded one.
-        live: the base's, or a function that gives it by the version of the digest: of the recorded one's.
-        depends_on: the weights that count: `VISION`, `LANGUAGE_MODEL` or both.
+    """Differences between a recorded fingerprint and a live base's; what counts are the weights of `depends_on`
+    (`VISION`, `LANGUAGE_MODEL` or both).
     """
     if not isinstance(live, Mapping):
         live = live(2 if "digest_version" in made_for else 1)

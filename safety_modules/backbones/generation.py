@@ -23,14 +23,8 @@ _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before tra
 
 
 def images_of_rows(tokens: Sequence[int], patches: Sequence[int]) -> list[list[int]] | None:
-    """Images shared out to the rows of a batch: per row, the number of image tokens of each of its images.
-
-    Args:
-        tokens: image tokens in each row.
-        patches: image tokens of each image, in order (`Backbone.patch_counts`).
-
-    Returns:
-        None where they do not match.
+    """Images shared out to the rows of a batch, from the image tokens in each row and those of each image in order
+    (`Backbone.patch_counts`): per row, the tokens of each of its images. None where they do not match.
     """
     left, rows = list(patches), []
     for count in tokens:
@@ -95,13 +89,7 @@ def max_length(model: Any, kwargs: dict[str, Any]) -> int | None:
 
 
 def new_token_budget(model: Any, kwargs: dict[str, Any], width: int) -> int | None:
-    """How many new tokens the caller allows; None = no limit given.
-
-    Args:
-        model: the base.
-        kwargs: of the call.
-        width: length of the caller's padded prompts (T).
-    """
+    """How many new tokens the caller of padded prompts of this width (T) allows; None = no limit given."""
     new_tokens, total = option(model, kwargs, "max_new_tokens"), max_length(model, kwargs)
     if new_tokens is not None:
         return int(new_tokens)
@@ -153,12 +141,8 @@ View = Callable[[torch.Tensor, int | None], torch.Tensor]
 
 
 def with_prompts(prompts: torch.Tensor, width: int, per_row: int) -> View:
-    """The view of sequences that begin with other prompts than the caller's.
-
-    Args:
-        prompts: the caller's (B, T).
-        width: length of the prompts in the sequences.
-        per_row: how many row numbers a prompt has.
+    """The view of sequences whose first `width` tokens are other prompts than the caller's (B, T), which have
+    `per_row` row numbers each.
     """
 
     def view(ids: torch.Tensor, row: int | None) -> torch.Tensor:

@@ -1,9 +1,9 @@
 """LLaVA-1.5 as transformers has it (`LlavaForConditionalGeneration`), 4.57 to the newest, through one seam.
 
-Every version's `LlavaModel.forward` gets its image features from `self.get_image_features(...)`. While a plan
-is active that method returns the planned features, which may be longer for some images than for others, and
-runs no vision tower. Both classes are swapped for static subclasses with the same names; the class a
-checkpoint records is therefore the base's own.
+Every version's `LlavaModel.forward` gets its image features from `self.get_image_features(...)`. While features are
+planned that method returns these, which may be longer for some images than for others, and runs no vision tower. Both
+classes are swapped for static subclasses with the same names; the class a checkpoint records is therefore the base's
+own.
 """
 
 import functools
@@ -21,9 +21,15 @@ from transformers import LlavaForConditionalGeneration, LlavaModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from safety_modules.backbones import identity
-from safety_modules.backbones.base import ImageFeatures
+from safety_modules.backbones.base import (
+    HANDLER,
+    Backbone,
+    ImageFeatures,
+    named_as_base,
+    no_copies,
+    planned_features,
+)
 from safety_modules.backbones.chat import ChatFormat
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.pixels import processed
 from safety_modules.backbones.weights import linears_of, unwrapped, without_peft
 from safety_modules.config import BaseSizes
@@ -36,18 +42,18 @@ _RETURNS_OUTPUT = int(transformers.__version__.split(".")[0]) >= 5
 
 @named_as_base
 class PlannedLlavaModel(LlavaModel):
-    """LlavaModel whose image features can be planned; without a plan it is LlavaModel."""
+    """LlavaModel whose image features can be planned; without planned ones it is LlavaModel."""
 
     __reduce_ex__ = no_copies
 
     @functools.wraps(LlavaModel.get_image_features)
     def get_image_features(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        plan = current_plan(self)
-        if plan is None:
+        rows = planned_features(self)
+        if rows is None:
             return super().get_image_features(pixel_values, *args, **kwargs)
         # Before 5.20 beams and num_return_sequences repeat pixel_values: B x n rows arrive, each row n times.
-        repeats = len(pixel_values) // sum(len(row) for row in plan.rows)
-        features = [feature for row in plan.rows for _ in range(repeats) for feature in row]
+        repeats = len(pixel_values) // sum(len(row) for row in rows)
+        features = [feature for row in rows for _ in range(repeats) for feature in row]
         # A fresh list each time: generate's beam expansion writes into it.
         return BaseModelOutputWithPooling(pooler_output=features) if _RETURNS_OUTPUT else features
 
@@ -64,7 +70,7 @@ class GuardedLlava(LlavaForConditionalGeneration):
 
     @functools.wraps(LlavaForConditionalGeneration.generate)
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        if current_plan(self.model) is not None:  # generate calling generate inside a guarded call
+        if planned_features(self.model) is not None:  # generate calling generate inside a guarded call
             return super().generate(*args, **kwargs)
         names = list(inspect.signature(LlavaForConditionalGeneration.generate).parameters)[1:]
         return vars(self)[HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
@@ -97,12 +103,6 @@ class HFModules:
         language: Any = unwrapped(self.language_model)
         return language.layers
 
-    @property
-    def pixel_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture as the tower takes it."""
-        vision = self.model.config.vision_config
-        return vision.num_channels, vision.image_size, vision.image_size
-
     def read_sizes(self) -> BaseSizes:
         """Sizes from the model's config and its first block.
 
@@ -129,8 +129,8 @@ class HFModules:
         )
 
 
-class HFLlava(HFModules, LlavaBackbone):
-    """Backbone for transformers' LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
+class HFLlava(HFModules, Backbone):
+    """Backbone for transformers' LLaVA-1.5.
 
     Args:
         model: a LlavaForConditionalGeneration (not a subclass), any dtype, quantised or not.
@@ -159,7 +159,7 @@ class HFLlava(HFModules, LlavaBackbone):
             )
         _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
         chat = ChatFormat(tokenizer, image_token_id, _template(processor))
-        LlavaBackbone.__init__(self, model, processor, sizes, chat, model.config.text_config.model_type)
+        Backbone.__init__(self, model, processor, sizes, chat, model.config.text_config.model_type)
 
     @property
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
@@ -169,7 +169,7 @@ class HFLlava(HFModules, LlavaBackbone):
         return list(self.processor.tokenizer(prompt)["input_ids"])
 
     def base_generate(self, **kwargs: Any) -> Any:
-        if not _RETURNS_OUTPUT and current_plan(self.model.model) is not None:
+        if not _RETURNS_OUTPUT and planned_features(self.model.model) is not None:
             # Before 5.0 an assistant gets the pixels, whose features the steered prompt has no room for. It only
             # proposes tokens, which the model checks: without it the answer is the same.
             kwargs.pop("assistant_model", None)

@@ -178,11 +178,10 @@ def _plain(value: Any) -> Any:
 def first_digest(parts: Sequence[tuple[str, nn.Module]], adapted: Sequence[nn.Module]) -> dict[str, Any]:
     """The digest of version 1, for adapters that were saved with it: tensors that quantisation leaves alone.
 
-    Does not cover: most of the base's numbers.
+    Of `parts`, each with what stands before its parameters' names; in `adapted` modules an adapter of the user's own
+    counts.
 
-    Args:
-        parts: modules, each with what stands before its parameters' names.
-        adapted: modules in which an adapter of the user's own counts.
+    Does not cover: most of the base's numbers.
     """
     with ExitStack() as offloaded:
         for _, module in parts:

@@ -2,7 +2,7 @@
 
 The guard speaks transformers' form of a call: an image token per image feature, prompt and answer in one
 sequence. The package's form has one -200 per image, a stand-in image for rows without any, and answers without
-the prompt; `llava_calls.py` translates. While a plan is active `encode_images` returns the planned features.
+the prompt; `llava_calls.py` translates. While features are planned `encode_images` returns these.
 """
 
 import copy
@@ -20,10 +20,16 @@ from torch import nn
 from transformers import LlamaForCausalLM
 
 from safety_modules.backbones import identity
-from safety_modules.backbones.base import ImageFeatures
+from safety_modules.backbones.base import (
+    HANDLER,
+    Backbone,
+    ImageFeatures,
+    named_as_base,
+    no_copies,
+    planned_features,
+)
 from safety_modules.backbones.chat import SplitChatFormat
 from safety_modules.backbones.generation import rows_per_prompt
-from safety_modules.backbones.llava_backbone import HANDLER, LlavaBackbone, current_plan, named_as_base, no_copies
 from safety_modules.backbones.llava_calls import CallForm
 from safety_modules.backbones.pixels import check_size, named_faults, processed
 from safety_modules.backbones.weights import linears_of, unwrapped
@@ -45,29 +51,29 @@ class GuardedLlavaLlama(LlavaLlamaForCausalLM):
 
     @functools.wraps(LlavaLlamaForCausalLM.encode_images)
     def encode_images(self, images: torch.Tensor) -> Any:
-        plan = current_plan(self)
-        if plan is None:
+        rows = planned_features(self)
+        if rows is None:
             return super().encode_images(images)
         # The package counts an image for a row without any, and takes nothing of it.
         nothing = torch.zeros(0, self.config.hidden_size, device=self.device, dtype=self.dtype)
-        return [feature for row in plan.rows for feature in row or [nothing]]
+        return [feature for row in rows for feature in row or [nothing]]
 
     @functools.wraps(LlavaLlamaForCausalLM.forward)
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        plan = current_plan(self)
-        if plan is None or not _GUARD_FORM & kwargs.keys():
+        rows = planned_features(self)
+        if rows is None or not _GUARD_FORM & kwargs.keys():
             return super().forward(*args, **kwargs)
         ids, pixels = kwargs.pop("input_ids"), kwargs.pop("pixel_values", None)
         embeddings = self.get_model().embed_tokens(ids.clamp(min=0))
         if pixels is not None:
-            features = torch.cat([feature for row in plan.rows for feature in row]).to(embeddings)
+            features = torch.cat([feature for row in rows for feature in row]).to(embeddings)
             places = (ids == IMAGE_TOKEN_INDEX)[..., None].expand_as(embeddings)
             embeddings = embeddings.masked_scatter(places, features)
         return LlamaForCausalLM.forward(self, inputs_embeds=embeddings, **kwargs)
 
     @functools.wraps(LlavaLlamaForCausalLM.generate)
     def generate(self, inputs: Any = None, images: Any = None, image_sizes: Any = None, **kwargs: Any) -> Any:
-        if current_plan(self) is not None:  # generate calling generate inside a guarded call
+        if planned_features(self) is not None:  # generate calling generate inside a guarded call
             return super().generate(inputs, images, image_sizes, **kwargs)
         return vars(self)[HANDLER](inputs, images, **kwargs)
 
@@ -79,8 +85,8 @@ class Processor(NamedTuple):
     image_processor: Any
 
 
-class LlavaPackage(LlavaBackbone):
-    """Backbone for the original package's LLaVA-1.5. Attributes and methods: see `backbones.base.Backbone`.
+class LlavaPackage(Backbone):
+    """Backbone for the original package's LLaVA-1.5.
 
     Args:
         model: a LlavaLlamaForCausalLM (not a subclass) with its vision tower loaded.
@@ -134,8 +140,8 @@ class LlavaPackage(LlavaBackbone):
         super().install(functools.partial(self._form.answer, generate))
 
     def base_generate(self, **kwargs: Any) -> Any:
-        plan = current_plan(self.model)
-        lengths = None if plan is None else [[len(feature) for feature in row] for row in plan.rows]
+        rows = planned_features(self.model)
+        lengths = None if rows is None else [[len(feature) for feature in row] for row in rows]
         if lengths is not None:
             self._check_planned(kwargs["input_ids"], kwargs.get("attention_mask"))
         generate = functools.partial(LlavaLlamaForCausalLM.generate, self.model)

@@ -17,12 +17,6 @@ def processed(image_processor: Any, picture: Image.Image, name: object = "", **o
     It goes in as an array whose channels are said to be last: transformers 4.57 takes a picture one or three pixels
     high, whose shape fits both, for one with its channels first.
 
-    Args:
-        image_processor: of the base.
-        picture: from `open_picture`.
-        name: for messages.
-        options: of the processor.
-
     Raises:
         DataError: the resize would make more than RESIZED_PIXELS of it, or the processor fails on it.
     """
@@ -33,11 +27,7 @@ def processed(image_processor: Any, picture: Image.Image, name: object = "", **o
 
 
 def pixel_range(image_processor: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The lowest and highest pixel value of each channel that a picture can have: black and white, each (C,).
-
-    Args:
-        image_processor: of the base; its rescaling and normalisation count.
-    """
+    """The lowest and highest pixel value of each channel that a picture can have: black and white, each (C,)."""
     values = torch.tensor([[0.0], [255.0]]).repeat(1, 3)  # RGB
     if getattr(image_processor, "do_rescale", True):
         values = values * image_processor.rescale_factor
@@ -56,12 +46,9 @@ def named_faults(name: object) -> Iterator[None]:
 
 
 def check_size(size: tuple[int, int], image_processor: Any, pads: bool = False) -> None:
-    """Raises ValueError for a picture that the processor would blow up beyond memory, before it does.
+    """Raises ValueError for a picture (width, height) that the processor would blow up beyond memory, before it does.
 
-    Args:
-        size: width and height.
-        image_processor: its `size`, `do_resize` and `do_pad` say what it makes of a picture.
-        pads: it is padded to a square first.
+    `pads`: it is padded to a square first, whatever the processor's own settings say.
     """
     if pads or (getattr(image_processor, "do_pad", False) and not getattr(image_processor, "pad_size", None)):
         size = (max(size), max(size))
@@ -72,11 +59,9 @@ def check_size(size: tuple[int, int], image_processor: Any, pads: bool = False) 
 
 
 def resized(size: tuple[int, int], to: Any) -> tuple[int, int]:
-    """Width and height after a processor's resize, or more: transformers 4.57 knows no longest beside a shortest edge.
+    """Width and height after a resize by the processor's `size`: by shortest edge, longest edge, both, or two sides.
 
-    Args:
-        size: width and height before.
-        to: the processor's `size`: by its shortest edge, by its longest edge, by both, or two sides.
+    Or more: transformers 4.57 knows no longest beside a shortest edge.
     """
     width, height, shortest, longest, widest, highest = (
         _side(to, name) for name in ("width", "height", "shortest_edge", "longest_edge", "max_width", "max_height")

@@ -100,9 +100,7 @@ def canonical(name: str) -> str:
 def read_tensors(folder: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
     """A few tensors of a LLaVA's checkpoint by canonical name, memory-mapped: nothing else of its files is touched.
 
-    Args:
-        folder: with safetensors as transformers lays them out: one file, or shards with an index.
-        names: canonical ones.
+    The folder has safetensors as transformers lays them out: one file, or shards with an index.
 
     Raises:
         AttachError: there are no safetensors, one cannot be read, or some names are not there.

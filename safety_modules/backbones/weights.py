@@ -42,12 +42,8 @@ def without_peft(model: Any) -> Any:
 def weights(module: nn.Module, *, own: bool = False, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """The module's parameters, with the user's adapters where these act; offloaded ones are brought in.
 
-    A tensor is to be used before the next one is asked for.
-
-    Args:
-        module: any part of a base.
-        own: without the user's adapters.
-        path: what stands before the names.
+    A tensor is to be used before the next one is asked for. `own`: without the user's adapters; `path`: what stands
+    before the names.
     """
     if own:
         module = without_adapters(module)

@@ -22,7 +22,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "safety-modules classify folder --adapter my-7b --model llava-hf/llava-1.5-7b-hf --json",
     ),
     "inspect": ("safety-modules inspect llava-pocket-safe", "safety-modules inspect --plan llava-1.5-7b"),
-    "plan": ("safety-modules plan llava-1.5-7b --recipe llava-1.5-7b/stage2-qlora --quantize nf4 --gpu-memory 16",),
     "path": (
         "safety-modules path llava-1.5-7b/stage1",
         "accelerate launch --config_file $(safety-modules path accelerate/multi-gpu) --num_processes 8 "

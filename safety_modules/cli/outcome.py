@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from safety_modules.errors import AdapterError, ConfigError
+from safety_modules.io.files import sha256_of
 from safety_modules.io.places import check_writable
 
 if TYPE_CHECKING:
@@ -65,10 +66,7 @@ class Outcome:
         return metadata if digest is not None and metadata.get(RUN) == digest else None
 
     def save(self, safety: "SafetyAttachment", metadata: Mapping[str, Any], dtype: str = "float16") -> bool:
-        """Write the adapter, unless it is there already.
-
-        Returns:
-            Whether it was written.
+        """Write the adapter, unless it is there already. Returns whether it was written.
 
         Raises:
             ConfigError: it could not be; the message says where it was kept instead.
@@ -109,5 +107,5 @@ class Outcome:
         files = [] if self._runs is None else [self._runs / f"stage{stage}" / FINAL for stage in self._stages]
         if not files or not all(file.is_file() for file in files):
             return None
-        weights = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        weights = [sha256_of(file) for file in files]
         return hashlib.sha256(json.dumps([weights, self._about]).encode()).hexdigest()

@@ -106,13 +106,8 @@ def load_records(
 ) -> "GoodRecords":
     """Records to work on, every picture decoded once before any work, except those with vision features in `cache`.
 
-    Args:
-        data: read as one set, each source with its own options.
-        options: of each.
-        safety: gives the taxonomy, unless another one is given, and the base whose vision features are cached.
-        taxonomy: another one.
-        cache: folder of vision features.
-        left_out: go on without bad records, and list them in this file; None = refuse data with any.
+    The data, each source with its own options, are one set. `taxonomy`: another one than the attachment's. `left_out`:
+    go on without bad records, and list them in this file; None = refuse data with any.
     """
     from safety_modules.io.files import write_whole
     from safety_modules.records import read_good_records

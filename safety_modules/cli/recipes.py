@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from safety_modules.records import Record
     from safety_modules.training import Recipe
 
-RecipeName = Annotated[str, typer.Option(help="A stage's YAML file, or a shipped one's name: llava-1.5-7b/stage1.")]
-
 
 class Chosen(NamedTuple):
     """Recipes of the stages as they will be trained, the texts of their files, and what the command line changed in

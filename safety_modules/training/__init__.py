@@ -8,30 +8,12 @@ from typing import TYPE_CHECKING
 from safety_modules.io.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from safety_modules.training.calibration import Calibration, calibrate
-    from safety_modules.training.features import FeatureStore, cache_features
-    from safety_modules.training.predictions import verdict_probabilities
+    from safety_modules.training.calibration import calibrate
     from safety_modules.training.recipe import Recipe
     from safety_modules.training.train import train_safety
 
-__all__ = [
-    "Calibration",
-    "FeatureStore",
-    "Recipe",
-    "cache_features",
-    "calibrate",
-    "train_safety",
-    "verdict_probabilities",
-]
+__all__ = ["Recipe", "calibrate", "train_safety"]
 
-_HOMES = {
-    "Calibration": "calibration",
-    "FeatureStore": "features",
-    "Recipe": "recipe",
-    "cache_features": "features",
-    "calibrate": "calibration",
-    "train_safety": "train",
-    "verdict_probabilities": "predictions",
-}
+_HOMES = {"Recipe": "recipe", "calibrate": "calibration", "train_safety": "train"}
 
 __getattr__, __dir__ = lazy_exports(globals(), _HOMES)

@@ -13,7 +13,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import Steer, embed_questions, question_readings
 from safety_modules.defences.guard.modules import head_class
 from safety_modules.records.record import GoodRecords, Record
-from safety_modules.training.features import FeatureStore, cache_features, digests_of
+from safety_modules.training.features import FeatureStore, cache_features, with_digests
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.sampling import TrainingItem
 
@@ -40,10 +40,8 @@ class Corpus:
         progress: bool = True,
     ) -> "Corpus":
         """Compute or read the features. Raises DataError as `cache_features`."""
-        good = data if isinstance(data, GoodRecords) else GoodRecords([*data])
-        records, digests = good.records, digests_of(good.records) if good.digests is None else good.digests
-        store = cache_features(backbone, records, cache_dir, digests=digests, pictures=good.pictures, progress=progress)
-        return cls(records, digests, store)
+        good = with_digests(data)
+        return cls(good.records, good.digests or (), cache_features(backbone, good, cache_dir, progress=progress))
 
     def vision(self, indices: Sequence[int]) -> torch.Tensor | None:
         """Features (N, P, Dv) of those of the records that have a picture; None where none has."""
@@ -97,13 +95,8 @@ def count_items(batch: dict[str, Any]) -> dict[str, int]:
 
 
 class Collator:
-    """Turns items of the training order into batches: what the head sees of every picture and, in stage II, sequences.
-
-    Args:
-        attachment: gives backbone, design and policy.
-        corpus: the data.
-        recipe: of the stage.
-        answers: stage II: ids of the wanted answer of every record that comes.
+    """Turns items of the training order into batches: what the head sees of every picture and, in stage II, sequences,
+    with the ids of the wanted answer of every record that comes.
     """
 
     def __init__(

@@ -16,6 +16,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,9 +30,11 @@ from safety_modules.errors import DataError
 from safety_modules.io.files import sha256_of, write_whole
 from safety_modules.io.progress import track
 from safety_modules.pictures import reading
-from safety_modules.records.record import Record, raise_problems
+from safety_modules.records.record import GoodRecords, Record, raise_problems
 from safety_modules.training import distributed
 
+BATCH_SIZE = 32
+"""Pictures per run of the tower."""
 SHARD_BYTES, SHARD_ROWS = 256_000_000, 4096
 """Largest shard: what an interrupted build computes anew."""
 MAX_THREADS = 8
@@ -44,22 +47,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class FeatureStore:
+class FeatureStore(dict[str, np.ndarray]):
     """Vision features h_o by the digest of the picture; float16, (P, Dv) each."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __contains__(self, digest: str) -> bool:
-        return digest in self._rows
 
     def add(self, digests: Sequence[str], features: np.ndarray) -> None:
         """Take in a shard: features (n, P, Dv) of n pictures, of which rows are views."""
         for digest, row in zip(digests, np.asarray(features), strict=True):
-            self._rows.setdefault(digest, row)
+            self.setdefault(digest, row)
 
     def add_folder(self, folder: Path, wanted: Set[str]) -> None:
         """Take in the shards on disk that hold a wanted picture, memory-mapped and checked.
@@ -78,23 +72,20 @@ class FeatureStore:
         Raises:
             DataError: a picture that was not computed.
         """
-        missing = [digest for digest in digests if digest not in self._rows]
+        missing = [digest for digest in digests if digest not in self]
         if missing:
             raise DataError(
                 f"no features: expected {len(digests)} known pictures, got {len(missing)} unknown ones. "
                 "Run cache_features on these records first."
             )
-        return torch.from_numpy(np.stack([self._rows[digest] for digest in digests]))
+        return torch.from_numpy(np.stack([self[digest] for digest in digests]))
 
 
 def cache_features(
     backbone: Backbone,
-    records: Sequence[Record],
+    data: Sequence[Record] | GoodRecords,
     cache_dir: str | PathLike[str] | None = None,
     *,
-    digests: Sequence[str | None] | None = None,
-    pictures: dict[str, Image.Image] | None = None,
-    batch_size: int = 32,
     progress: bool = True,
 ) -> FeatureStore:
     """The features of all pictures of the records; only missing ones run through the tower.
@@ -103,20 +94,18 @@ def cache_features(
 
     Args:
         backbone: the base.
-        records: text-only ones are passed over.
+        data: records, of which text-only ones are passed over. What is known of their pictures is not computed again;
+            the decoded ones among these are gone afterwards.
         cache_dir: where features are kept between runs; None = in memory only.
-        digests: of the records' pictures, if they are known already.
-        pictures: some of them, decoded, by digest; empty afterwards.
-        batch_size: pictures per run of the tower.
         progress: show a bar.
 
     Raises:
         DataError: naming every picture that cannot be decoded or has changed (the others are kept, on disk); a
             damaged cache, or one that another tower made; features outside float16.
     """
-    digests = digests_of(records) if digests is None else digests
+    good = with_digests(data)
     wanted: dict[str, int] = {}
-    for index, digest in enumerate(digests):
+    for index, digest in enumerate(good.digests or ()):
         if digest is not None:
             wanted.setdefault(digest, index)
     folder, store = None, FeatureStore()
@@ -124,14 +113,14 @@ def cache_features(
         folder = _open_folder(backbone, Path(cache_dir))
         store.add_folder(folder, wanted.keys())
 
-    sizes, decoded = backbone.sizes, {} if pictures is None else pictures
+    sizes = backbone.sizes
     rows = max(1, min(SHARD_ROWS, SHARD_BYTES // (2 * sizes.num_patches * sizes.vision_width)))
 
     def build(part: slice) -> None:
         """This part of the missing shards. An interrupted build goes on with the very batches it had left."""
         todo = [(digest, index) for digest, index in wanted.items() if digest not in store]
         shards = [todo[start : start + rows] for start in range(0, len(todo), rows)][part]
-        _build(backbone, records, decoded, shards, folder, store, batch_size, progress)
+        _build(backbone, good, shards, folder, store, progress)
 
     if folder is not None and distributed.count() > 1:
         distributed.wait()  # all have looked before one writes: the same list is shared out
@@ -139,7 +128,7 @@ def cache_features(
         distributed.wait()
         store.add_folder(folder, {digest for digest in wanted if digest not in store})
     build(slice(None))
-    decoded.clear()  # those that had features already, or that other processes computed
+    good.pictures.clear()  # those that had features already, or that other processes computed
     return store
 
 
@@ -153,6 +142,12 @@ def known_pictures(backbone: Backbone, cache_dir: str | PathLike[str] | None) ->
         return frozenset()
     folder, _ = _folder_of(backbone, Path(cache_dir))
     return frozenset(digest for _, digests, _ in _indices(folder) for digest in digests)
+
+
+def with_digests(data: Sequence[Record] | GoodRecords) -> GoodRecords:
+    """What is known of records, the digests of their pictures included. Raises DataError as `digests_of`."""
+    good = data if isinstance(data, GoodRecords) else GoodRecords([*data])
+    return good if good.digests is not None else replace(good, digests=digests_of(good.records))
 
 
 def digests_of(records: Sequence[Record]) -> list[str | None]:
@@ -192,12 +187,10 @@ def ahead(work: Callable[[T], R], items: Iterable[T], threads: int | None = None
 
 def _build(
     backbone: Backbone,
-    records: Sequence[Record],
-    decoded: dict[str, Image.Image],
+    data: GoodRecords,
     shards: list[list[tuple[str, int]]],
     folder: Path | None,
     store: FeatureStore,
-    batch_size: int,
     progress: bool,
 ) -> None:
     """Compute shards of (digest, index of a record), and take them into the store."""
@@ -207,14 +200,14 @@ def _build(
         done = []
         for digest, index in batch:
             try:
-                known = decoded.pop(digest, None)
-                picture = records[index].load_image(digest) if known is None else known
+                known = data.pictures.pop(digest, None)
+                picture = data.records[index].load_image(digest) if known is None else known
                 done.append((digest, backbone.pixel_values([picture])))
             except DataError as error:
-                problems.append((index, f"{records[index].source or f'record {index}'}: {error}"))
+                problems.append((index, f"{data.records[index].source or f'record {index}'}: {error}"))
         return [digest for digest, _ in done], torch.cat([pixels for _, pixels in done]) if done else None
 
-    batches = [[shard[at : at + batch_size] for at in range(0, len(shard), batch_size)] for shard in shards]
+    batches = [[shard[at : at + BATCH_SIZE] for at in range(0, len(shard), BATCH_SIZE)] for shard in shards]
     done = ahead(prepare, [batch for shard in batches for batch in shard])
     with track("vision features", sum(map(len, shards)), enabled=progress and bool(shards)) as advance:
         for shard in batches:

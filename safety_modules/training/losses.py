@@ -9,13 +9,7 @@ from safety_modules.defences.guard import IGNORED
 
 
 class HeadLoss(NamedTuple):
-    """Losses of the safety head, each a scalar.
-
-    Attributes:
-        total: type_weight x type + level_weight x level.
-        type: cross-entropy over the risk types and clean.
-        level: cross-entropy over the levels.
-    """
+    """Losses of the safety head, each a scalar; `type` and `level` are not yet weighted."""
 
     total: torch.Tensor
     type: torch.Tensor

@@ -19,11 +19,8 @@ class SafetyObjective(nn.Module):
 
     Stage I trains projector, head tokens and head on CE(type) + CE(level). Stage II trains LoRA and the
     language-model tokens on the language-model loss and, unless both head weights are zero, the head on its own
-    losses beside. The base is used, never held: `parameters()` and `state_dict()` have nothing of it.
-
-    Args:
-        attachment: what is trained; its parameters themselves, not copies.
-        recipe: of the stage.
+    losses beside. The parameters are the attachment's own, not copies. The base is used, never held: `parameters()` and
+    `state_dict()` have nothing of it.
 
     Raises:
         ConfigError: the design leaves nothing to train, or needs the patches that the recipe would leave out; or

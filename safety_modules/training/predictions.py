@@ -1,73 +1,48 @@
 """What a head predicts for many records, from cached features, and how good that is."""
 
-from collections.abc import Iterable, Sequence
-from os import PathLike
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.defences.guard import embed_questions
+from safety_modules.defences.guard.modules import head_class
 from safety_modules.errors import DataError
 from safety_modules.policy.scores import HeadOutput, Judgements, judgements
-from safety_modules.records.record import Record, check_records
+from safety_modules.records.record import Record
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus, QuestionEmbeddings
 
 BATCH_SIZE = 256
 
 
-def verdict_probabilities(
-    attachment: SafetyAttachment,
-    records: Iterable[Record],
-    cache_dir: str | PathLike[str] | None = None,
-    *,
-    questions: bool = True,
-    progress: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the head says about many records; no language model, and the tower once for each distinct picture.
-
-    Args:
-        attachment: its modules judge, with its temperature.
-        records: each with an image.
-        cache_dir: keeps vision features between runs; None = in memory only.
-        questions: False = judge the images alone.
-        progress: show bars.
-
-    Returns:
-        Probabilities of the types (N, types + 1), clean last, and of the levels (N, levels): see `scores.Judgements`.
+def corpus_judgements(attachment: SafetyAttachment, corpus: Corpus) -> Judgements:
+    """What the head says of each record: what its reading with the highest score gets. No language model.
 
     Raises:
-        DataError: a record without an image, or one that does not fit the taxonomy.
+        DataError: a record without an image.
     """
-    checked = check_records(records, attachment.config.taxonomy)
-    corpus = Corpus.make(attachment.backbone, checked, cache_dir, progress)
-    found = corpus_judgements(attachment, corpus, questions)
-    return found.types, found.levels
-
-
-def corpus_judgements(attachment: SafetyAttachment, corpus: Corpus, questions: bool = True) -> Judgements:
-    """As `verdict_probabilities`, on features at hand: for each record what its reading with the highest score gets."""
-    output, owners = corpus_output(attachment, corpus, questions)
+    output, owners = corpus_output(attachment, corpus)
     found = judgements(output, attachment.temperature)
     order = np.lexsort((-found.scores.max(1), owners))  # stable: of equals the whole question
     chosen = order[np.unique(owners[order], return_index=True)[1]]
     return Judgements(*(part[chosen] for part in found))
 
 
-def corpus_output(
-    attachment: SafetyAttachment, corpus: Corpus, questions: bool = True
-) -> tuple[HeadOutput, np.ndarray]:
+def corpus_output(attachment: SafetyAttachment, corpus: Corpus) -> tuple[HeadOutput, np.ndarray]:
     """What the head says of every reading of every record (see `guard.question_readings`), and which record each is of.
 
     On the CPU, before temperature and softmax, without attention, which would fill memory. A record's first reading is
-    its whole question.
+    its whole question; one without words is of the image alone, as in `classify`, where the head can judge it so.
     """
     without = [index for index, digest in enumerate(corpus.digests) if digest is None]
     if without:
         raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
     embed = QuestionEmbeddings(attachment.backbone, attachment.config)
-    texts = [embed.readings(record.question if questions else None) for record in corpus.records]
+    always = head_class(attachment.config).needs_question
+    questions = [record.question if always or record.question.strip() else None for record in corpus.records]
+    texts = [embed.readings(question) for question in questions]
     owners = np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])
     flat = [text for readings in texts for text in readings]
     found = []

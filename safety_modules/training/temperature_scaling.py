@@ -27,13 +27,7 @@ class Scaling(NamedTuple):
 
 
 def fit_scaling(logits: np.ndarray, labels: np.ndarray, halves: np.ndarray) -> Scaling:
-    """The temperature that fits labelled samples.
-
-    Args:
-        logits: (N, K).
-        labels: (N,) class indices.
-        halves: (N,) 0 or 1, samples of one picture alike.
-    """
+    """The temperature that fits logits (N, K) and class indices (N,); halves (N,): 0 or 1, one picture's alike."""
     crossed = np.empty(logits.shape, float)
     for half in (0, 1):
         here, other = halves == half, halves != half

@@ -81,13 +81,7 @@ def any_flagged(scores: np.ndarray, limits: np.ndarray) -> np.ndarray:
 
 
 def images_needed(max_false_alarm: float, confidence: float = 0.95, parts: int = 1) -> int:
-    """Fewest benign images for the promise: (1 - rate)^n <= doubt.
-
-    Args:
-        max_false_alarm: promised rate.
-        confidence: of the promise.
-        parts: thresholds that rate and doubt are shared out over.
-    """
+    """Fewest benign images for the promise: (1 - rate)^n <= doubt, both shared out over `parts` thresholds."""
     return math.ceil(math.log((1 - confidence) / parts) / math.log1p(-max_false_alarm / parts))
 
 

@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -30,7 +30,7 @@ from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training import checkpoints, distributed
 from safety_modules.training.corpus import Collator, Corpus
-from safety_modules.training.features import digests_of
+from safety_modules.training.features import with_digests
 from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.predictions import corpus_judgements, verdict_metrics
 from safety_modules.training.recipe import Recipe
@@ -46,22 +46,12 @@ TITLES = {1: "stage I", 2: "stage II"}
 
 @dataclass(frozen=True)
 class Run:
-    """What all stages of a run share.
-
-    Attributes:
-        attachment: what is trained.
-        corpus: what on.
-        held_out: what the head is measured on.
-        keep: whether the folders outlive the run.
-        progress: show bars.
-        tensorboard: write its event files too.
-        make_objective: what a stage trains, and its loss.
-    """
+    """What all stages of a run share."""
 
     attachment: SafetyAttachment
     corpus: Corpus
-    held_out: Corpus | None
-    keep: bool
+    held_out: Corpus | None  # what the head is measured on
+    keep: bool  # the folders outlive the run
     progress: bool
     tensorboard: bool
     make_objective: Callable[[SafetyAttachment, Recipe], SafetyObjective] = SafetyObjective
@@ -129,7 +119,7 @@ def train_safety(
         _check_validation(recipes, held_out)
         orders = [training_order(known.records, one) for one in recipes]
 
-        parts = [None if part is None else _with_digests(part) for part in (known, held_out)]
+        parts = [None if part is None else with_digests(part) for part in (known, held_out)]
         keys = [checkpoints.run_key(safety, one, parts) for one in recipes]
         with distributed.sharded_as_launched(backbone), tempfile.TemporaryDirectory() as scratch:
             folders = [(output or Path(scratch)) / f"stage{one.stage}" for one in recipes]
@@ -211,10 +201,6 @@ def _check_validation(recipes: Sequence[Recipe], held_out: GoodRecords | None) -
             f"no AUROC: expected clean and risky records in the validation data, got {risky} risky of "
             f"{len(held_out.records)}. Add the others."
         )
-
-
-def _with_digests(data: GoodRecords) -> GoodRecords:
-    return data if data.digests is not None else replace(data, digests=digests_of(data.records))
 
 
 def train_stage(run: Run, recipe: Recipe, order: list[TrainingItem], key: dict[str, Any], folder: Path) -> None:

@@ -70,15 +70,7 @@ class SafetyTrainer(Trainer):
 
     Losses are means over a whole step: over all its pictures, or answer tokens, in all forward passes of all
     processes. Checkpoints hold what the objective trains, the optimizer and the random state; no base tensor.
-
-    Args:
-        objective: what is trained.
-        args: from `training_arguments`.
-        items: the order of the samples.
-        collator: makes batches of them.
-        progress: a rich bar, with its task, that follows the steps.
-        measure: the head's quality on validation data, where the recipe asks for it.
-        callbacks: more of them.
+    `measure` gives the head's quality on validation data, where the recipe asks for it.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ def test_kept_pictures_are_let_go(data: Path, model: Any, processor: Any) -> Non
     good = read_good_records(data, progress=False, keep_bytes=10**9)
     assert len(good.pictures) == 4
     fresh = cache_features(backbone, good.records, progress=False)
-    kept = cache_features(backbone, good.records, digests=good.digests, pictures=good.pictures, progress=False)
+    kept = cache_features(backbone, good, progress=False)
     assert not good.pictures
     digests = [digest for digest in good.digests if digest is not None]
     assert fresh.batch(digests).equal(kept.batch(digests))
@@ -93,4 +93,4 @@ def test_a_picture_that_changes_after_the_check_is_refused(data: Path, model: An
     good = read_good_records(data, progress=False)
     save(data.parent / "1.png", 9)
     with pytest.raises(DataError, match=r"data\.csv:3: image changed: expected .*1\.png as it was"):
-        cache_features(attach_safety(model, processor).backbone, good.records, digests=good.digests, progress=False)
+        cache_features(attach_safety(model, processor).backbone, good, progress=False)

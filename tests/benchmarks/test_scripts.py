@@ -31,9 +31,15 @@ PLACES = [
     "ablations.py --out {folder}",
     "comparison.py table a b --json {file}",
 ]
-ADAPTERS = ["head.py --adapter X", "promise.py --adapter X", "audit_findings.py --samples 1000 --adapter X"]
+NAMES = [
+    "head.py --adapter X",
+    "promise.py --adapter X",
+    "audit_findings.py --samples 1000 --adapter X",
+    "plan.py X --recipe llava-1.5-7b/stage1",
+]
 LIMITS: dict[str, dict[str, str]] = {
     "head.py": {"--samples": "40"},
+    "plan.py": {},
     "promise.py": {"--draws": "1", "--samples": "300", "--fresh": "200"},
     "new_type.py": {"--samples": "20"},
     "base_card.py": {"--samples": "10"},
@@ -107,7 +113,7 @@ def test_numbers_that_are_there_are_replaced_only_when_asked(command: str, here:
     assert told == "not replaced: expected a new file, got numbers.json, which is there. Name another, or --overwrite."
 
 
-@pytest.mark.parametrize("command", ADAPTERS)
+@pytest.mark.parametrize("command", NAMES)
 @pytest.mark.parametrize(("name", "asks"), [("owner/name", ["owner/name"]), ("models/lava", [])])
 def test_a_script_takes_a_hub_id_and_no_mistyped_path_for_one(
     command: str, name: str, asks: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -8,13 +8,13 @@ import pytest
 import torch
 from data_samples import row, save, write_csv
 from guard_cases import attach_as_trained
+from plan import base_config
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from safety_modules.adapter import read_adapter
 from safety_modules.cli import app, options
 from safety_modules.errors import AdapterError, ConfigError
-from safety_modules.training.resources import base_config
 
 RECIPE = "stage: 1\nsteps: 2\nbatch_size: 4\nlearning_rate: 1.0e-3\nclean_share: 0.5\n"
 NORM = "model.language_model.norm.weight"

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from guard_cases import judged
 from test_cli_base import folder, loaded, use_everywhere
 
 from safety_modules import attach_safety
 from safety_modules.cli.options import attach, load_base
 from safety_modules.records import read_records
-from safety_modules.training import calibrate, verdict_probabilities
+from safety_modules.training import calibrate
 from safety_modules.training.extend import RECIPE, extend_safety
 
 pytest.importorskip("bitsandbytes")
@@ -42,7 +43,7 @@ def test_the_verdict_and_its_calibration_are_those_of_the_unquantised_base(folde
     benign, labelled = read_records("benign.csv"), read_records("labelled.csv")
     plain, packed = attach(Path("base"), Path("old")), attach(Path("base"), Path("old"), way, "float32")
     assert plain.backbone.fingerprint() == packed.backbone.fingerprint()
-    types = [verdict_probabilities(safety, benign, progress=False)[0] for safety in (plain, packed)]
+    types = [judged(safety, benign).types for safety in (plain, packed)]
     assert np.allclose(*types, atol=1e-6)
     limits = [
         calibrate(safety, benign, 0.2, labelled=labelled, progress=False).thresholds for safety in (plain, packed)

@@ -74,7 +74,6 @@ COMMANDS = [
     "train --out out --model X --data .",
     "train --out out --extend X --new-type x --data .",
     "train --out out --extend llava-pocket-safe --merge X",
-    "plan X --recipe llava-1.5-7b/stage1",
     "calibrate mine --model X --benign .",
 ]
 

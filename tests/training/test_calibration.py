@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guard_cases import attach_as_trained
+from guard_cases import attach_as_trained, judged
 from PIL import Image
 from scipy.stats import binom
 
@@ -18,7 +18,7 @@ from safety_modules.records.record import Record
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 from safety_modules.training import calibration
 from safety_modules.training.calibration import calibrate
-from safety_modules.training.predictions import verdict_metrics, verdict_probabilities
+from safety_modules.training.predictions import verdict_metrics
 
 TYPES = DEFAULT_TAXONOMY.types
 
@@ -125,21 +125,22 @@ def test_calibrated_thresholds_flag_as_many_as_promised_through_classify(
 def test_probabilities_in_bulk_equal_those_of_classify(
     safety: SafetyAttachment, pictures: list[Record], questions: bool
 ) -> None:
-    types, levels = verdict_probabilities(safety, pictures[:5], questions=questions, progress=False)
-    asked = [r.question for r in pictures[:5]] if questions else None
-    verdicts = safety.classify([r.load_image() for r in pictures[:5]], asked)
+    some = [r if questions else r.model_copy(update={"question": ""}) for r in pictures[:5]]
+    found = judged(safety, some)
+    asked = [r.question for r in some]
+    verdicts = safety.classify([r.load_image() for r in some], asked)
     for row, verdict in enumerate(verdicts):
-        assert types[row] == pytest.approx(list(verdict.probabilities.values()), abs=2e-3)
-        assert levels[row] == pytest.approx(list(verdict.level_probabilities.values()), abs=2e-3)
+        assert found.types[row] == pytest.approx(list(verdict.probabilities.values()), abs=2e-3)
+        assert found.levels[row] == pytest.approx(list(verdict.level_probabilities.values()), abs=2e-3)
 
 
 def test_bulk_needs_no_language_model(
     safety: SafetyAttachment, pictures: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(safety.backbone.language_model, "forward", None)
-    assert verdict_probabilities(safety, pictures[:3], progress=False)[0].shape == (3, len(TYPES) + 1)
+    assert judged(safety, pictures[:3]).types.shape == (3, len(TYPES) + 1)
     with pytest.raises(DataError, match="an image in every record"):
-        verdict_probabilities(safety, [record(None)], progress=False)
+        judged(safety, [record(None)])
 
 
 def test_metrics_of_known_probabilities() -> None:
@@ -164,7 +165,7 @@ def test_calibration_sees_every_reading_of_a_question_as_the_guard_does(
     found = calibrate(safety, asked, 0.2, minimum=-LIMIT, progress=False)
     verdicts = safety.classify([one.load_image() for one in asked], LONG)
     assert abs(sum(verdict.flagged for verdict in verdicts) - found.flagged) <= 1  # float16 features
-    types, _ = verdict_probabilities(safety, asked, progress=False)
+    types = judged(safety, asked).types
     highest = rule_scores(types).max(1)
     for score, verdict in zip(highest, verdicts, strict=True):  # of two that fire, the guard takes the higher level's
         assert score >= max(verdict.scores.values()) - 0.02

@@ -55,9 +55,10 @@ def test_features_are_the_towers_rounded_to_float16(
 
 
 def test_each_distinct_picture_runs_through_the_tower_once(
-    backbone: Backbone, records: list[Record], images_seen: list[int]
+    backbone: Backbone, records: list[Record], images_seen: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = cache_features(backbone, records, progress=False, batch_size=2)
+    monkeypatch.setattr(features, "BATCH_SIZE", 2)
+    store = cache_features(backbone, records, progress=False)
     assert images_seen == [2, 1]
     assert len(store) == 3
 
@@ -112,9 +113,10 @@ def test_interrupted_build_goes_on_with_the_batches_it_had_left(
         return run(pixels)
 
     monkeypatch.setattr(backbone, "encode_images", interrupted)
+    monkeypatch.setattr(features, "BATCH_SIZE", 2)
     with pytest.raises(KeyboardInterrupt):
-        cache_features(backbone, pictures, tmp_path, batch_size=2, progress=False)
-    cache_features(backbone, pictures, tmp_path, batch_size=2, progress=False)
+        cache_features(backbone, pictures, tmp_path, progress=False)
+    cache_features(backbone, pictures, tmp_path, progress=False)
     assert sizes == [1, 2, 1, 2, 1, 2, 1, 2]
 
 
@@ -128,10 +130,11 @@ def test_writers_side_by_side_disturb_nobody(
     monkeypatch.setattr(features, "SHARD_ROWS", 2)
     pictures = [record(make_image(seed)) for seed in range(10)]
     alone = cache_features(find_backbone(copy.deepcopy(tiny_base), processor), pictures, progress=False)
+    monkeypatch.setattr(features, "BATCH_SIZE", 2)
 
     def build(part: list[Record]) -> FeatureStore:
         backbone = find_backbone(copy.deepcopy(tiny_base), processor)
-        return cache_features(backbone, part, tmp_path, batch_size=2, progress=False)
+        return cache_features(backbone, part, tmp_path, progress=False)
 
     with ThreadPoolExecutor(3) as pool:
         stores = list(pool.map(build, [pictures, pictures[::-1], pictures[3:7]]))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from plan import Setting, stage_resources
+from scripts import parse, program
 
 from safety_modules import attach_safety
 from safety_modules.backbones.bases import published_config
@@ -23,7 +24,6 @@ from safety_modules.errors import ConfigError
 from safety_modules.paths import recipe_file, shipped_path
 from safety_modules.training.objective import SafetyObjective
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.resources import Setting, stage_resources
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for size in ("7b", "13b") for path in (ROOT / "training" / f"llava-1.5-{size}").glob("*.yaml"))
@@ -36,15 +36,16 @@ def name(path: Path) -> str:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """Every command for `safety-modules` that a file shows, as words; a line that ends in a backslash goes on."""
+    """Every command of ours that a file shows, as words; a line that ends in a backslash goes on."""
     text = re.sub(r"\\\n#? *", "", path.read_text(encoding="utf-8"))
-    lines = re.findall(r"^#? {3,}((?:accelerate launch .*-m safety_modules|safety-modules) .*)$", text, re.MULTILINE)
+    ours = r"accelerate launch .*-m safety_modules|safety-modules|python benchmarks/plan\.py"
+    lines = re.findall(rf"^#? {{3,}}((?:{ours}) .*)$", text, re.MULTILINE)
     return [shlex.split(line) for line in lines]
 
 
 def arguments(words: list[str]) -> list[str]:
-    start = words.index("safety_modules") if "safety_modules" in words else 0
-    return words[start + 1 :]
+    start = words.index("safety_modules") + 1 if "safety_modules" in words else 1
+    return words[start:]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
@@ -52,19 +53,18 @@ def test_a_recipe_is_valid_and_shows_its_command(path):
     recipe = Recipe.from_yaml(path)
     assert recipe.stage == int(re.search(r"stage(\d)", path.name)[1])
     shown = [arguments(words)[0] for words in commands(path)]
-    assert {"train", "plan"} <= set(shown)
+    assert {"train", "benchmarks/plan.py"} <= set(shown)
     assert all(f"{path.parent.name}/{path.stem}" in words for words in commands(path))
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=name)
 def test_a_shown_command_is_one_the_command_line_takes(path):
-    group = typer.main.get_command(app)
     for words in commands(path):
-        verb, *rest = arguments(words)
+        rest = arguments(words)
         for option, word in pairwise(rest):
             if option == "--recipe":
                 recipe_file(word)
-        group.get_command(None, verb).make_context(verb, rest)  # parses all options, runs nothing
+        parse(*((program(rest[0]), rest[1:]) if words[0] == "python" else (app, rest)))
         if "--config_file" in words:
             place = words.index("--config_file") + 1
             asked = " ".join(words[place : place + 3])

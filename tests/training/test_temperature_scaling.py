@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guard_cases import attach_as_trained
+from guard_cases import attach_as_trained, judged
 from PIL import Image
 from scipy.special import softmax
 
@@ -18,7 +18,6 @@ from safety_modules.errors import DataError
 from safety_modules.metrics import expected_calibration_error
 from safety_modules.records.record import Record
 from safety_modules.training.calibration import calibrate
-from safety_modules.training.predictions import verdict_probabilities
 from safety_modules.training.temperature_scaling import fit_scaling, temperature_of
 
 
@@ -77,7 +76,7 @@ def test_every_verdict_is_divided_by_the_temperature(
         expected = torch.tensor([*cold.probabilities.values()]).log().div(2).softmax(0)
         torch.testing.assert_close(torch.tensor([*warm.probabilities.values()]), expected)
         assert warm.level_probabilities == cold.level_probabilities
-    types, _ = verdict_probabilities(safety, shown, progress=False)
+    types = judged(safety, shown).types
     np.testing.assert_allclose(types, [[*one.probabilities.values()] for one in after], atol=1e-3)  # float16 features
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from guard_cases import judged
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import TrainerCallback
@@ -20,7 +21,7 @@ from safety_modules.errors import AttachError, ConfigError, DataError, SafetyMod
 from safety_modules.records.record import Record
 from safety_modules.training import train as train_module
 from safety_modules.training.objective import SafetyObjective
-from safety_modules.training.predictions import verdict_metrics, verdict_probabilities
+from safety_modules.training.predictions import verdict_metrics
 from safety_modules.training.recipe import Recipe
 
 pytestmark = pytest.mark.matrix
@@ -171,8 +172,8 @@ def test_training_runs_no_tower_beyond_the_feature_cache(
 def test_head_learns_what_is_risky(safety: SafetyAttachment, records: list[Record], tmp_path: Path) -> None:
     held_out = [r.model_copy(update={"image": picture(r.type, 100 + i)}) for i, r in enumerate(records) if r.image]
     train_safety(safety, records, recipe(1, steps=60, batch_size=16), held_out, tmp_path, progress=False)
-    probabilities = verdict_probabilities(safety, held_out, progress=False)
-    found = verdict_metrics(*probabilities, held_out, safety.config.taxonomy)
+    said = judged(safety, held_out)
+    found = verdict_metrics(said.types, said.levels, held_out, safety.config.taxonomy)
     assert found["auroc"] > 0.99
     assert found["type_accuracy"] > 0.9
     log = json.loads((tmp_path / "stage1" / "log.json").read_text(encoding="utf-8"))
@@ -189,7 +190,7 @@ def test_patch_dropout_hides_its_share_of_every_picture(
     train_safety(safety, records, recipe(1, patch_dropout=share), progress=False)
     assert set(shapes) == {seen}
     shapes.clear()
-    verdict_probabilities(safety, [r for r in records if r.image][:2], progress=False)
+    judged(safety, [r for r in records if r.image][:2])
     assert shapes == [16]  # never outside training
 
 

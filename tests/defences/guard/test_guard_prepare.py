@@ -110,7 +110,8 @@ def test_other_guarded_calls_wait_until_the_block_is_left(guarded, model, ask):
 
 def test_the_loop_in_the_documentation_gives_the_guarded_answers(guarded, model, processor, ask):
     page = (Path(__file__).parents[3] / "docs" / "guarded-calls.md").read_text(encoding="utf-8")
-    code = page.split("```python\n")[1].split("```")[0]
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    (code,) = [block for block in blocks if "safety.prepare(" in block]
     inputs, policy = ask(*ROWS), guarded.policy
     guarded.policy = policy.with_rule("illegal", action="refuse")
     names = {"safety": guarded, "model": model, "processor": processor, "inputs": inputs, "torch": torch}

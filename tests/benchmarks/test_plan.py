@@ -1,22 +1,24 @@
 """What a stage will take, worked out on the meta device, against what it then takes."""
 
 import json
+import re
+import shlex
 
+import plan
 import pytest
 import torch
+from plan import ATTENTION, Setting, base_config, cost, stage_resources, step_cost
+from scripts import invoke
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
-from typer.testing import CliRunner
 
 from safety_modules.adapter.parameters import count_parameters
 from safety_modules.backbones.bases import published_config
 from safety_modules.backbones.hf_llava import HFModules
-from safety_modules.cli import app
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
 from safety_modules.training.recipe import Recipe
-from safety_modules.training.resources import ATTENTION, Setting, base_config, cost, stage_resources, step_cost
 
 DESIGN = SafetyConfig(width=16, num_head_tokens=2, num_lm_tokens=2, attention_heads=2, lora=LoraSettings(r=2))
 SETTING = Setting(dtype="float32", text_tokens=40, answer_tokens=10, pictures=3)
@@ -130,15 +132,27 @@ def test_the_command_prints_a_plan_and_says_whether_it_fits(tmp_path):
     small().save_pretrained(tmp_path)
     file = tmp_path / "recipe.yaml"
     file.write_text("stage: 2\nsteps: 5\nbatch_size: 4\nlearning_rate: 1.0e-3\n", encoding="utf-8")
-    command = ["plan", str(tmp_path), "--recipe", str(file), "--text-tokens", "40", "--answer-tokens", "10"]
-    done = CliRunner().invoke(app, [*command, "--json", "--tflops", "0.5"], catch_exceptions=False)
+    command = ["plan.py", tmp_path, "--recipe", file, "--text-tokens", "40", "--answer-tokens", "10"]
+    done = invoke(*command, "--json", "--tflops", "0.5", catch_exceptions=False)
     record = json.loads(done.stdout)
     assert record["total_gb"] == pytest.approx(sum(record["memory_gb"].values()))
     assert record["seconds_a_step"] == pytest.approx(record["step_tflop"] / 0.5)
-    assert CliRunner().invoke(app, [*command, "--gpu-memory", "1"]).exit_code == 0
-    tight = CliRunner().invoke(app, [*command, "--gpu-memory", "0.00001"])
+    assert invoke(*command, "--gpu-memory", "1").exit_code == 0
+    tight = invoke(*command, "--gpu-memory", "0.00001")
     assert tight.exit_code == 1
     assert "does not fit in 1e-05" in tight.stdout
+
+
+def test_the_example_of_the_script_runs():
+    (example,) = re.findall(r"^    python benchmarks/(plan\.py .*)$", plan.__doc__, re.MULTILINE)
+    done = invoke(*shlex.split(example))
+    assert done.exit_code == 0, done.output
+    assert "fits in 16" in done.output
+
+
+def test_a_text_that_is_all_answer_is_refused(tmp_path):
+    done = invoke("plan.py", "llava-1.5-7b", "--recipe", "llava-1.5-7b/stage2", "--text-tokens", 40)
+    assert isinstance(done.exception, ConfigError) and "expected fewer answer tokens than the 40" in str(done.exception)
 
 
 def test_a_base_nobody_knows_is_refused(tmp_path):
