@@ -185,10 +185,24 @@ class ChatFormat:
         return both[len(before) :] if both[: len(before)] == before else None
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return encode(self.tokenizer, text, special=False)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def encode(tokenizer: Any, text: str, special: bool) -> list[int]:
+    """Ids of a text; with `special`, the tokens that begin or end one too.
+
+    transformers keeps padding and truncation on a fast tokenizer, where a call of its own would take them away from
+    another thread that is tokenizing with it.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        found = backend.encode(text, add_special_tokens=special)
+        if not found.overflowing:  # else somebody's truncation
+            return [i for i, real in zip(found.ids, found.attention_mask, strict=True) if real]
+    return list(tokenizer(text, add_special_tokens=special)["input_ids"])
 
 
 class SplitChatFormat(ChatFormat):

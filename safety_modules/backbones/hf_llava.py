@@ -29,7 +29,7 @@ from safety_modules.backbones.base import (
     no_copies,
     planned_features,
 )
-from safety_modules.backbones.chat import ChatFormat
+from safety_modules.backbones.chat import ChatFormat, encode
 from safety_modules.backbones.pixels import processed
 from safety_modules.backbones.weights import linears_of, unwrapped, without_peft
 from safety_modules.config import BaseSizes
@@ -166,7 +166,7 @@ class HFLlava(HFModules, Backbone):
         return (self.model, GuardedLlava), (self.model.model, PlannedLlavaModel)
 
     def _encode(self, prompt: str) -> list[int]:
-        return list(self.processor.tokenizer(prompt)["input_ids"])
+        return encode(self.processor.tokenizer, prompt, special=True)
 
     def base_generate(self, **kwargs: Any) -> Any:
         if not _RETURNS_OUTPUT and planned_features(self.model.model) is not None:
