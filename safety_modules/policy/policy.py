@@ -288,21 +288,8 @@ class Policy(BaseModel):
                 levels[beside] = branches[beside, type[beside] - first]
                 risk[beside] = np.maximum(risk[beside], types[beside, type[beside]])
             level[rows], at_least[rows] = self._levels(levels[rows])
-        return Decisions(
-            found,
-            taxonomy,
-            limits,
-            self.level_threshold,
-            scores,
-            levels,
-            finite,
-            flagged,
-            type,
-            level,
-            at_least,
-            action,
-            risk,
-        )
+        decided = (scores, levels, finite, flagged, type, level, at_least, action, risk)
+        return Decisions(found, taxonomy, limits, self.level_threshold, *decided)
 
     def limits(self, taxonomy: Taxonomy, calibrated: Mapping[str, float]) -> dict[str, float]:
         """The score from which each rule fires; types that are switched off have none.
