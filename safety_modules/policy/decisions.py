@@ -12,36 +12,20 @@ from safety_modules.taxonomy import Taxonomy
 
 
 class Decisions(NamedTuple):
-    """N judgements, decided by `Policy.decisions`. `Verdict` says what the numbers mean.
-
-    Attributes:
-        found: what was decided about.
-        taxonomy: names of types and levels.
-        limits: the score from which each rule fires; types that are switched off have none.
-        level_threshold: the policy's.
-        scores: (N, types), log-odds.
-        levels: probabilities (N, levels): the head's, or those of the branch of an added type that fired.
-        finite: whether all probabilities are numbers (N,). Where they are not, no rule fires.
-        flagged: whether a rule fired (N,).
-        type: places among the taxonomy's labels (N,).
-        level: places among its levels (N,).
-        at_least: P(level or above | risky) where a rule fired (N,).
-        action: places among `ACTIONS` (N,).
-        risk: (N,).
-    """
+    """N judgements, decided by `Policy.decisions`: arrays with a row for each. `Verdict` says what the numbers mean."""
 
     found: Judgements
     taxonomy: Taxonomy
-    limits: dict[str, float]
-    level_threshold: float
-    scores: np.ndarray
-    levels: np.ndarray
-    finite: np.ndarray
-    flagged: np.ndarray
-    type: np.ndarray
-    level: np.ndarray
-    at_least: np.ndarray
-    action: np.ndarray
+    limits: dict[str, float]  # the score from which each rule fires; types that are switched off have none
+    level_threshold: float  # the policy's
+    scores: np.ndarray  # (N, types), log-odds
+    levels: np.ndarray  # probabilities (N, levels): the head's, or those of the branch of an added type that fired
+    finite: np.ndarray  # whether all probabilities are numbers; where they are not, no rule fires
+    flagged: np.ndarray  # whether a rule fired
+    type: np.ndarray  # places among the taxonomy's labels
+    level: np.ndarray  # places among its levels
+    at_least: np.ndarray  # P(level or above | risky), where a rule fired
+    action: np.ndarray  # places among `ACTIONS`
     risk: np.ndarray
 
     @property
@@ -57,8 +41,7 @@ class Decisions(NamedTuple):
         name = self.taxonomy.types[place]
         return (
             f"{name}: score {self.scores[row, place]:.2f} >= {self.limits[name]:.2f} -> {ACTIONS[self.action[row]]}, "
-            f"level {self.taxonomy.levels[self.level[row]]}: "
-            f"p={self.at_least[row]:.2f} >= {self.level_threshold:.2f}"
+            f"level {self.taxonomy.levels[self.level[row]]}: p={self.at_least[row]:.2f} >= {self.level_threshold:.2f}"
         )
 
     def check(self) -> "Decisions":

@@ -338,11 +338,7 @@ class Policy(BaseModel):
 def _winners(fired: np.ndarray, types: np.ndarray, actions: np.ndarray, first: int) -> np.ndarray:
     """Of the types that fired (N, types) the one to act on (N,): an added one gives way, unless its action is stronger.
 
-    Args:
-        fired: in each row at least one.
-        types: their probabilities (N, types).
-        actions: of their rules (types,).
-        first: how many are of the first training.
+    `types` are their probabilities (N, types), `actions` those of their rules, `first` how many are not added.
     """
     own = fired & (np.arange(len(actions)) < first)
     best: np.ndarray = np.where(own, types, -1).argmax(1)

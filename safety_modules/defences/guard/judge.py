@@ -217,14 +217,7 @@ def rows_of(vision: torch.Tensor, rows: list[int]) -> torch.Tensor:
 
 
 def decide(judging: Judging, output: HeadOutput, policy: Policy, counts: Sequence[int]) -> tuple[Decisions, list[int]]:
-    """The policy on what the head said, and of every image the place of the verdict that decides.
-
-    Args:
-        judging: whose temperature, thresholds and taxonomy.
-        output: of every reading of every image.
-        policy: decides what fires.
-        counts: readings of each image.
-    """
+    """The policy on a `head_output`, of so many readings for each image; and of each the place of what decides."""
     found = judgements(output, judging.temperature)
     decisions = policy.decisions(found, judging.config.taxonomy, judging.thresholds)
     return decisions, most_severe(decisions.severity, decisions.risk, counts)
