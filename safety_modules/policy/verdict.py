@@ -135,11 +135,7 @@ class Verdict:
         return self.attention[types.index(type)].detach().float().cpu()
 
     def overlay(
-        self,
-        image: Any,
-        type: str | None = None,
-        alpha: float = 0.6,
-        fit: Literal["crop", "pad", "stretch"] = "crop",
+        self, image: Any, type: str | None = None, alpha: float = 0.6, fit: Literal["crop", "pad", "stretch"] = "crop"
     ) -> Image.Image:
         """The picture with the heat map over it.
 
