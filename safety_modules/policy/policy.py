@@ -269,20 +269,21 @@ class Policy(BaseModel):
         limits, scores = self.limits(taxonomy, thresholds or {}), found.scores
         first = len(taxonomy.types) - branches.shape[1]
         finite = np.isfinite(types).all(1) & np.isfinite(levels).all(1)
+        own = types
         if branches.size:
             finite &= np.isfinite(branches).all((1, 2))
+            own = types.copy()
+            own[:, first:-1] = -np.inf  # where none of the rules fires, an added type says nothing
         fired = (scores >= [limits.get(name, np.inf) for name in taxonomy.types]) & finite[:, None]
         flagged = fired.any(1)
-        own = types.copy()
-        own[:, first:-1] = -np.inf  # where none of the rules fires, an added type says nothing
         type, level, risk = own.argmax(1), levels.argmax(1), 1 - types[:, -1]
         action, at_least = np.zeros(len(types), int), np.zeros(len(types))
         rows = np.flatnonzero(flagged)
         if len(rows):
             actions = np.array([ACTIONS.index(self.rules[name].action) for name in taxonomy.types])
-            type[rows] = _winners(fired[rows], types[rows, :-1], actions, first)
-            action[rows] = actions[type[rows]]
-            beside = rows[type[rows] >= first]
+            type[rows] = winner = _winners(fired[rows], types[rows, :-1], actions, first)
+            action[rows] = actions[winner]
+            beside = rows[winner >= first]
             if len(beside):
                 levels = levels.copy()
                 levels[beside] = branches[beside, type[beside] - first]
@@ -310,8 +311,8 @@ class Policy(BaseModel):
         """The level to act on and P(that level or above | risky), (N,) each, from the levels' probabilities."""
         at_least = levels[:, :0:-1].cumsum(1)[:, ::-1]
         total = at_least[:, :1]
-        unknown = total == 0  # certain of "safe" while a type fires: nothing is known about the level, so the highest
-        at_least, total = np.where(unknown, 1, at_least), np.where(unknown, 1, total)
+        if not total.all():  # certain of "safe" while a type fires: nothing is known about the level, so the highest
+            at_least, total = np.where(total == 0, 1, at_least), np.where(total == 0, 1, total)
         reached = at_least >= self.level_threshold * total
         highest = reached.shape[1] - 1 - reached[:, ::-1].argmax(1)
         return highest + 1, at_least[np.arange(len(highest)), highest] / total[:, 0]
@@ -340,9 +341,9 @@ def _winners(fired: np.ndarray, types: np.ndarray, actions: np.ndarray, first: i
 
     `types` are their probabilities (N, types), `actions` those of their rules, `first` how many are not added.
     """
-    own = fired & (np.arange(len(actions)) < first)
+    own = fired if first == len(actions) else fired & (np.arange(len(actions)) < first)
     best: np.ndarray = np.where(own, types, -1).argmax(1)
-    if first == len(actions):
+    if own is fired:
         return best
     strength = np.where(fired & ~own, actions, -1)
     strongest = strength.max(1)

@@ -140,6 +140,8 @@ def most_severe(
 
 def log_ratio(part: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
     """log(part / rest), the score of probabilities; rest: default 1 - part."""
+    # In order: NumPy takes the logarithm of some views otherwise, and a row alone would differ in its last digit.
+    part = np.asarray(part, order="C")
     with np.errstate(divide="ignore"):
         return (np.log(part) - np.log(1 - part if rest is None else rest)).clip(-LIMIT, LIMIT)
 
