@@ -84,7 +84,7 @@ class _ByColour:
         kind, level = np.where(red, "illegal", "clean").astype(object), np.full(count, "high", object)
         rule = np.where(red, np.array("illegal >= 0.500", object), np.array(None, object))
         risk, heat = red.astype(np.float32), np.ones((count, 6, 1, 1), np.float32)
-        return Verdicts(types, levels, kind, level, rule, risk, risk, heat, np.array([[0, 1, 1]] * count))
+        return Verdicts(types, levels, kind, level, rule, risk, risk >= 0, heat, np.array([[0, 1, 1]] * count))
 
 
 @contextmanager

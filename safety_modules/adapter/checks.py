@@ -11,14 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from safety_modules.adapter.files import Folder
-from safety_modules.adapter.format import (
-    CONFIG_FILE,
-    DTYPES,
-    FORMAT,
-    FORMAT_VERSION,
-    AdapterConfig,
-    PartRecord,
-)
+from safety_modules.adapter.format import CONFIG_FILE, DTYPES, FORMAT, FORMAT_VERSION, AdapterConfig, PartRecord
 from safety_modules.adapter.guard_config import NEWEST_VERSION, GuardConfig
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
 from safety_modules.backbones.bases import LORA_PREFIX
@@ -90,11 +83,7 @@ def parse_config(raw: bytes, problems: list[str]) -> AdapterConfig | None:
 
 
 def parse_tensors(
-    folder: Folder,
-    name: str,
-    part: PartRecord,
-    config: AdapterConfig,
-    problems: list[str],
+    folder: Folder, name: str, part: PartRecord, config: AdapterConfig, problems: list[str]
 ) -> dict[str, torch.Tensor]:
     """The tensors of one file of a part, checked against what the config implies.
 
@@ -136,10 +125,7 @@ def parse_tensors(
 
 
 def base_problems(
-    config: AdapterConfig,
-    fingerprint: Fingerprint | None,
-    sizes: BaseSizes | None,
-    processor: Mapping[str, Any] | None,
+    config: AdapterConfig, fingerprint: Fingerprint | None, sizes: BaseSizes | None, processor: Mapping[str, Any] | None
 ) -> list[str]:
     """Differences between the base an adapter was made for and a live one."""
     problems = []

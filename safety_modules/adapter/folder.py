@@ -17,13 +17,7 @@ from typing import Any, NamedTuple
 import safetensors.torch
 import torch
 
-from safety_modules.adapter.checks import (
-    MOST_CONFIG_BYTES,
-    base_problems,
-    check_json,
-    parse_config,
-    parse_tensors,
-)
+from safety_modules.adapter.checks import MOST_CONFIG_BYTES, base_problems, check_json, parse_config, parse_tensors
 from safety_modules.adapter.files import Folder, write_folder
 from safety_modules.adapter.format import (
     CONFIG_FILE,

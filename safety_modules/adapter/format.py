@@ -37,11 +37,7 @@ FORMAT = "safety-modules-adapter"
 FORMAT_VERSION = 5
 
 CONFIG_FILE = "adapter_config.json"
-DTYPES: dict[str, torch.dtype] = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-}
+DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 MOST_TENSOR_BYTES = 16_000_000_000
 """Of all tensors a config implies; far above any real adapter (`paper` on a 13B: under 5 GB in float32)."""

@@ -23,8 +23,6 @@ from safety_modules.records.source import Source, copied_name
 from safety_modules.taxonomy import CLEAN
 
 MANIFEST = "manifest.json"
-
-
 NAMES = {"confirm": "confirmed", "reject": "rejected"}
 """What the files of each judgement are called."""
 
@@ -84,10 +82,7 @@ def _write(audit: Audit, to: Path, removed: list[dict[str, Any]]) -> int:
     dropped = form.copy_without(source, to, {row["row"] for row in removed})
     kept = _count(to / copied_name(source), source)
     if dropped != len(removed) or kept + len(removed) != total:
-        raise DataError(
-            f"{source.path} has changed since the audit: expected to remove {len(removed)} of {total} rows, got a copy "
-            f"of {kept}. Audit it again."
-        )
+        raise _changed(source.path, f"to remove {len(removed)} of {total} rows", f"a copy of {kept}")
     manifest = {
         "version": 1,
         "audit": audit.digest,
@@ -188,29 +183,28 @@ def _audited(audit: Audit) -> Iterator[DataRow]:
         for source in batch["source"].to_pylist():
             row = next(data, None)
             if row is None or row.source != source:
-                raise DataError(
-                    f"{path} has changed since the audit: expected {source} as row {number}, got "
-                    f"{'the end' if row is None else row.source}. Audit it again."
-                )
+                raise _changed(path, f"{source} as row {number}", "the end" if row is None else row.source)
             yield row
             number += 1
     if (row := next(data, None)) is not None:
-        raise DataError(
-            f"{path} has changed since the audit: expected {number} rows, got {row.source} too. Audit it again."
-        )
+        raise _changed(path, f"{number} rows", f"{row.source} too")
 
 
 def _save(row: DataRow, mark: Mark, folder: Path) -> str:
     """Put the picture, as it is, into the folder; its name."""
     if row.image is None:
-        raise DataError(f"{row.source} has changed since the audit: expected a picture, got none. Audit it again.")
+        raise _changed(row.source, "a picture", "none")
     data = read_bytes(row.image)
     if hashlib.sha256(data).hexdigest() != mark.image_digest:
-        raise DataError(f"{row.source} has changed since the audit: expected its picture, got another. Audit it again.")
+        raise _changed(row.source, "its picture", "another")
     with Image.open(BytesIO(data)) as picture:
         name = f"{mark.image_digest}.{str(picture.format).lower()}"
     (folder / name).write_bytes(data)
     return name
+
+
+def _changed(what: str, expected: str, got: str) -> DataError:
+    return DataError(f"{what} has changed since the audit: expected {expected}, got {got}. Audit it again.")
 
 
 def _item(image: str, mark: Mark, row: Flagged, audit: Audit) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.audit.decode import Decoded, Pixels
 from safety_modules.backbones.tower import TowerBackbone
 from safety_modules.config import SafetyConfig
-from safety_modules.defences.guard import embed_questions
 from safety_modules.defences.guard.guard import Guard
+from safety_modules.defences.guard.judge import decide, head_output, rows_of
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.policy.policy import Policy
-from safety_modules.policy.scores import HeadOutput, Judgements, judgements, most_severe
+from safety_modules.policy.scores import HeadOutput
 from safety_modules.training.corpus import QuestionEmbeddings
 
 NO_QUESTION = "no question: expected one beside the picture, because this adapter's head cannot judge a picture alone."
@@ -43,8 +43,8 @@ class Verdicts(NamedTuple):
     type: np.ndarray  # names
     level: np.ndarray  # names
     rule: np.ndarray  # that fired, or None
-    severity: np.ndarray  # as `Verdict.severity`
     risk: np.ndarray
+    finite: np.ndarray  # whether the probabilities are numbers
     attention: np.ndarray  # (N, types, rows, columns) of the patches; float32
     frames: np.ndarray  # (N, 3): see `FRAMES`
 
@@ -98,51 +98,39 @@ class TowerGuard:
         first = dict(zip(distinct, starts.tolist(), strict=False))
         texts = [self._embed.readings(question) for question in questions]
         frames = [
-            (one, first[one.digest] + at, text)
-            for one, text in zip(pictures, texts, strict=True)
+            (first[one.digest] + at, readings)
+            for one, readings in zip(pictures, texts, strict=True)
             for at in range(len(one.pixels))
         ]
-        places = [place for _, place, readings in frames for _ in readings]
-        asked = [reading for _, _, readings in frames for reading in readings]
-        vision = self.features(np.concatenate([one.pixels for one in distinct.values()]))
-        if places != list(range(len(vision))):
-            vision = vision[torch.tensor(places, device=vision.device)]
-        embedded = embed_questions(self.backbone, asked) if any(map(len, asked)) else (None, None)
-        return Started(self.modules(vision, *embedded), pictures, [len(readings) for readings in texts])
+        features = self.features(np.concatenate([one.pixels for one in distinct.values()]))
+        output = head_output(
+            self,
+            lambda wanted: rows_of(features, [frames[one][0] for one in wanted]),
+            [readings for _, readings in frames],
+        )
+        return Started(output, pictures, [len(readings) for readings in texts])
 
     def finish(self, started: Started) -> Verdicts:
         """What `start` has begun: for every picture the verdict on the frame and reading that decides."""
-        judged = self.decide(judgements(started.output, self.temperature))
         counts = [len(one.pixels) * readings for one, readings in zip(started.pictures, started.readings, strict=True)]
-        chosen = most_severe(judged.severity, judged.risk, counts)
+        made, chosen = decide(self, started.output, self.policy, counts)
         starts = np.cumsum([0, *counts]).tolist()
         frames = [
             (one.numbers[(place - first) // readings], len(one.numbers), one.total)
             for one, place, first, readings in zip(started.pictures, chosen, starts, started.readings, strict=False)
         ]
-        chosen_frames = np.array(frames, int).reshape(-1, len(FRAMES))
-        return Verdicts._make(part[chosen] for part in judged)._replace(frames=chosen_frames)
-
-    def decide(self, found: Judgements) -> Verdicts:
-        """As `Policy.decide` on every row, which is asked only where a rule fires. Frames are not known here."""
-        taxonomy, types, levels = self.config.taxonomy, found.types, found.levels.copy()
-        own = np.array([name for name in taxonomy.labels if name not in self.config.added], object)
-        names = own[types[:, [taxonomy.type_index(name) for name in own]].argmax(1)]
-        level_names = np.array(taxonomy.levels, object)[levels.argmax(1)]
-        rules = np.full(len(types), None, object)
-        severity, risk = np.zeros(len(types), int), 1 - types[:, -1]
-        finite = np.isfinite(types).all(1) & np.isfinite(levels).all(1)
-        limits = np.array([self.limits.get(name, np.inf) for name in taxonomy.types])
-        for row in np.flatnonzero((found.scores >= limits).any(1) & finite).tolist():
-            verdict = self.policy.decide(
-                types[row], levels[row], taxonomy, self.thresholds, added_levels=found.added_levels[row]
-            )
-            names[row], level_names[row], rules[row] = verdict.type, verdict.level, verdict.rule
-            severity[row], risk[row] = verdict.severity, verdict.risk
-            levels[row] = [*verdict.level_probabilities.values()]
-        maps = found.attention.reshape(len(types), -1, *self.backbone.sizes.grid)
-        frames = np.zeros((len(types), len(FRAMES)), int)
-        return Verdicts(types, levels, names, level_names, rules, severity, risk, maps, frames)
+        taxonomy = made.taxonomy
+        return Verdicts(
+            made.found.types[chosen],
+            made.levels[chosen],
+            np.array(taxonomy.labels, object)[made.type[chosen]],
+            np.array(taxonomy.levels, object)[made.level[chosen]],
+            np.array([made.rule(row) for row in chosen], object),
+            made.risk[chosen],
+            made.finite[chosen],
+            made.found.attention[chosen].reshape(len(chosen), -1, *self.backbone.sizes.grid),
+            np.array(frames, int).reshape(-1, len(FRAMES)),
+        )
 
 
 def verdict_columns(
@@ -166,7 +154,6 @@ def verdict_columns(
         values = [*judged.types.T, *judged.levels.T, judged.risk, judged.type, judged.level, flagged, judged.rule]
         for column, part in zip(columns.values(), [*values, *judged.frames.T], strict=True):
             column[at] = part
-        finite = np.isfinite(judged.types).all(1) & np.isfinite(judged.levels).all(1)
-        for row in at[~finite].tolist():
+        for row in at[~judged.finite].tolist():
             faults[row] = NOT_FINITE
     return columns

@@ -23,7 +23,7 @@ from safety_modules.defences.guard.guard import Temperature, Threshold, embeddin
 from safety_modules.defences.guard.steer import LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.mount.hooks import noted
 from safety_modules.mount.lora import Lora
-from safety_modules.policy.policy import check_policy
+from safety_modules.policy.policy import Policy, check_policy
 from safety_modules.policy.scores import HeadOutput, judgements
 from safety_modules.policy.verdict import Verdict
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
@@ -186,14 +186,11 @@ class MetaToken(Defence):
         features = call.features or []
         return self.sample(call.prompt(row), [features[image] for image in call.images_of([row])], steer)
 
-    def _verdicts(self, output: HeadOutput, policy: Any, call: Call) -> list[Verdict]:
+    def _verdicts(self, output: HeadOutput, policy: Policy, call: Call) -> list[Verdict]:
         settings = self.settings
-        found = judgements(output, settings.temperature)
+        found = policy.decisions(judgements(output, settings.temperature), settings.taxonomy, settings.thresholds)
         places = [place for count in call.counts for place in range(count)]
-        return [
-            policy.decide(types, levels, settings.taxonomy, settings.thresholds, image_index=place)
-            for types, levels, place in zip(found.types, found.levels, places, strict=True)
-        ]
+        return [found.check().verdict(row, image_index=place) for row, place in enumerate(places)]
 
     def _mounted(self, rows: list[bool]) -> AbstractContextManager[Any]:
         return self.lora.mounted(any(rows), rows)

@@ -1,10 +1,10 @@
 """Policy: what to do about a verdict, per risk type. Data, not code; switching one type off touches no other."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from itertools import accumulate
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +16,38 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from safety_modules.errors import PolicyError, did_you_mean, validation_problems
 from safety_modules.io.strict import load_yaml
-from safety_modules.policy.scores import LIMIT, log_odds, probability, rule_scores
+from safety_modules.policy.decisions import Decisions
+from safety_modules.policy.scores import LIMIT, Judgements, log_odds, probability
 from safety_modules.policy.verdict import ACTIONS, Action, Verdict
-from safety_modules.policy.wording import check_plain, check_sentence, fill
 from safety_modules.taxonomy import Taxonomy
+
+PLACES = ("type", "level", "reason", "probability")
+"""What a hint or refusal may name: the rule's title, the level acted on, the rule's reason, the type's probability."""
+
+_PLACE = re.compile(r"\{([^{}]*)\}")
+
+
+def check_sentence(text: str, places: Sequence[str] = PLACES) -> str:
+    """The text, if every place in it is known. Raises ValueError for others and for braces that make no place."""
+    unknown = [name for name in _PLACE.findall(text) if name not in places]
+    known = ", ".join(f"{{{name}}}" for name in places)
+    if unknown:
+        raise ValueError(f"unknown place {{{unknown[0]}}}; a sentence may use {known}")
+    check_plain(_PLACE.sub("", text), f"a sentence may use {known}")
+    return text
+
+
+def check_plain(text: str, instead: str = "it stands in sentences, and is none with places itself") -> str:
+    """The text, if there are no braces in it. Raises ValueError."""
+    if "{" in text or "}" in text:
+        raise ValueError(f"stray brace in {text!r}; {instead}")
+    return text
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """The sentence with its places filled."""
+    # Own substitution, not str.format: a policy file must not reach into attributes.
+    return _PLACE.sub(lambda match: values[match[1]], text).strip()
 
 
 def _score(value: Any) -> Any:
@@ -85,7 +113,7 @@ class Policy(BaseModel):
 
     Raises:
         pydantic.ValidationError: unknown key, a threshold that no score reaches or all do, or an unknown place in a
-            sentence (`wording.PLACES`).
+            sentence (`PLACES`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -198,7 +226,7 @@ class Policy(BaseModel):
         image_index: int = 0,
         added_levels: Sequence[Sequence[float]] | np.ndarray = (),
     ) -> Verdict:
-        """The verdict on one image.
+        """The verdict on one image: `decisions` of a single row.
 
         Args:
             type_probs: (types + 1,), last is clean; as in `scores.Judgements`.
@@ -210,61 +238,59 @@ class Policy(BaseModel):
             added_levels: (added, levels), by the branches of the taxonomy's last types.
 
         Raises:
-            PolicyError: the policy does not fit the taxonomy, or a probability is not a number: NaN never
-                passes a threshold, so it would read as clean.
+            PolicyError: the policy or the probabilities do not fit the taxonomy, or one of them is not a number.
+        """
+        types, levels = (np.array([[float(p) for p in part]]) for part in (type_probs, level_probs))
+        added = np.array([added_levels], np.float64) if len(added_levels) else np.zeros((1, 0, len(taxonomy.levels)))
+        found = Judgements(types, levels, added, np.zeros((1, 0, 0), np.float32))
+        return self.decisions(found, taxonomy, thresholds).check().verdict(0, attention, image_index)
+
+    def decisions(
+        self, found: Judgements, taxonomy: Taxonomy, thresholds: Mapping[str, float] | None = None
+    ) -> Decisions:
+        """The verdicts on N images, as arrays. Where a probability is not a number, no rule fires: see `finite`.
+
+        Args:
+            found: probabilities; `added_levels` by the branches of the taxonomy's last types.
+            taxonomy: names of types and levels.
+            thresholds: the adapter's calibrated threshold per type, if any.
+
+        Raises:
+            PolicyError: the policy or the probabilities do not fit the taxonomy.
         """
         self.check(taxonomy)
-        types = _named(type_probs, taxonomy.labels, "type")
-        levels = _named(level_probs, taxonomy.levels, "level")
-        first = len(taxonomy.types) - len(added_levels)
-        branches = {
-            name: _named(found, taxonomy.levels, "level")
-            for name, found in zip(taxonomy.types[first:], added_levels, strict=True)
-        }
-        limits = self.limits(taxonomy, thresholds or {})
-        values = rule_scores(np.array([*types.values()]), len(branches)).tolist()
-        scores = dict(zip(taxonomy.types, values, strict=True))
-        fired = [type for type, limit in limits.items() if scores[type] >= limit]
-        own = {name: value for name, value in types.items() if name not in branches}
-        type, level, rule = _argmax(own), _argmax(levels), None
-        risk = 1 - types[taxonomy.labels[taxonomy.clean_index]]
-        action: Action = "allow"
-        if fired:
-            type = self._winner(fired, types, branches)
-            action = self.rules[type].action
-            if type in branches:
-                levels, risk = branches[type], max(risk, types[type])
-            level, at_least = self._level({name: levels[name] for name in taxonomy.risky_levels})
-            rule = (
-                f"{type}: score {scores[type]:.2f} >= {limits[type]:.2f} -> {action}, "
-                f"level {level}: p={at_least:.2f} >= {self.level_threshold:.2f}"
-            )
-        return Verdict(
-            probabilities=types,
-            level_probabilities=levels,
-            type=type,
-            level=level,
-            risk=risk,
-            flagged=bool(fired),
-            rule=rule,
-            action=action,
-            scores=scores,
-            limits=limits,
-            attention=attention,
-            image_index=image_index,
-        )
-
-    def _winner(self, fired: Sequence[str], types: Mapping[str, float], added: Mapping[str, Any]) -> str:
-        """Of the types that fired the one to act on: an added one gives way, unless its action is stronger."""
-        first = [name for name in fired if name not in added]
-        beside = [name for name in fired if name in added]
-        strength = {name: ACTIONS.index(self.rules[name].action) for name in fired}
-        best = [
-            max(part, key=key)
-            for part, key in ((first, types.__getitem__), (beside, lambda name: (strength[name], types[name])))
-            if part
-        ]
-        return max(best, key=strength.__getitem__)
+        types, levels, branches = found.types, found.levels, found.added_levels
+        sizes = (("type", types, taxonomy.labels), *(("level", part, taxonomy.levels) for part in (levels, branches)))
+        for what, part, names in sizes:
+            if part.shape[-1] != len(names):
+                raise PolicyError(
+                    f"no verdict: expected {len(names)} {what} probabilities, got {part.shape[-1]}. Check the taxonomy."
+                )
+        limits, scores = self.limits(taxonomy, thresholds or {}), found.scores
+        first = len(taxonomy.types) - branches.shape[1]
+        finite = np.isfinite(types).all(1) & np.isfinite(levels).all(1)
+        own = types
+        if branches.size:
+            finite &= np.isfinite(branches).all((1, 2))
+            own = types.copy()
+            own[:, first:-1] = -np.inf  # where none of the rules fires, an added type says nothing
+        fired = (scores >= [limits.get(name, np.inf) for name in taxonomy.types]) & finite[:, None]
+        flagged = fired.any(1)
+        type, level, risk = own.argmax(1), levels.argmax(1), 1 - types[:, -1]
+        action, at_least = np.zeros(len(types), int), np.zeros(len(types))
+        rows = np.flatnonzero(flagged)
+        if len(rows):
+            actions = np.array([ACTIONS.index(self.rules[name].action) for name in taxonomy.types])
+            type[rows] = winner = _winners(fired[rows], types[rows, :-1], actions, first)
+            action[rows] = actions[winner]
+            beside = rows[winner >= first]
+            if len(beside):
+                levels = levels.copy()
+                levels[beside] = branches[beside, type[beside] - first]
+                risk[beside] = np.maximum(risk[beside], types[beside, type[beside]])
+            level[rows], at_least[rows] = self._levels(levels[rows])
+        decided = (scores, levels, finite, flagged, type, level, at_least, action, risk)
+        return Decisions(found, taxonomy, limits, self.level_threshold, *decided)
 
     def limits(self, taxonomy: Taxonomy, calibrated: Mapping[str, float]) -> dict[str, float]:
         """The score from which each rule fires; types that are switched off have none.
@@ -281,14 +307,15 @@ class Policy(BaseModel):
                 found[type] = calibrated.get(type, self.default_threshold) if own is None else own
         return found
 
-    def _level(self, levels: Mapping[str, float]) -> tuple[str, float]:
-        """The level to act on and P(that level or above | risky), from the probabilities of the risky levels."""
-        at_least = dict(zip(levels, [*accumulate([*levels.values()][::-1])][::-1], strict=True))
-        total = next(iter(at_least.values()))
-        if total == 0:  # certain of "safe" while a type fires: nothing is known about the level, so the highest
-            at_least, total = dict.fromkeys(levels, 1.0), 1.0
-        level = [name for name in levels if at_least[name] >= self.level_threshold * total][-1]
-        return level, at_least[level] / total
+    def _levels(self, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The level to act on and P(that level or above | risky), (N,) each, from the levels' probabilities."""
+        at_least = levels[:, :0:-1].cumsum(1)[:, ::-1]
+        total = at_least[:, :1]
+        if not total.all():  # certain of "safe" while a type fires: nothing is known about the level, so the highest
+            at_least, total = np.where(total == 0, 1, at_least), np.where(total == 0, 1, total)
+        reached = at_least >= self.level_threshold * total
+        highest = reached.shape[1] - 1 - reached[:, ::-1].argmax(1)
+        return highest + 1, at_least[np.arange(len(highest)), highest] / total[:, 0]
 
     def _rule(self, type: str) -> Rule:
         if type not in self.rules:
@@ -309,21 +336,19 @@ class Policy(BaseModel):
         return fill(text, values)
 
 
-def _named(probs: Sequence[float] | np.ndarray | torch.Tensor, names: tuple[str, ...], what: str) -> dict[str, float]:
-    values = [float(p) for p in probs]
-    if len(values) != len(names):
-        raise PolicyError(
-            f"no verdict: expected {len(names)} {what} probabilities, got {len(values)}. Check the taxonomy."
-        )
-    if not all(math.isfinite(value) for value in values):
-        raise PolicyError(
-            f"no verdict: expected finite {what} probabilities, got {values}. Check the image and the adapter."
-        )
-    return dict(zip(names, values, strict=True))
+def _winners(fired: np.ndarray, types: np.ndarray, actions: np.ndarray, first: int) -> np.ndarray:
+    """Of the types that fired (N, types) the one to act on (N,): an added one gives way, unless its action is stronger.
 
-
-def _argmax(values: Mapping[str, float]) -> str:
-    return max(values, key=values.__getitem__)
+    `types` are their probabilities (N, types), `actions` those of their rules, `first` how many are not added.
+    """
+    own = fired if first == len(actions) else fired & (np.arange(len(actions)) < first)
+    best: np.ndarray = np.where(own, types, -1).argmax(1)
+    if own is fired:
+        return best
+    strength = np.where(fired & ~own, actions, -1)
+    strongest = strength.max(1)
+    beside = np.where(strength == strongest[:, None], types, -1).argmax(1)
+    return np.where(strongest > np.where(own.any(1), actions[best], -1), beside, best)
 
 
 def _refuse_old_thresholds(policy: Any, where: str) -> None:

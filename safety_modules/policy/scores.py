@@ -94,16 +94,20 @@ def rule_scores(types: np.ndarray, added: int = 0) -> np.ndarray:
         (..., types), float64.
     """
     types = np.asarray(types, np.float64)
-    first = types.shape[-1] - 1 - added
-    risks, beside = types[..., :first], types[..., first:-1]
-    order = np.argsort(-risks, axis=-1, kind="stable")
-    falling = np.take_along_axis(risks, order, -1)
-    chosen = falling[..., ::-1].cumsum(-1)[..., ::-1]
+    if types.ndim != 2:
+        return rule_scores(types.reshape(-1, types.shape[-1]), added).reshape(*types.shape[:-1], -1)
+    first, rows = types.shape[1] - 1 - added, np.arange(len(types))[:, None]
+    order = np.argsort(-types[:, :first], axis=1, kind="stable")
+    falling = types[rows, order]
+    chosen = falling[:, ::-1].cumsum(1)[:, ::-1]
     # What is left is summed, not subtracted from 1: near 1 a difference has no digits.
-    rest = types[..., -1:] + np.concatenate([np.zeros_like(falling[..., :1]), falling[..., :-1].cumsum(-1)], -1)
-    scores = np.empty_like(falling)
-    np.put_along_axis(scores, order, log_ratio(chosen, rest), -1)
-    return np.concatenate([scores, log_ratio(beside)], -1)
+    rest = np.zeros_like(falling)
+    rest[:, 1:] = falling[:, :-1].cumsum(1)
+    scores = np.empty((len(types), types.shape[1] - 1))
+    scores[rows, order] = log_ratio(chosen, types[:, -1:] + rest)
+    if added:
+        scores[:, first:] = log_ratio(types[:, first:-1])
+    return scores
 
 
 def most_severe(
@@ -123,6 +127,8 @@ def most_severe(
     Returns:
         For each of the counts the place, in N, of its verdict.
     """
+    if len(severity) == len(counts):
+        return [*range(len(counts))]
     severity, risk = np.asarray(severity), np.asarray(risk, np.float64)
     finite = np.isfinite(risk)
     group = np.repeat(np.arange(len(counts)), counts)
@@ -134,6 +140,8 @@ def most_severe(
 
 def log_ratio(part: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
     """log(part / rest), the score of probabilities; rest: default 1 - part."""
+    # In order: NumPy takes the logarithm of some views otherwise, and a row alone would differ in its last digit.
+    part = np.asarray(part, order="C")
     with np.errstate(divide="ignore"):
         return (np.log(part) - np.log(1 - part if rest is None else rest)).clip(-LIMIT, LIMIT)
 

@@ -135,11 +135,7 @@ class Verdict:
         return self.attention[types.index(type)].detach().float().cpu()
 
     def overlay(
-        self,
-        image: Any,
-        type: str | None = None,
-        alpha: float = 0.6,
-        fit: Literal["crop", "pad", "stretch"] = "crop",
+        self, image: Any, type: str | None = None, alpha: float = 0.6, fit: Literal["crop", "pad", "stretch"] = "crop"
     ) -> Image.Image:
         """The picture with the heat map over it.
 
@@ -180,9 +176,5 @@ _GLOW = [max(0, 2 * v - 255) for v in range(256)]
 
 
 def riskiest(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict that decides what happens: of the most severe the riskiest. In bulk: `scores.most_severe`.
-
-    The level, which is part of the severity, before the risk: else a picture that surely is of a low level would soften
-    the words for one beside it that probably is of a high one.
-    """
+    """The verdict that decides: the riskiest of the most severe. In bulk, and why: `scores.most_severe`."""
     return max(verdicts, key=lambda verdict: (verdict.severity, verdict.risk))

@@ -116,11 +116,15 @@ def label_problems(record: Record, taxonomy: Taxonomy) -> list[str]:
         problems.append("empty answer: expected words, or none at all (null).")
     if "<image>" in record.question or "<image>" in (record.answer or ""):
         problems.append("<image> inside the text: expected words only; the image has its own field.")
-    for words in (record.question, record.answer or ""):
-        if half := HALVES.search(words):
-            near = printable(words[max(0, half.start() - 20) : half.start() + 20])
-            problems.append(f"half a character: expected words, got {printable(half.group())} in {near}.")
-    return problems
+    found = filter(None, map(half_character, (record.question, record.answer or "")))
+    return problems + [f"half a character: expected words, got {half}." for half in found]
+
+
+def half_character(text: str) -> str | None:
+    """The first half of a character (a byte that is no UTF-8) in a text, and what stands around it; or None."""
+    if half := HALVES.search(text):
+        return f"{printable(half.group())} in {printable(text[max(0, half.start() - 20) : half.start() + 20])}"
+    return None
 
 
 def check_records(records: Iterable[Record], taxonomy: Taxonomy) -> list[Record]:

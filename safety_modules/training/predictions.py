@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.defences.guard import embed_questions
+from safety_modules.defences.guard.judge import head_output
 from safety_modules.defences.guard.modules import head_class
 from safety_modules.errors import DataError
 from safety_modules.policy.scores import HeadOutput, Judgements, judgements
@@ -41,20 +40,11 @@ def corpus_output(attachment: SafetyAttachment, corpus: Corpus) -> tuple[HeadOut
         raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
     embed = QuestionEmbeddings(attachment.backbone, attachment.config)
     always = head_class(attachment.config).needs_question
-    questions = [record.question if always or record.question.strip() else None for record in corpus.records]
-    texts = [embed.readings(question) for question in questions]
-    owners = np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])
-    flat = [text for readings in texts for text in readings]
-    found = []
-    for start in range(0, len(flat), BATCH_SIZE):
-        part, here = owners[start : start + BATCH_SIZE].tolist(), flat[start : start + BATCH_SIZE]
-        with attachment.inference():
-            asked = embed_questions(attachment.backbone, here) if any(map(len, here)) else (None, None)
-            found.append(attachment.modules(corpus.vision(part), *asked)._replace(attention=torch.empty(0)))
-    added = [output.added_levels.cpu() for output in found if output.added_levels is not None]
-    types = torch.cat([output.type_logits.cpu() for output in found])
-    levels = torch.cat([output.level_logits.cpu() for output in found])
-    return HeadOutput(types, levels, types.new_zeros(len(types), 0, 0), torch.cat(added) if added else None), owners
+    asked = [record.question if always or record.question.strip() else None for record in corpus.records]
+    texts = [embed.readings(question) for question in asked]
+    output = head_output(attachment.guard, corpus.vision, texts, BATCH_SIZE, attachment.inference, attention=False)
+    on_cpu = HeadOutput._make(None if part is None else part.cpu() for part in output)
+    return on_cpu, np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])
 
 
 def verdict_metrics(

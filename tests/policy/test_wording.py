@@ -1,6 +1,6 @@
 import pytest
 
-from safety_modules.policy.wording import PLACES, check_plain, check_sentence, fill
+from safety_modules.policy.policy import PLACES, check_plain, check_sentence, fill
 
 
 def test_a_sentence_is_filled_and_trimmed():

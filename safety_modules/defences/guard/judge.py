@@ -1,9 +1,10 @@
 """From vision features and prompts to verdicts: the safety head and the policy, no language model."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from itertools import groupby, islice
+from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,8 +14,9 @@ from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
+from safety_modules.policy.decisions import Decisions
 from safety_modules.policy.policy import Policy
-from safety_modules.policy.scores import judgements
+from safety_modules.policy.scores import HeadOutput, judgements, most_severe
 from safety_modules.policy.verdict import Verdict, riskiest
 
 MAX_READINGS = 128
@@ -56,13 +58,19 @@ def embed_questions(backbone: Backbone, texts: Sequence[torch.Tensor]) -> tuple[
 class Judging(Protocol):
     """What judges: a head on a base, and how its logits are read. A guard is one."""
 
-    backbone: Backbone
     modules: SafetyModules
-    thresholds: Mapping[str, float]
-    temperature: float
+
+    @property
+    def backbone(self) -> Backbone: ...
 
     @property
     def config(self) -> SafetyConfig: ...
+
+    @property
+    def thresholds(self) -> Mapping[str, float]: ...
+
+    @property
+    def temperature(self) -> float: ...
 
 
 class _Look(NamedTuple):
@@ -162,41 +170,54 @@ def judge(
     """
     if len(vision) == 0:
         return []
-    asked = [question_readings(guard.backbone, guard.config, prompt) for prompt in prompts or [None] * len(vision)]
-    counts = [len(readings) for readings in asked]
-    of_reading = [image for image, count in enumerate(counts) for _ in range(count)]
-    if places is None:
-        places = range(len(vision))
-    found: list[Verdict] = []
-    for start in range(0, len(of_reading), MAX_READINGS):  # as a rule all at once
-        images = of_reading[start : start + MAX_READINGS]
-        texts = [text for readings in asked for text in readings][start : start + MAX_READINGS]
-        features = vision if images == list(range(len(vision))) else vision[images]
-        found += _judge_once(guard, features, texts, policy, [places[image] for image in images])
-    verdicts = iter(found)
-    return [riskiest(islice(verdicts, count)) for count in counts]
+    readings = [question_readings(guard.backbone, guard.config, prompt) for prompt in prompts or [None] * len(vision)]
+    output = head_output(guard, partial(rows_of, vision), readings, MAX_READINGS)
+    decisions, chosen = decide(guard, output, policy, [*map(len, readings)])
+    decisions.check()
+    maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)
+    of = range(len(vision)) if places is None else places
+    return [decisions.verdict(row, maps[row], place) for row, place in zip(chosen, of, strict=True)]
 
 
-def _judge_once(
-    guard: Judging,
-    vision: torch.Tensor,
-    texts: Sequence[torch.Tensor],
-    policy: Policy,
-    places: Sequence[int],
-) -> list[Verdict]:
-    """One run of the head: a verdict for each image with the text beside it; an empty text is none."""
-    question, mask = embed_questions(guard.backbone, texts) if any(map(len, texts)) else (None, None)
-    found = judgements(guard.modules(vision, question, mask), guard.temperature)
-    maps = torch.from_numpy(found.attention).reshape(len(vision), -1, *guard.backbone.sizes.grid)
-    return [
-        policy.decide(
-            found.types[i],
-            found.levels[i],
-            guard.config.taxonomy,
-            guard.thresholds,
-            attention=maps[i],
-            image_index=places[i],
-            added_levels=found.added_levels[i],
-        )
-        for i in range(len(vision))
-    ]
+def head_output(
+    judging: Judging,
+    vision: Callable[[list[int]], torch.Tensor | None],
+    readings: Sequence[Sequence[torch.Tensor]],
+    at_once: int | None = None,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    attention: bool = True,
+) -> HeadOutput:
+    """What the head says of every reading of every image, in order; on its device, where it may yet be computed.
+
+    Args:
+        judging: whose modules.
+        vision: features (n, P, Dv) of these of the images, which come once for each of their readings.
+        readings: of each image's question, ids (T,); an empty one is none. See `question_readings`.
+        at_once: readings in one run of the head; None = all.
+        alone: entered for each run.
+        attention: False = none is kept, which would fill memory.
+    """
+    images = [image for image, texts in enumerate(readings) for _ in texts]
+    texts = [text for one in readings for text in one]
+    found = []
+    for start in range(0, len(texts), at_once or len(texts)):
+        here = slice(start, None if at_once is None else start + at_once)
+        with alone():
+            asked = embed_questions(judging.backbone, texts[here]) if any(map(len, texts[here])) else (None, None)
+            output = judging.modules(vision(images[here]), *asked)
+        found.append(output if attention else output._replace(attention=output.attention[:, :0, :0].clone()))
+    if len(found) == 1:  # as a rule
+        return found[0]
+    return HeadOutput._make(None if part[0] is None else torch.cat(part) for part in zip(*found, strict=True))
+
+
+def rows_of(vision: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """These rows; the very tensor where they are all in order."""
+    return vision if rows == list(range(len(vision))) else vision[torch.tensor(rows, device=vision.device)]
+
+
+def decide(judging: Judging, output: HeadOutput, policy: Policy, counts: Sequence[int]) -> tuple[Decisions, list[int]]:
+    """The policy on a `head_output`, of so many readings for each image; and of each the place of what decides."""
+    found = judgements(output, judging.temperature)
+    decisions = policy.decisions(found, judging.config.taxonomy, judging.thresholds)
+    return decisions, most_severe(decisions.severity, decisions.risk, counts)

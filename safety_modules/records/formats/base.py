@@ -8,9 +8,9 @@ from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from safety_modules.errors import HALVES, ConfigError, DataError, printable
+from safety_modules.errors import ConfigError, DataError, printable
 from safety_modules.records.images import DatasetCell, EncodedImage, Held, Spool
-from safety_modules.records.record import Problem, Record, label_problems
+from safety_modules.records.record import Problem, Record, half_character, label_problems
 from safety_modules.records.source import Picture, Source
 from safety_modules.taxonomy import CLEAN
 
@@ -128,11 +128,8 @@ class Format(ABC):
                     yield record
 
     def _records(self, entry: DataEntry, where: str, source: Source, spool: Spool) -> list[Record]:
-        if half := HALVES.search(entry.raw):
-            near = printable(entry.raw[max(0, half.start() - 20) : half.start() + 20])
-            raise DataError(
-                f"expected a UTF-8 file, got the byte {printable(half.group())} in {near}. Save it as UTF-8."
-            )
+        if half := half_character(entry.raw):
+            raise DataError(f"expected a UTF-8 file, got the byte {half}. Save it as UTF-8.")
         if entry.fault is not None:
             raise DataError(entry.fault)
         sample = self.sample(entry.value, entry.where, source)

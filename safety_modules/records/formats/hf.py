@@ -49,11 +49,8 @@ class HuggingFace(Table):
             for table in dataset.select_columns(columns).with_format("arrow").iter(ROWS):
                 source.left_out.update(dict.fromkeys(others, len(table)))
                 missing = {name: table[name].is_null().to_pylist() for name in kept}
-                rows = (
-                    table.drop_columns([*kept]).to_pylist()
-                    if len(kept) < len(columns)
-                    else [{} for _ in range(len(table))]
-                )
+                words = len(kept) < len(columns)  # a table of no columns has no rows either
+                rows = table.drop_columns([*kept]).to_pylist() if words else [{} for _ in range(len(table))]
                 for at, row in enumerate(rows):
                     number = next(numbers)
                     where = f"{source.path} row {number}"

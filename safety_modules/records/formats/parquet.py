@@ -1,6 +1,6 @@
 """Parquet files: tables whose pictures are named or stand in them. Only the columns that are used are read."""
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -125,21 +125,15 @@ def is_list(type: Any) -> bool:
 
 
 def _may_hold_pictures(type: Any) -> bool:
-    pa = needed("pyarrow.types", "tables")
-    if is_list(type) or pa.is_dictionary(type):
-        return _may_hold_pictures(type.value_type)
-    return bool(_holds_pictures(type) or _is_any(type, ("null", "string", "large_string", "string_view")))
+    """Whether a column holds pictures, or words that may name some."""
+    while is_list(type) or needed("pyarrow.types", "tables").is_dictionary(type):
+        type = type.value_type
+    return _holds_pictures(type) or str(type) in ("null", "string", "large_string", "string_view")
 
 
 def _holds_pictures(type: Any) -> bool:
-    pa = needed("pyarrow.types", "tables")
-    if is_list(type):
-        return _holds_pictures(type.value_type)
-    if pa.is_struct(type):
+    while is_list(type):
+        type = type.value_type
+    if needed("pyarrow.types", "tables").is_struct(type):
         return {"bytes", "path"} <= {type.field(k).name for k in range(type.num_fields)}
-    return _is_any(type, ("binary", "large_binary", "binary_view"))
-
-
-def _is_any(type: Any, kinds: Iterable[str]) -> bool:
-    pa = needed("pyarrow.types", "tables")
-    return any(getattr(pa, f"is_{kind}")(type) for kind in kinds)
+    return str(type) in ("binary", "large_binary", "binary_view")

@@ -134,11 +134,7 @@ def _members(shard: Path, source: Source) -> Iterator[Member | DataEntry]:
             part = Member(key, suffix, content, member.offset, end)
             if not member.isfile():
                 fault = f"expected a file, got a link to {member.linkname}. Write the tar with the files themselves."
-                yield (
-                    DataEntry(where, fault=fault)
-                    if member.linkname
-                    else DataEntry(where, fault=fault, left_out=NO_PICTURES)
-                )
+                yield DataEntry(where, fault=fault, left_out=None if member.linkname else NO_PICTURES)
             elif dot or part.is_picture:
                 yield part
             else:

@@ -46,7 +46,7 @@ safety.trained = True
 folder = safety.save_pretrained(Path(sys.argv[1]))
 safety.detach()
 again = attach_safety(model, processor, folder)
-(verdict,) = again.classify(Image.new("RGB", (96, 96)))
+(verdict,) = again.classify([Image.new("RGB", (64, 64))])
 print(type(again.modules.head).__name__, again.config.query, len(verdict.probabilities))
 """
 
@@ -55,9 +55,8 @@ def test_a_new_head_is_one_file_and_one_line(tmp_path: Path) -> None:
     package = Path(safety_modules.__file__).parent
     copy = tmp_path / "safety_modules"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    for data in ("checkpoints", "adapters", "training"):
-        (copy / "_data").mkdir(exist_ok=True)
-        (copy / "_data" / data).symlink_to(package.parent / data)
+    for data in ("checkpoints", "adapters", "training", "pyproject.toml"):
+        (tmp_path / data).symlink_to(package.parent / data)
     (copy / "defences" / "guard" / "mean.py").write_text(HEAD)
     config = copy / "config.py"
     text, line = config.read_text(), '    "concept": "concept:ConceptHead",\n'
