@@ -291,7 +291,9 @@ class Call:
         repeats = int(max(self.option("num_beams", 1), self.answers_per_row))
         with self.running(repeats), nullcontext() if self.prompts is None else cache_length_restored(model):
             output = self.backbone.base_generate(**self._arguments())
-        sequences = output.sequences if isinstance(output, ModelOutput) else output
+        sequences = getattr(output, "sequences", output)
+        if not isinstance(sequences, torch.Tensor):  # of a decoding of the caller's own (custom_generate)
+            return Answer(self.ids.new_zeros(len(self), 0), output, self.whole)
         answer = Answer(sequences[:, width:], output, self.whole)
         self._count(answer)
         return answer
