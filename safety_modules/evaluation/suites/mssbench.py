@@ -8,7 +8,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, behaviour, loader, words
+from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, behaviour, words
 from safety_modules.records.source import as_object
 
 CHAT = (
@@ -26,7 +26,6 @@ EMBODIED = (
     "Your task is: "
 )
 PARTS = ("chat/safe", "chat/unsafe", "embodied/safe", "embodied/unsafe")
-OBTAIN = "Pass hf://kzhou35/mssbench, or a folder with combined.json, chat/ and embodied/."
 
 
 def take(reading: BenchmarkReader) -> None:
@@ -36,7 +35,7 @@ def take(reading: BenchmarkReader) -> None:
     for task in ("chat", "embodied"):
         rows = data.get(task)
         if not isinstance(rows, list):
-            raise DataError(f"{path}: expected a list under {task}, got {type(rows).__name__}. {OBTAIN}")
+            raise DataError(f"{path}: expected a list under {task}, got {type(rows).__name__}. {reading.obtain}")
         for number, item in enumerate(rows):
             with reading.row(f"{path} {task} item {number}"):
                 row = as_object(item)
@@ -93,14 +92,3 @@ def _texts(row: Row, key: str) -> list[str]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
         raise DataError(f"{key}: expected a list of texts, got {repr(values)[:80]}.")
     return values
-
-
-BENCHMARK = Benchmark(
-    name="mssbench",
-    title="MSSBench: Multimodal Situational Safety",
-    licence="MIT",
-    citation="Zhou et al., Multimodal Situational Safety, arXiv 2410.06172",
-    obtain=OBTAIN,
-    load=loader("MSSBench", OBTAIN, take),
-    parts=PARTS,
-)

@@ -34,6 +34,7 @@ class Benchmark:
         obtain: how to get the data and what the folder must look like; said where it is absent.
         load: reads the cases from a local folder (of a hub id's snapshot); None = needs no folder.
         parts: parts that can be asked for alone; empty = always whole.
+        layout: where the description of the data comes from.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Benchmark:
     obtain: str
     load: Callable[[Path | None, Sequence[str]], list[Case]]
     parts: tuple[str, ...] = ()
+    layout: str = ""
 
 
 class BenchmarkReader:
@@ -172,25 +174,6 @@ class BenchmarkReader:
         for key, item in self.json_object(path).items():
             with self.row(f"{path} {key}"):
                 yield f"{path} {key}", key, as_object(item)
-
-
-def loader(
-    name: str, obtain: str, take: Callable[[BenchmarkReader], None]
-) -> Callable[[Path | None, Sequence[str]], list[Case]]:
-    """A benchmark's `load`.
-
-    Args:
-        name: of the benchmark, for messages.
-        obtain: how to get the data.
-        take: adds the cases in the folder of a `BenchmarkReader` to it.
-    """
-
-    def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
-        reading = BenchmarkReader(name, folder, obtain, parts)
-        take(reading)
-        return reading.done()
-
-    return load
 
 
 def behaviour(safe: bool, otherwise: Wanted = "refuse") -> Row:

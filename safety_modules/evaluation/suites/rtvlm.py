@@ -8,9 +8,8 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, chosen, loader, one_of, words
+from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, chosen, one_of, words
 
-OBTAIN = "Pass hf://MMInstruction/RedTeamingVLM, or a download of it."
 WANTED: dict[str, Wanted] = {
     "Refuse to Answer": "refuse",
     "Proceed with Caution": "caution",
@@ -113,14 +112,3 @@ def _picture(reading: BenchmarkReader, task: Task, value: Any) -> Any:
     archive = f"data/{task.archive}"
     unzipped = (archive.removesuffix(".zip"), archive.rpartition("/")[0])
     return reading.picture(f"{task.folder}{name}{task.suffix}", archive, *unzipped)
-
-
-BENCHMARK = Benchmark(
-    name="rtvlm",
-    title="RTVLM: Red Teaming Visual Language Models",
-    licence="CC BY 4.0",
-    citation="Li et al., Red Teaming Visual Language Models, Findings of ACL 2024",
-    obtain=OBTAIN,
-    load=loader("RTVLM", OBTAIN, take),
-    parts=tuple(TASKS),
-)

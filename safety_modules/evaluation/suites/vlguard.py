@@ -7,7 +7,7 @@ from typing import Any
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, loader, words
+from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, words
 from safety_modules.records.formats.vlguard import read_categories
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
@@ -17,10 +17,6 @@ PARTS: dict[str, tuple[str, Wanted]] = {
     "safe_safes": ("safe_instruction", "answer"),
 }
 """Each part: the key of its instruction, and the right behaviour."""
-OBTAIN = (
-    "Clone https://github.com/ys-zong/VLGuard and pass its folder, or hf://ys-zong/VLGuard, or a folder with test.json "
-    "and test.zip (or the folder test, unzipped)."
-)
 _IMAGES = ("test", "test.zip", "data/test", "data/test.zip")
 
 
@@ -65,15 +61,3 @@ def _instruction(pairs: Any, key: str) -> str:
         if isinstance(pair, dict) and key in pair:
             return words(pair, key)
     raise DataError(f"instr-resp: expected an entry with {key}, got none.")
-
-
-BENCHMARK = Benchmark(
-    name="vlguard",
-    title="VLGuard, test set",
-    licence="MIT",
-    citation="Zong et al., Safety Fine-Tuning at (Almost) No Cost: A Baseline for Vision Large Language Models, "
-    "ICML 2024",
-    obtain=OBTAIN,
-    load=loader("VLGuard", OBTAIN, take),
-    parts=tuple(PARTS),
-)
