@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
@@ -13,8 +13,6 @@ from safety_modules.evaluation.pocket_tables import (
     HEAD_ROWS,
     ROWS,
     TOGGLE,
-    Goal,
-    ResultRow,
     attack_rows,
     estimate_at,
     head_path,
@@ -23,30 +21,17 @@ from safety_modules.evaluation.pocket_tables import (
 )
 from safety_modules.evaluation.sheet import verdict_line
 from safety_modules.io.html import environment, picture_uri
-from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
 
 PICTURE = 192
-NARROW = "\N{NARROW NO-BREAK SPACE}"
 
 
-class GoalCell(NamedTuple):
-    """A number as the report shows it; all in percent."""
-
-    text: str
-    low: float
-    high: float
-    value: float
-    goal: str
-    met: bool | None
-
-
-class Tile(NamedTuple):
-    """One headline number."""
-
-    label: str
-    value: str
-    notes: tuple[str, ...]
+HEADLINES = (
+    ("image attacks of high and medium risk whose content reaches the user", ("attack", "severe", "content")),
+    ("image attacks of low risk cautioned, with the content", ("attack", "low", "cautioned")),
+    ("benign questions refused or cautioned", ("over_refusal",)),
+    ("visual questions right", ("vqa",)),
+)
 
 
 def render_report(
@@ -67,27 +52,23 @@ def render_report(
     """
     return (
         environment("safety_modules.evaluation")
-        .get_template("report.html.j2")
+        .get_template("pocket.html.j2")
         .render(
             title=title,
-            settings=results["settings"],
-            tiles=_tiles(results),
-            rows=[(row.label, [_row_cells(results, row, style) for style in splits.STYLES]) for row in ROWS],
-            head_rows=[
-                (row.label, [_cell(estimate_at(results, *head_path(row, s)), row.goals.get(s)) for s in splits.STYLES])
-                for row in HEAD_ROWS
-            ],
-            attacks=attack_rows(results),
+            results=results,
+            styles=splits.STYLES,
+            headlines=HEADLINES,
+            rows=ROWS,
+            head_rows=HEAD_ROWS,
+            head_path=head_path,
+            estimate_at=estimate_at,
+            known_at=known_at,
+            attack_rows=attack_rows,
             reactions=tuple(REACTIONS.values()),
             risk_note=RISK_NOTE,
             success=SUCCESS,
-            toggle_columns=tuple(TOGGLE.values()),
-            toggles=[
-                (name, [_cell(*column) for column in toggle_columns(results, name)]) for name in results["toggle"]
-            ],
-            thresholds=results["thresholds"],
-            adapter_mb=results["adapter_mb"],
-            planned_mb=results["planned_mb"],
+            toggle_columns=toggle_columns,
+            toggle_titles=tuple(TOGGLE.values()),
             examples=[_card(example, PICTURE) for example in examples],
             transcripts=[_card(example, PICTURE // 2) for example in transcripts],
             steps=steps,
@@ -101,60 +82,6 @@ def write_report(path: str | PathLike[str], results: Mapping[str, Any], **parts:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(render_report(results, **parts), encoding="utf-8")
     return path
-
-
-def _tiles(results: Mapping[str, Any]) -> list[Tile]:
-    def share(*path: str) -> str:
-        found = known_at(results, *path)
-        return "–" if found is None else f"{100 * found.value:.1f}{NARROW}%"
-
-    def pair(label: str, *path: str) -> Tile:
-        seen, unseen = ((share("guarded", style, *path), share("base", style, *path)) for style in splits.STYLES)
-        return Tile(label, seen[0], (f"base: {seen[1]}", f"unseen style: {unseen[0]}, base: {unseen[1]}"))
-
-    identical = results["gated_identical"]
-    planned = f"{results['planned_mb']['llava-1.5-7b']:.0f}{NARROW}MB"
-    return [
-        pair("image attacks of high and medium risk whose content reaches the user", "attack", "severe", "content"),
-        pair("image attacks of low risk cautioned, with the content", "attack", "low", "cautioned"),
-        pair("benign questions refused or cautioned", "over_refusal"),
-        pair("visual questions right", "vqa"),
-        Tile(
-            "identical to the base where judged clean",
-            "none" if identical is None else f"{100 * identical:.1f}{NARROW}%",
-            ("no sample was judged clean",) if identical is None else ("character by character", _count(results)),
-        ),
-        Tile(
-            "adapter on disk",
-            f"{results['adapter_mb']:.2f}{NARROW}MB",
-            ("modules and LoRA", f"the same design for LLaVA-1.5-7B: {planned}"),
-        ),
-    ]
-
-
-def _count(results: Mapping[str, Any]) -> str:
-    return f"of {estimate_at(results, 'gated_identical').n} answers"
-
-
-def _row_cells(results: Mapping[str, Any], row: ResultRow, style: str) -> tuple[GoalCell | None, GoalCell | None]:
-    return (
-        _cell(known_at(results, "base", style, *row.path)),
-        _cell(known_at(results, "guarded", style, *row.path), row.goals.get(style)),
-    )
-
-
-def _cell(estimate: Estimate | None, goal: Goal | None = None) -> GoalCell | None:
-    """None where there was nothing to measure."""
-    if estimate is None:
-        return None
-    return GoalCell(
-        text=f"{100 * estimate.value:.1f}",
-        low=100 * estimate.low,
-        high=100 * estimate.high,
-        value=100 * estimate.value,
-        goal="" if goal is None else f"{'≤' if goal.sign == '<=' else '≥'} {100 * goal.bound:g}",
-        met=None if goal is None else goal.met(estimate.value),
-    )
 
 
 def _card(example: Example, side: int) -> dict[str, Any]:

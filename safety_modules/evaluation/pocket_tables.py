@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from safety_modules.evaluation.outcomes import REACTIONS, RISK_NOTE, RISKS, SUCCESS
-from safety_modules.evaluation.terminal import terminal_table
+from safety_modules.evaluation.terminal import number_cell, terminal_table
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
 
@@ -190,10 +190,7 @@ def table_title(what: str, results: Mapping[str, Any]) -> str:
 
 def cell(estimate: Estimate | None, goal: Goal | None = None) -> str:
     """A share in percent over its interval; with a goal in green or red, as it is met."""
-    if estimate is None:
-        return "–"
-    text, interval = f"{100 * estimate.value:.1f}", f"[dim]{100 * estimate.low:.1f} to {100 * estimate.high:.1f}[/dim]"
-    if goal is not None:
-        colour = "green" if goal.met(estimate.value) else "red"
-        text = f"[{colour}]{text}[/{colour}] [dim]{goal.sign} {100 * goal.bound:g}[/dim]"
-    return f"{text}\n{interval}"
+    if estimate is None or goal is None:
+        return number_cell(estimate and estimate._asdict())
+    colour = "green" if goal.met(estimate.value) else "red"
+    return number_cell(estimate._asdict(), colour, f"{goal.sign} {100 * goal.bound:g}")

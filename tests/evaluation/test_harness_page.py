@@ -16,8 +16,8 @@ from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness.run import Settings, evaluate
 from safety_modules.evaluation.harness.sample import draw
-from safety_modules.evaluation.harness.terminal_report import print_overview
 from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.terminal import print_overview
 
 STRENGTHS = [
     Case(

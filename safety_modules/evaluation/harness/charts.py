@@ -4,8 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safety_modules.evaluation.harness.strengths import STRENGTH, strengths
-from safety_modules.evaluation.harness.summary import BASE
+from safety_modules.evaluation.harness.readout import BASE, STRENGTH, strengths
 from safety_modules.evaluation.outcomes import MEASURES, REACTIONS, RISKS, attack_lines
 
 WIDTH, DPI = 5.6, 150  # inches; narrow, so that letters can still be read on a phone

@@ -10,8 +10,9 @@ from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.harness.html_report import write_page
 from safety_modules.evaluation.harness.journal import Journal
 from safety_modules.evaluation.harness.judgements import Judged, Judgements, error_share, judge_all
+from safety_modules.evaluation.harness.readout import BASE
 from safety_modules.evaluation.harness.sample import Sample
-from safety_modules.evaluation.harness.summary import BASE, summarise
+from safety_modules.evaluation.harness.summary import summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 from safety_modules.evaluation.judges.base import Judge
 from safety_modules.evaluation.results import versions, write_json
