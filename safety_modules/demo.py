@@ -21,9 +21,8 @@ from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.examples import Example, answered, make_examples, reaction_title
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
-from safety_modules.evaluation.pocket_report import write_report
+from safety_modules.evaluation.pocket_report import print_results, write_report
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket
-from safety_modules.evaluation.pocket_tables import print_results
 from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.sheet import write_sheet
 from safety_modules.paths import adapter_dir, recipe_dir

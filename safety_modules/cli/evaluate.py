@@ -116,8 +116,8 @@ def pocket(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Base against guarded on pocket's held-out test data: the numbers in the README."""
+    from safety_modules.evaluation.pocket_report import print_results
     from safety_modules.evaluation.pocket_suite import evaluate_pocket
-    from safety_modules.evaluation.pocket_tables import print_results
     from safety_modules.evaluation.results import write_json
 
     new_file(json_file, overwrite)
