@@ -101,7 +101,7 @@ def evaluate(
         judges,
         out,
         identify(base, processor, name) | {"quantization": quantize},
-        harness.Settings(**chosen),
+        harness.RunSettings(**chosen),
         progress=True,
     )
     print_overview(report)

@@ -9,9 +9,9 @@ from typing import Any
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.harness.html_report import write_page
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.judgements import Judged, Judgements, error_share, judge_all
+from safety_modules.evaluation.harness.judgements import JudgedReply, Judgements, error_share, judge_all
 from safety_modules.evaluation.harness.readout import BASE
-from safety_modules.evaluation.harness.sample import Sample
+from safety_modules.evaluation.harness.sample import CaseSample
 from safety_modules.evaluation.harness.summary import summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 from safety_modules.evaluation.judges.base import Judge
@@ -24,7 +24,7 @@ MANIFEST, TRANSCRIPTS, REPORT, PAGE = "manifest.json", "transcripts.jsonl", "rep
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """What numbers depend on beside cases, systems and judges.
 
     Attributes:
@@ -39,12 +39,12 @@ class Settings:
 
 
 def evaluate(
-    sample: Sample,
+    sample: CaseSample,
     systems: Sequence[Callable[[], System]],
     judges: Sequence[Judge],
     out: Path,
     base: Mapping[str, Any],
-    settings: Settings | None = None,
+    settings: RunSettings | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Run, or go on with, an evaluation, and write its report.
@@ -68,7 +68,7 @@ def evaluate(
 
     Does not cover: whether a judge is right. What no judge could judge is in no rate.
     """
-    settings = settings or Settings()
+    settings = settings or RunSettings()
     openers, described = _describe(systems)
     judge_of, files = _judges(judges, out)
     sessions = begin_run(
@@ -92,7 +92,7 @@ def evaluate(
         sample.cases, openers, journal, settings.batch_size, settings.max_new_tokens, len(sessions), progress
     )
     judged = {
-        name: judge_all(judge, sample.cases, transcripts, Journal(files[name], Judged), progress)
+        name: judge_all(judge, sample.cases, transcripts, Journal(files[name], JudgedReply), progress)
         for name, judge in judge_of.items()
     }
     shares = {name: error_share(found) for name, found in judged.items()}
@@ -164,7 +164,7 @@ def _judges(judges: Sequence[Judge], out: Path) -> tuple[dict[str, Judge], dict[
     return by_name, files
 
 
-def _about(sample: Sample) -> dict[str, Any]:
+def _about(sample: CaseSample) -> dict[str, Any]:
     benchmark = sample.benchmark
     return {
         "name": benchmark.name,

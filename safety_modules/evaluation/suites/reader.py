@@ -213,7 +213,8 @@ def chosen(parts: Sequence[str], known: Sequence[str], name: str) -> list[str]:
     """
     unknown = [part for part in parts if not any(fnmatchcase(one, part) for one in known)]
     if unknown:
-        raise DataError(f"{name} has no part {', '.join(unknown)}: expected some of {', '.join(known)}. Name another.")
+        wrong, right = ", ".join(unknown), ", ".join(known) or "none"
+        raise DataError(f"{name} has no part {wrong}: expected some of {right}, got {wrong}. Name another.")
     return [one for one in known if not parts or any(fnmatchcase(one, part) for part in parts)]
 
 
