@@ -23,9 +23,10 @@ from safety_modules.defences.registry import GUARD_MODES, KINDS
 from safety_modules.errors import AdapterError, ConfigError
 from safety_modules.evaluation.asking import Said, ask, questions_of
 from safety_modules.evaluation.cases import Case, Reply
+from safety_modules.evaluation.harness.readout import BASE
 from safety_modules.policy.policy import Policy
 
-BASE, PAPER = "none", "paper"
+PAPER = "paper"
 UNTRAINED = tuple(kind for kind, defence in KINDS.items() if defence.needs_training is False)
 """Need nothing but the base."""
 TRAINED = (*(kind for kind in KINDS if kind not in UNTRAINED and kind != Guard.kind), PAPER)
