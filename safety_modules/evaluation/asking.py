@@ -93,15 +93,7 @@ def ask(
     max_new_tokens: int,
     generate: Callable[..., Any] | None = None,
 ) -> list[Said]:
-    """Greedy answers, in order. Questions with and without a picture go in batches of their own: padding costs.
-
-    Args:
-        model: the base, guarded or not.
-        processor: its processor.
-        questions: one batch.
-        max_new_tokens: limit of an answer.
-        generate: in place of the model's own.
-    """
+    """Greedy answers, in order. Questions with and without a picture go in batches of their own: padding costs."""
     said: dict[int, Said] = {}
     for shown in (True, False):
         rows = [row for row, question in enumerate(questions) if bool(question.images) == shown]

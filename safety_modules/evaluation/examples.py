@@ -27,15 +27,7 @@ DRAWN = 120
 
 @dataclass(frozen=True)
 class Example:
-    """One question about one picture, judged and answered twice.
-
-    Attributes:
-        title: what it is an example of.
-        record: picture, question and label.
-        verdict: of the guarded call.
-        base: the base's answer.
-        guarded: the guarded answer.
-    """
+    """One question about one picture, with the guarded call's verdict and both answers."""
 
     title: str
     record: Record

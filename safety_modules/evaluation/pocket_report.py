@@ -203,15 +203,7 @@ def render_report(
     steps: Sequence[tuple[str, float]] = (),
     title: str = "Safety report: llava-pocket",
 ) -> str:
-    """The report as one HTML page without any outside file.
-
-    Args:
-        results: what `evaluate_pocket` returned, for an attachment.
-        examples: shown with picture and attention overlay.
-        transcripts: more of them, shown small.
-        steps: what was done and how many seconds each step took.
-        title: of the page.
-    """
+    """What `evaluate_pocket` returned for an attachment, and some examples, as one page without any outside file."""
     return (
         environment("safety_modules.evaluation")
         .get_template("pocket.html.j2")

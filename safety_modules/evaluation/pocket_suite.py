@@ -123,12 +123,7 @@ def attacks_measured(records: Sequence[Record], answers: Sequence[str]) -> dict[
 
 
 def scores(records: Records, texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What answers to the kinds of `ASKED` are worth: estimates, under the keys of the README's table.
-
-    Args:
-        records: by kind.
-        texts: the answers to them, by kind.
-    """
+    """What answers to the kinds of `ASKED` are worth: estimates, under the keys of the README's table."""
     found = {kind: _measures(records[kind], texts[kind]) for kind in (*ATTACKS, "benign")}
     return {
         "asr": _share(found["attack"], "asr"),

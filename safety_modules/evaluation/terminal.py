@@ -87,13 +87,7 @@ def terminal_table(title: str, *columns: str, left: int = 1, wrap: bool = True) 
 
 
 def attack_table(title: str, systems: Mapping[str, Any], cell: Callable[[Any], str]) -> Table | None:
-    """What attacks got, a line for each system and risk; None where there were none.
-
-    Args:
-        title: above it.
-        systems: by system, what `attack_lines` reads.
-        cell: of a share, or of None where there is none.
-    """
+    """What attacks got, a line for each system and risk; None where there were none."""
     lines = attack_lines(systems)
     if not lines:
         return None

@@ -17,11 +17,7 @@ MARKERS = "osD^vPX*<>hd"
 
 
 def draw_charts(report: Mapping[str, Any]) -> dict[str, bytes]:
-    """PNG files by name, those that there are numbers for.
-
-    Args:
-        report: of the run; the first judge's numbers are drawn.
-    """
+    """PNG files by name, those that there are numbers for; of the first judge."""
     judge, systems = next(iter(report["judges"])), list(report["systems"])
     parts = report["parts"][judge]
     figures = {

@@ -51,15 +51,7 @@ def write_page(
     transcripts: Sequence[Transcript],
     judgements: Judgements,
 ) -> Path:
-    """Write the page, and its plots as PNG files into the same folder.
-
-    Args:
-        path: of the page.
-        report: what `report.json` holds.
-        cases: of the run, for the pictures of some transcripts.
-        transcripts: of every system and case.
-        judgements: of the first judge.
-    """
+    """Write the page, and its plots as PNG files into the same folder; answers are marked by the first judge."""
     charts = draw_charts(report)
     for name, data in charts.items():
         path.with_name(f"{name}.png").write_bytes(data)

@@ -14,12 +14,7 @@ STRENGTH = re.compile(r"(?P<kind>.+)-(?P<strength>\d+)(?:/(?P<source>.+))?")
 
 
 def strengths(parts: Mapping[str, Any], measure: str) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """Of parts at several strengths, by kind and strength, the row of every system; those that have the measure.
-
-    Args:
-        parts: of one judge, as in `report.json`.
-        measure: of `MEASURES`.
-    """
+    """Of parts at several strengths, by kind and strength, the row of every system; those that have the measure."""
     found: dict[str, dict[int, Mapping[str, Any]]] = {}
     for name, table in parts.items():
         match = STRENGTH.fullmatch(name)

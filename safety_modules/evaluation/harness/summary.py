@@ -32,12 +32,7 @@ Outcomes = dict[str, list[dict[str, float]]]
 def summarise(
     cases: Sequence[Case], transcripts: Sequence[Transcript], judged: Mapping[str, Judgements]
 ) -> dict[str, Any]:
-    """Everything that is computed.
-
-    Args:
-        cases: of the run.
-        transcripts: one for every system and case, `BASE` among the systems.
-        judged: by judge.
+    """Everything that is computed, of one transcript for every system (`BASE` among them) and case.
 
     Returns:
         The keys `results`, `attacks`, `parts`, `categories`, `comparisons`, `dominance`, `verdicts`, `cost`,

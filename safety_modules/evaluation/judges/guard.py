@@ -33,10 +33,6 @@ class GuardJudge(WordsJudge):
     The user turn is the case's prompt, or its `meta["goal"]` where words and picture hide what is asked; pictures are
     not shown. Anything but the form's own words is an error.
 
-    Args:
-        path: folder or hub id of the model.
-        model: a model that is in memory already, with its tokenizer; None = loaded from the path.
-
     Raises:
         ConfigError: the model cannot be loaded, or has no chat template.
 

@@ -58,10 +58,6 @@ class TextModel:
     def answer(self, prompts: Sequence[str], max_new_tokens: int) -> list[str | None]:
         """Greedy continuations of prompts that are written out, special tokens and all.
 
-        Args:
-            prompts: the texts.
-            max_new_tokens: limit of each answer.
-
         Returns:
             The answers, without special tokens; None for a prompt that the model has no room for.
         """
@@ -115,11 +111,7 @@ def short_name(path: str) -> str:
 
 
 class LocalJudge(WordsJudge):
-    """Scores replies by the rubrics, with a causal language model; it does not see the pictures.
-
-    Args:
-        path: folder or hub id of the model.
-        model: a model that is in memory already, with its tokenizer; None = loaded from the path.
+    """Scores replies by the rubrics, with a causal language model (loaded from the path, if none is given); no pictures.
 
     Raises:
         ConfigError: the model cannot be loaded.

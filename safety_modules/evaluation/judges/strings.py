@@ -10,9 +10,6 @@ from safety_modules.version import __version__
 class StringJudge(WordsJudge):
     """Refused or not, by phrases. Sources: HoliSafe-Bench (`start`), VLGuard (`anywhere`).
 
-    Args:
-        matcher: `start` or `anywhere`.
-
     Raises:
         DataError: unknown matcher.
 
