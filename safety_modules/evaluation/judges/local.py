@@ -111,7 +111,7 @@ def short_name(path: str) -> str:
 
 
 class LocalJudge(WordsJudge):
-    """Scores replies by the rubrics, with a causal language model (loaded from the path, if none is given); no pictures.
+    """Scores replies by the rubrics, with a causal language model; it does not see the pictures.
 
     Raises:
         ConfigError: the model cannot be loaded.
