@@ -115,27 +115,40 @@ def head_path(row: ResultRow, style: str) -> tuple[str, ...]:
     return (row.path[0], style, *row.path[1:])
 
 
+Shown = tuple[Estimate | None, Goal | None]
+"""A number, and what it is to reach."""
+
+
+def result_rows(results: Mapping[str, Any]) -> list[tuple[str, list[Shown | None]]]:
+    """The table: labels and, by style, the base's and the guarded number; None stands where the base has none."""
+    sides = ("base", "guarded") if "guarded" in results else ("base",)
+    rows: list[tuple[str, list[Shown | None]]] = [
+        (
+            row.label,
+            [
+                (known_at(results, side, style, *row.path), row.goals.get(style) if side == "guarded" else None)
+                for style in splits.STYLES
+                for side in sides
+            ],
+        )
+        for row in ROWS
+    ]
+    for row in HEAD_ROWS if "guarded" in results else ():
+        found = [(estimate_at(results, *head_path(row, style)), row.goals.get(style)) for style in splits.STYLES]
+        rows.append((row.label, [cell for one in found for cell in (None, one)]))
+    return rows
+
+
 def print_results(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what `evaluate_pocket` returned."""
     console = console or Console()
     guarded = "guarded" in results
-    sides = ("base", "guarded") if guarded else ("base",)
-    columns = (f"{side}, {style}" for style in splits.STYLES for side in sides)
+    columns = [f"{side}, {style}" for style in splits.STYLES for side in ("base", "guarded") if side in results]
     table = terminal_table(table_title("pocket suite", results), "%, 95 % interval", *columns)
-    for row in ROWS:
-        cells = []
-        for style in splits.STYLES:
-            for side in sides:
-                goal = row.goals.get(style) if side == "guarded" else None
-                cells.append(cell(known_at(results, side, style, *row.path), goal))
-        table.add_row(row.label, *cells)
-    if guarded:
-        table.add_section()
-        for row in HEAD_ROWS:
-            cells = []
-            for style in splits.STYLES:
-                cells += ["", cell(estimate_at(results, *head_path(row, style)), row.goals.get(style))]
-            table.add_row(row.label, *cells)
+    for number, (label, cells) in enumerate(result_rows(results)):
+        if number == len(ROWS):
+            table.add_section()
+        table.add_row(label, *("" if one is None else cell(*one) for one in cells))
     console.print(table)
     console.print(_attack_table(results))
     if guarded:
@@ -210,12 +223,8 @@ def render_report(
         .render(
             title=title,
             results=results,
-            styles=splits.STYLES,
             headlines=HEADLINES,
-            rows=ROWS,
-            head_rows=HEAD_ROWS,
-            head_path=head_path,
-            estimate_at=estimate_at,
+            rows=result_rows(results),
             known_at=known_at,
             attack_rows=attack_rows,
             reactions=tuple(REACTIONS.values()),

@@ -13,7 +13,7 @@ from typing import Any
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
 from safety_modules.evaluation.suites.pictures import PictureFinder
-from safety_modules.records.formats.text import json_items
+from safety_modules.records.formats.text import json_items, json_lines
 from safety_modules.records.images import EncodedImage
 from safety_modules.records.record import Problem, raise_problems
 from safety_modules.records.source import Source, as_object
@@ -145,14 +145,12 @@ class BenchmarkReader:
 
     def jsonl(self, path: Path) -> Iterator[tuple[str, Row]]:
         """(place, object) of every line that is not empty."""
-        for number, line in enumerate(_source(path).text().splitlines(), start=1):
-            with self.row(f"{path}:{number}"):
-                if line.strip():
-                    try:
-                        item = as_object(json.loads(line))
-                    except (ValueError, RecursionError) as error:
-                        raise DataError(f"not JSON: {error}.") from error
-                    yield f"{path}:{number}", item
+        for entry in json_lines(_source(path)):
+            with self.row(entry.where):
+                if entry.fault is not None:
+                    raise DataError(entry.fault)
+                if entry.where:
+                    yield entry.where, as_object(entry.value)
 
     def json_list(self, path: Path) -> Iterator[tuple[str, Row]]:
         """(place, object) of every item of a JSON list."""
