@@ -63,9 +63,9 @@ def evaluate(
     from safety_modules.backbones.bases import find_base, local_config
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
-    from safety_modules.evaluation.harness.readout import BASE
     from safety_modules.evaluation.harness.sample import draw
     from safety_modules.evaluation.judges import make_judge
+    from safety_modules.evaluation.outcomes import BASE
     from safety_modules.evaluation.suites.registry import benchmark, data_folder
     from safety_modules.evaluation.systems import check_spec, make_system
     from safety_modules.evaluation.terminal import print_overview

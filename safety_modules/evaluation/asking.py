@@ -143,6 +143,11 @@ def ask_records(
     return Answers(texts, verdicts)
 
 
+def decoding(max_new_tokens: int, batch_size: int) -> str:
+    """How reports call what `ask` does."""
+    return f"greedy, at most {max_new_tokens} new tokens, batches of {batch_size}"
+
+
 def _batches(records: Sequence[Record], size: int) -> Iterator[list[int]]:
     """Indices in batches, records with and without a picture apart."""
     for has_image in (True, False):

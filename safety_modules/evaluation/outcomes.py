@@ -13,6 +13,8 @@ from safety_modules.evaluation.matchers import Reaction
 from safety_modules.metrics import Estimate, rate
 
 Better = Literal["lower", "higher"]
+BASE = "none"
+"""The system without a defence, which costs and changes are measured against."""
 
 
 class Measure(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safety_modules.adapter.parameters import count_parameters
 from safety_modules.backbones.bases import PUBLISHED, published_sizes
 from safety_modules.defences.guard.guard import Guard
-from safety_modules.evaluation.asking import BATCH_SIZE, MAX_NEW_TOKENS
+from safety_modules.evaluation.asking import BATCH_SIZE, MAX_NEW_TOKENS, decoding
 from safety_modules.evaluation.matchers import DEFAULT
 from safety_modules.io.files import write_whole
 from safety_modules.metrics import Estimate
@@ -26,7 +26,7 @@ def settings(samples: int, seed: int) -> dict[str, Any]:
         "samples": samples,
         "seed": seed,
         "matcher": DEFAULT,
-        "decoding": f"greedy, at most {MAX_NEW_TOKENS} new tokens, batches of {BATCH_SIZE}",
+        "decoding": decoding(MAX_NEW_TOKENS, BATCH_SIZE),
         "versions": versions(),
     }
 

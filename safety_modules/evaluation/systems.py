@@ -24,7 +24,7 @@ from safety_modules.defences.registry import GUARD_MODES, KINDS
 from safety_modules.errors import AdapterError, ConfigError
 from safety_modules.evaluation.asking import Question, Said, ask
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.harness.readout import BASE
+from safety_modules.evaluation.outcomes import BASE
 from safety_modules.policy.policy import Policy
 
 PAPER = "paper"

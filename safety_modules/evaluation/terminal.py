@@ -8,7 +8,6 @@ from rich.table import Table
 
 from safety_modules.evaluation.harness.readout import (
     ALL,
-    BASE,
     against_base,
     column_title,
     group_title,
@@ -16,7 +15,7 @@ from safety_modules.evaluation.harness.readout import (
     strength_rows,
     worst_strengths,
 )
-from safety_modules.evaluation.outcomes import CONTENT, MEASURES, REACTIONS, RISK_NOTE, RISKS, attack_lines
+from safety_modules.evaluation.outcomes import BASE, CONTENT, MEASURES, REACTIONS, RISK_NOTE, RISKS, attack_lines
 
 COLOURS = {"ahead": "green", "behind": "red"}
 

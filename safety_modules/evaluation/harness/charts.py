@@ -4,8 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safety_modules.evaluation.harness.readout import BASE, STRENGTH, strengths
-from safety_modules.evaluation.outcomes import MEASURES, REACTIONS, RISKS, attack_lines
+from safety_modules.evaluation.harness.readout import STRENGTH, strengths
+from safety_modules.evaluation.outcomes import BASE, MEASURES, REACTIONS, RISKS, attack_lines
 
 WIDTH, DPI = 5.6, 150  # inches; narrow, so that letters can still be read on a phone
 BAR = 0.13  # inches

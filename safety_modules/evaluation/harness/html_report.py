@@ -10,7 +10,6 @@ from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness.charts import draw_charts
 from safety_modules.evaluation.harness.judgements import Judgements
 from safety_modules.evaluation.harness.readout import (
-    BASE,
     against_base,
     column_title,
     group_title,
@@ -20,6 +19,7 @@ from safety_modules.evaluation.harness.readout import (
 )
 from safety_modules.evaluation.harness.transcripts import Transcript
 from safety_modules.evaluation.outcomes import (
+    BASE,
     MEASURES,
     REACTIONS,
     RISK_NOTE,

@@ -4,10 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from safety_modules.evaluation.outcomes import MEASURES
+from safety_modules.evaluation.outcomes import BASE, MEASURES
 
-BASE = "none"
-"""The system without a defence, which costs and changes are measured against."""
 ALL, TIME = "all", "time"
 STRENGTH = re.compile(r"(?P<kind>.+)-(?P<strength>\d+)(?:/(?P<source>.+))?")
 """Parts that are one thing at several strengths, such as `corrupted-jpeg-3/attack`."""

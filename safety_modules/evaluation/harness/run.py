@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import ConfigError, DataError
+from safety_modules.evaluation.asking import decoding
 from safety_modules.evaluation.harness.html_report import write_page
 from safety_modules.evaluation.harness.journal import Journal
 from safety_modules.evaluation.harness.judgements import JudgedReply, Judgements, error_share, judge_all
-from safety_modules.evaluation.harness.readout import BASE
 from safety_modules.evaluation.harness.sample import CaseSample
 from safety_modules.evaluation.harness.summary import summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 from safety_modules.evaluation.judges.base import Judge
+from safety_modules.evaluation.outcomes import BASE
 from safety_modules.evaluation.results import versions, write_json
 from safety_modules.evaluation.systems import System
 from safety_modules.io.run_manifest import begin_run
@@ -100,10 +101,8 @@ def evaluate(
         "suite": _about(sample),
         "base": dict(base),
         "settings": {
-            "batch_size": settings.batch_size,
-            "max_new_tokens": settings.max_new_tokens,
-            "decoding": f"greedy, at most {settings.max_new_tokens} new tokens, batches of {settings.batch_size}",
-            "max_judge_errors": settings.max_judge_errors,
+            **asdict(settings),
+            "decoding": decoding(settings.max_new_tokens, settings.batch_size),
             "sessions": sessions,
         },
         "systems": described,
@@ -133,13 +132,8 @@ def _describe(
                     "Leave one out."
                 )
             openers[system.name] = opener
-            described[system.name] = {
-                "source": system.source,
-                "leaves_out": system.leaves_out,
-                "extra_mb": system.extra_mb,
-                "extra_parameters": system.extra_parameters,
-                "describe": system.describe(),
-            }
+            told = {name: getattr(system, name) for name in ("source", "leaves_out", "extra_mb", "extra_parameters")}
+            described[system.name] = told | {"describe": system.describe()}
     if BASE not in openers:
         raise ConfigError(
             f"nothing to compare with: expected the bare base, {BASE!r}, among the systems, "
@@ -165,18 +159,12 @@ def _judges(judges: Sequence[Judge], out: Path) -> tuple[dict[str, Judge], dict[
 
 
 def _about(sample: CaseSample) -> dict[str, Any]:
-    benchmark = sample.benchmark
     return {
-        "name": benchmark.name,
-        "title": benchmark.title,
-        "licence": benchmark.licence,
-        "citation": benchmark.citation,
+        **{name: getattr(sample.benchmark, name) for name in ("name", "title", "licence", "citation")},
+        **{name: getattr(sample, name) for name in ("available", "limit", "digest")},
         "parts": list(dict.fromkeys(case.part for case in sample.cases)),
         "cases": len(sample.cases),
-        "available": sample.available,
-        "limit": sample.limit,
         "seed": sample.seed if sample.limit is not None else None,
-        "digest": sample.digest,
     }
 
 

@@ -15,9 +15,9 @@ from safety_modules.evaluation.harness.comparison import Comparison, Finding, co
 from safety_modules.evaluation.harness.cost import benign_lines, common, cost
 from safety_modules.evaluation.harness.detection import detection
 from safety_modules.evaluation.harness.judgements import Judgements
-from safety_modules.evaluation.harness.readout import ALL, BASE, STRENGTH, TIME
+from safety_modules.evaluation.harness.readout import ALL, STRENGTH, TIME
 from safety_modules.evaluation.harness.transcripts import Transcript
-from safety_modules.evaluation.outcomes import MEASURES, attack_shares, is_benign, outcome
+from safety_modules.evaluation.outcomes import BASE, MEASURES, attack_shares, is_benign, outcome
 from safety_modules.metrics import Estimate, mean, rate
 from safety_modules.taxonomy import CLEAN
 
@@ -168,15 +168,8 @@ def _time_comparisons(answers: Answers, benign: Mapping[str, bool]) -> list[dict
 
 
 def _row(judge: str | None, group: str, measure: str, system: str, against: str, found: Comparison) -> dict[str, Any]:
-    return {
-        "judge": judge,
-        "group": group,
-        "measure": measure,
-        "system": system,
-        "against": against,
-        "difference": found.difference,
-        "finding": found.finding,
-    }
+    compared = {"judge": judge, "group": group, "measure": measure, "system": system, "against": against}
+    return compared | found._asdict()
 
 
 def _dominance(systems: Sequence[str], rows: Sequence[Mapping[str, Any]], group: str) -> dict[str, Any]:
