@@ -1,6 +1,7 @@
 """What a report of the pocket suite shows, in the terminal and as a page: intervals, and what was to be reached."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,28 +86,18 @@ def known_at(results: Mapping[str, Any], *path: str) -> Estimate | None:
         return None
 
 
-class Got(NamedTuple):
-    """What attacks of a kind, style and risk get: shares in percent, as words, in the order of `REACTIONS`."""
-
-    attacks: str
-    n: int
-    shares: dict[str, list[str]]
-
-
-def attack_rows(results: Mapping[str, Any]) -> list[Got]:
-    """What attacks get from the base, and guarded, by style, kind and risk."""
+def attack_rows(results: Mapping[str, Any]) -> list[tuple[str, int, dict[str, list[str]]]]:
+    """What attacks of a style, kind and risk get: these in words, how many, and by side the shares of `REACTIONS`."""
     rows = []
-    for style in splits.STYLES:
-        for kind, words in ATTACKS.items():
-            for risk, (title, _) in RISKS.items():
-                shares = {
-                    side: [estimate_at(results, side, style, kind, risk, name) for name in REACTIONS]
-                    for side in ("base", "guarded")
-                    if risk in results.get(side, {}).get(style, {}).get(kind, {})
-                }
-                if shares:
-                    texts = {side: [f"{100 * share.value:.1f}" for share in of] for side, of in shares.items()}
-                    rows.append(Got(f"{style}, {words}, {title}", shares["base"][0].n, texts))
+    for style, kind, risk in product(splits.STYLES, ATTACKS, RISKS):
+        shares = {
+            side: [estimate_at(results, side, style, kind, risk, name) for name in REACTIONS]
+            for side in ("base", "guarded")
+            if risk in results.get(side, {}).get(style, {}).get(kind, {})
+        }
+        if shares:
+            texts = {side: [f"{100 * share.value:.1f}" for share in of] for side, of in shares.items()}
+            rows.append((f"{style}, {ATTACKS[kind]}, {RISKS[risk][0]}", shares["base"][0].n, texts))
     return rows
 
 
@@ -175,8 +166,8 @@ def _attack_table(results: Mapping[str, Any]) -> Table:
     columns = ("n", *(REACTIONS.values() if "guarded" in results else ()), "base: the same three")
     table = terminal_table("what attacks get, %", "style, attacks, risk", *columns)
     table.caption = f"{RISK_NOTE} {SUCCESS}"
-    for row in attack_rows(results):
-        table.add_row(row.attacks, str(row.n), *row.shares.get("guarded", []), " / ".join(row.shares["base"]))
+    for attacks, n, shares in attack_rows(results):
+        table.add_row(attacks, str(n), *shares.get("guarded", []), " / ".join(shares["base"]))
     return table
 
 

@@ -57,7 +57,7 @@ class EndpointJudge(WordsJudge):
         self.url = _checked(url)
         self.name = f"{'endpoint+images' if images else 'endpoint'}:{model}"
         self._served: set[str] = set()
-        self._openai = _library()
+        self._openai = needed("openai", "an endpoint judge", "eval")
         self._client = self._openai.OpenAI(
             base_url=self.url,
             api_key=os.environ.get(KEY) or "none",  # the package wants one; a server without keys ignores it
@@ -137,7 +137,3 @@ def _checked(url: str) -> str:
             f"the environment variable {KEY}."
         )
     return url.rstrip("/")
-
-
-def _library() -> Any:
-    return needed("openai", "an endpoint judge", "eval")

@@ -47,14 +47,11 @@ def _published(name: str, about: dict[str, Any]) -> Benchmark:
     return found
 
 
-def _described() -> dict[str, dict[str, Any]]:
-    text = resources.files(__package__ or "").joinpath("benchmarks.yaml").read_text(encoding="utf-8")
-    described: dict[str, dict[str, Any]] = yaml.safe_load(text)
-    return described
-
-
+_DESCRIBED: dict[str, dict[str, Any]] = yaml.safe_load(
+    resources.files("safety_modules.evaluation.suites").joinpath("benchmarks.yaml").read_text(encoding="utf-8")
+)
 _BENCHMARKS = {one.name: one for one in (pocket.BENCHMARK, pocket.VALIDATION)} | {
-    name: _published(name, about) for name, about in _described().items()
+    name: _published(name, about) for name, about in _DESCRIBED.items()
 }
 
 
