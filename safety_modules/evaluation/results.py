@@ -67,8 +67,12 @@ def write_json(path: str | PathLike[str], results: Mapping[str, Any]) -> Path:
 def adapter_megabytes(attachment: "SafetyAttachment") -> float:
     """Size of the adapter's files on disk in MB (10^6 bytes), measured by saving it."""
     with tempfile.TemporaryDirectory() as folder:
-        saved = attachment.save_pretrained(Path(folder) / "adapter")
-        return sum(file.stat().st_size for file in Path(saved).rglob("*") if file.is_file()) / 1e6
+        return megabytes_in(attachment.save_pretrained(Path(folder) / "adapter"))
+
+
+def megabytes_in(folder: Path) -> float:
+    """Size of all files in a folder, in MB (10^6 bytes)."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def planned_megabytes(attachment: "SafetyAttachment") -> dict[str, float]:
