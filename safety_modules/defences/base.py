@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import nn
 
 from safety_modules.backbones import Backbone
@@ -34,7 +34,13 @@ Answering = Callable[[Call], Answer]
 """How to get an answer to a call: the defences further in, and the base."""
 
 
-Words = Annotated[str, Field(min_length=1, max_length=4000)]
+def _printable(text: str) -> str:
+    if not text.replace("\n", "").isprintable():
+        raise ValueError("expected a prompt of printable characters and line breaks")
+    return text
+
+
+Words = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_printable)]
 """A prompt of a defence. A stranger's adapter may bring one, as it may bring a policy's rule."""
 
 

@@ -112,6 +112,23 @@ def test_a_training_free_defence_is_saved_in_its_place_as_words_alone(model, pro
     assert "unknown place {question.__class__}; a sentence may use {question}, {answer}" in only(problems_of(folder))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("", "adashield-s.prompt: String should have at least 1 character"),
+        ("x" * 4001, "adashield-s.prompt: String should have at most 4000 characters"),
+        ("\x1b[2J", "adashield-s.prompt: Value error, expected a prompt of printable characters and line breaks"),
+        (["x"], "adashield-s.prompt: Input should be a valid string"),
+    ],
+)
+def test_a_strangers_prompt_is_short_and_printable(folder, prompt, words):
+    part = {"kind": "adashield-s", "settings": {"prompt": "Look\ntwice."}, "depends_on": []}
+    edit_config(folder, lambda r: r["parts"].append(part))
+    assert read_adapter(folder).kinds == ["guard", "meta-token", "adashield-s"]
+    edit_config(folder, lambda r: r["parts"][2]["settings"].update(prompt=prompt))
+    assert words in only(problems_of(folder))
+
+
 def test_an_adapter_without_a_guard_says_so(tmp_path):
     folder = save_adapter(tmp_path / "a", [make_meta()], fingerprint=FINGERPRINT, sizes=SIZES)
     assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "meta-token-lora", META]

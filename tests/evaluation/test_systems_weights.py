@@ -1,15 +1,25 @@
 """What is refused when systems are made: names, missing weights, folders that do not belong."""
 
 import copy
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
-from systems_cases import OURS, save_adapter_folder, save_lora_folder
+from systems_cases import LORA, META, OURS, save_adapter_folder, save_folder, save_lora_folder, save_meta_folder
 
+from safety_modules.adapter import read_adapter
+from safety_modules.adapter.format import CONFIG_FILE, lora_files, tensor_file
+from safety_modules.backbones import find_backbone
+from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
+from safety_modules.defences.meta_token import MetaToken
 from safety_modules.errors import AdapterError, ConfigError
 from safety_modules.evaluation.systems import NAMES, make_system
+
+LORA_TENSORS, META_TENSORS = lora_files("lora")[1], tensor_file("meta-token")
 
 
 @pytest.fixture
@@ -22,9 +32,10 @@ def lora(tiny_base: Any, processor: Any, tmp_path: Path) -> Path:
     [
         ("gatted", "Did you mean 'gated'"),
         ("none=folder", "nothing to load"),
-        ("lora", "comparison.py train --out DIR --only lora"),
-        ("meta-token=/no/such/folder", "comparison.py train --out DIR --only meta-token"),
-        ("paper", "comparison.py train --out DIR --only paper"),
+        ("ecso=folder", "nothing to load"),
+        ("lora", r"comparison\.py train --out DIR --only lora"),
+        ("meta-token=/no/such/folder", r"comparison\.py train --out DIR --only meta-token"),
+        ("paper", r"comparison\.py train --out DIR --only paper"),
         ("gated", "safety-modules train --out DIR"),
         ("external", "no adapter"),
     ],
@@ -57,9 +68,19 @@ def test_the_published_system_takes_the_published_design_only(tiny_base: Any, pr
         make_system(f"paper={folder}", tiny_base, processor)
 
 
+def test_weights_come_back_in_sixteen_bit(tiny_base: Any, processor: Any, tmp_path: Path) -> None:
+    meta = MetaToken(find_backbone(tiny_base, processor), META)
+    back = read_adapter(save_folder(meta, processor, tmp_path / "w")).part("meta-token")
+    written = meta.modules.state_dict()
+    assert back.tensors.keys() == written.keys()
+    assert all(back.tensors[name].equal(tensor.half()) for name, tensor in written.items())
+    assert all(back.lora_tensors[name].equal(tensor.half()) for name, tensor in meta.lora.state_dict().items())
+
+
 def test_weights_of_another_system_are_refused(lora: Path, tiny_base: Any, processor: Any) -> None:
-    with pytest.raises(AdapterError, match="expected weights of meta-token, got those of lora"):
-        make_system(f"meta-token={lora}", tiny_base, processor)
+    for name, wanted in (("meta-token", "meta-token"), ("gated", "guard"), ("paper", "guard")):
+        with pytest.raises(AdapterError, match=f"expected weights of {wanted}, got those of lora"):
+            make_system(f"{name}={lora}", tiny_base, processor)
 
 
 def test_weights_for_another_base_are_refused(lora: Path, tiny_base: Any, processor: Any) -> None:
@@ -68,6 +89,56 @@ def test_weights_for_another_base_are_refused(lora: Path, tiny_base: Any, proces
         other.model.language_model.norm.weight.add_(1)
     with pytest.raises(AdapterError, match="other base: language_model: "):
         make_system(f"lora={lora}", other, processor)
+
+
+def test_damaged_weights_are_refused(lora: Path, tiny_base: Any, processor: Any) -> None:
+    data = bytearray((lora / LORA_TENSORS).read_bytes())
+    data[-1] ^= 1
+    (lora / LORA_TENSORS).write_bytes(bytes(data))
+    with pytest.raises(AdapterError, match="changed after saving"):
+        make_system(f"lora={lora}", tiny_base, processor)
+
+
+def redigest(folder: Path, name: str, data: bytes) -> None:
+    """Put a file in place, and its digest into the config."""
+    (folder / name).write_bytes(data)
+    record = json.loads((folder / CONFIG_FILE).read_text())
+    record["files"][name] = hashlib.sha256(data).hexdigest()
+    (folder / CONFIG_FILE).write_text(json.dumps(record))
+
+
+def test_a_file_that_is_no_safetensors_is_refused_even_with_its_digest(
+    lora: Path, tiny_base: Any, processor: Any
+) -> None:
+    redigest(lora, LORA_TENSORS, b"no tensors")
+    with pytest.raises(AdapterError, match=f"{LORA_TENSORS} is not safetensors"):
+        make_system(f"lora={lora}", tiny_base, processor)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"system": "lora", "more": 1}'])
+def test_a_record_that_is_none_is_refused(content: str, lora: Path, tiny_base: Any, processor: Any) -> None:
+    (lora / CONFIG_FILE).write_text(content)
+    with pytest.raises(AdapterError):
+        make_system(f"lora={lora}", tiny_base, processor)
+
+
+def test_numbers_that_are_none_are_refused(tiny_base: Any, processor: Any, tmp_path: Path) -> None:
+    lora = LoraTuning(find_backbone(tiny_base, processor), LoraTuningSettings(lora=LORA))
+    with torch.no_grad():
+        next(lora.lora.parameters())[0, 0] = torch.nan
+    with pytest.raises(AdapterError, match="holds NaN or infinity"):
+        save_folder(lora, processor, tmp_path / "nan")
+
+
+def test_tensors_of_another_design_are_refused(tiny_base: Any, processor: Any, tmp_path: Path) -> None:
+    folder = save_meta_folder(tiny_base, processor, tmp_path / "meta", 0.5)
+    tensors = safetensors.torch.load_file(folder / META_TENSORS)
+    tensors["tokens.weight"] = tensors["tokens.weight"][:1].clone()
+    tensors["more"] = tensors.pop("head.0.bias")
+    redigest(folder, META_TENSORS, safetensors.torch.save(tensors, {"format": "pt"}))
+    with pytest.raises(AdapterError) as caught:
+        make_system(f"meta-token={folder}", tiny_base, processor)
+    assert len(caught.value.problems) == 3
 
 
 def test_every_system_names_its_source(tiny_base: Any, processor: Any) -> None:

@@ -142,7 +142,9 @@ class Guard(Defence):
     judges = True
     needs_training = True
     source = "SafeVLM, arXiv 2405.13581, and PSA-VLM, arXiv 2411.11543; code: Yingshui-Tan/PSA-VL"
-    leaves_out = "see docs/design.md: what was changed, and what each change gave"
+    leaves_out = (
+        "the published head, projector and width: preset `paper` has them; rows judged clean are left to the base"
+    )
     modules: SafetyModules
 
     def __init__(self, backbone: Backbone, settings: GuardSettings | None = None, seed: int = SEED) -> None:

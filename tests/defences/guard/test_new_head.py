@@ -54,7 +54,8 @@ def test_a_new_head_is_one_file_and_one_line(tmp_path: Path) -> None:
     copy = tmp_path / "safety_modules"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for data in ("checkpoints", "adapters", "training"):
-        (tmp_path / data).symlink_to(package.parent / data)
+        (copy / "_data").mkdir(exist_ok=True)
+        (copy / "_data" / data).symlink_to(package.parent / data)
     (copy / "defences" / "guard" / "mean.py").write_text(HEAD)
     config = copy / "config.py"
     text, line = config.read_text(), '    "concept": "concept:ConceptHead",\n'
