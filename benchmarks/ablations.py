@@ -21,8 +21,9 @@ from validation_numbers import SAMPLES, Sets, cases_of, measure
 
 from safety_modules.cli.interruption import goes_on
 from safety_modules.config import SafetyConfig
+from safety_modules.evaluation.outcomes import BASE
 from safety_modules.evaluation.results import write_json
-from safety_modules.evaluation.systems import BASE, System, make_system
+from safety_modules.evaluation.systems import System, make_system
 from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record

@@ -14,8 +14,8 @@ from safety_modules import metrics, pocket
 from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.evaluation.asking import Answers, ask_records
 from safety_modules.evaluation.matchers import is_refusal, reaction
+from safety_modules.evaluation.pocket_report import cell, estimate_at, table_title
 from safety_modules.evaluation.pocket_suite import SAMPLES, SEED
-from safety_modules.evaluation.pocket_tables import cell, estimate_at, table_title
 from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.io.progress import track

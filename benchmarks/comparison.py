@@ -19,7 +19,7 @@ from script import command_line, keep, run, spread
 from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.errors import ConfigError
-from safety_modules.evaluation.harness.terminal_report import column_title
+from safety_modules.evaluation.harness.readout import column_title
 from safety_modules.evaluation.outcomes import MEASURES
 from safety_modules.evaluation.terminal import attack_table, terminal_table
 

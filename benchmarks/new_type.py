@@ -26,7 +26,7 @@ from safety_modules.cli.options import Json, Overwrite, new_file
 from safety_modules.errors import DataError, SafetyModulesError
 from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.matchers import is_refusal
-from safety_modules.evaluation.pocket_tables import estimate_at
+from safety_modules.evaluation.pocket_report import estimate_at
 from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.paths import adapter_dir

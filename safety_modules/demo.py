@@ -21,10 +21,9 @@ from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.examples import Example, answered, make_examples, reaction_title
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
-from safety_modules.evaluation.pocket_report import write_report
+from safety_modules.evaluation.pocket_report import print_results, write_report
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket
-from safety_modules.evaluation.pocket_tables import print_results
-from safety_modules.evaluation.results import write_json
+from safety_modules.evaluation.results import megabytes_in, write_json
 from safety_modules.evaluation.sheet import write_sheet
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
@@ -182,8 +181,7 @@ class _Tour:
 
     def _save_and_detach(self) -> tuple[Path, list[Verdict]]:
         adapter = self.safety.save_pretrained(self.out / ADAPTER)
-        megabytes = sum(file.stat().st_size for file in adapter.rglob("*") if file.is_file()) / 1e6
-        self._say(f"adapter: {megabytes:.2f} MB in {escape(str(adapter))}")
+        self._say(f"adapter: {megabytes_in(adapter):.2f} MB in {escape(str(adapter))}")
         self.probe = splits.make("attack", 8, split="validation")
         verdicts = self._classify(self.safety)
         self.safety.detach()

@@ -191,3 +191,30 @@ def quantisation(way: str, dtype: Any) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=skipped
     )
+
+
+def load_onto(
+    base: str | PathLike[str], device: Any, dtype: str = "auto", quantize: str | None = None, move: bool = True
+) -> tuple[Any, Any]:
+    """`load_whole` for answering on one device.
+
+    Args:
+        base: see `find_base`.
+        device: torch device.
+        dtype: of the weights: `auto` or torch's name of one.
+        quantize: see `quantisation`; unpacked to the dtype, bfloat16 for `auto`.
+        move: whether one that is not quantised goes to the device.
+
+    Raises:
+        ConfigError: as `load_whole` and `quantisation`.
+    """
+    import torch
+
+    options: dict[str, Any] = {"dtype": dtype}
+    if quantize is not None:
+        options["quantization_config"] = quantisation(quantize, getattr(torch, dtype, torch.bfloat16))
+        options["device_map"] = {"": device}
+    model, processor = load_whole(base, **options)
+    if quantize is None and move:
+        model = model.to(device)
+    return model.eval(), processor

@@ -64,11 +64,11 @@ def evaluate(
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
     from safety_modules.evaluation.harness.sample import draw
-    from safety_modules.evaluation.harness.summary import BASE
-    from safety_modules.evaluation.harness.terminal_report import print_overview
     from safety_modules.evaluation.judges import make_judge
+    from safety_modules.evaluation.outcomes import BASE
     from safety_modules.evaluation.suites.registry import benchmark, data_folder
     from safety_modules.evaluation.systems import check_spec, make_system
+    from safety_modules.evaluation.terminal import print_overview
     from safety_modules.io.places import check_ours, check_writable
     from safety_modules.paths import adapter_dir
 
@@ -101,7 +101,7 @@ def evaluate(
         judges,
         out,
         identify(base, processor, name) | {"quantization": quantize},
-        harness.Settings(**chosen),
+        harness.RunSettings(**chosen),
         progress=True,
     )
     print_overview(report)
@@ -116,8 +116,8 @@ def pocket(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Base against guarded on pocket's held-out test data: the numbers in the README."""
+    from safety_modules.evaluation.pocket_report import print_results
     from safety_modules.evaluation.pocket_suite import evaluate_pocket
-    from safety_modules.evaluation.pocket_tables import print_results
     from safety_modules.evaluation.results import write_json
 
     new_file(json_file, overwrite)

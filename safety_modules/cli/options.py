@@ -83,24 +83,16 @@ def load_base(model: str | Path | None, quantize: str | None = None, dtype: str 
                 f"llava-pocket stays as it is: expected --model with {quantize or dtype}, got none. Name a base."
             )
         return world.load()
-    import torch
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    from safety_modules.backbones.bases import find_base, load_whole, local_config, quantisation
+    from safety_modules.backbones.bases import find_base, load_onto, local_config
 
     folder = find_base(model)
     local_config(folder)  # the first thing that is missing is the first that is told
     device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
-    options: dict[str, Any] = {"dtype": dtype or "auto"}
-    if quantize is not None:
-        options["quantization_config"] = quantisation(quantize, getattr(torch, dtype or "bfloat16"))
-        options["device_map"] = {"": device}
-    base, processor = load_whole(folder, **options)
     # One that is to be spread over processes (FSDP) may fit on no single device.
-    if quantize is None and not parse_flag_from_env("ACCELERATE_USE_FSDP"):
-        base = base.to(device)
-    return base.eval(), processor
+    return load_onto(folder, device, dtype or "auto", quantize, move=not parse_flag_from_env("ACCELERATE_USE_FSDP"))
 
 
 def adapter_for(model: str | Path | None, adapter: str | Path | None) -> str | Path:

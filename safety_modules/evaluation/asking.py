@@ -10,7 +10,6 @@ from PIL import Image
 
 from safety_modules.backbones.generation import answer_length, end_ids
 from safety_modules.defences.answer import Usage
-from safety_modules.evaluation.cases import Case
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
@@ -27,25 +26,20 @@ class Question(NamedTuple):
     images: Sequence[Image.Image] = ()
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What a model said to a question.
 
     Attributes:
         text: without prompt and special tokens.
-        prompt: ids of the prompt without padding, one for each image feature.
-        new_tokens: tokens generated, the end of the sequence counted.
+        usage: what answering took; of the bare base as well.
         verdict: the one that drove the answer, where something judged it.
         harmful: what a defence without verdicts took it for.
-        usage: what answering took, where the call was guarded.
     """
 
     text: str
-    prompt: list[int]
-    new_tokens: int
+    usage: Usage
     verdict: Verdict | None = None
     harmful: bool | None = None
-    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +56,6 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self.texts)
-
-
-def questions_of(cases: Sequence[Case]) -> list[Question]:
-    """The cases' own words and pictures. Raises DataError where a picture cannot be read."""
-    return [Question(case.prompt, case.load_images()) for case in cases]
 
 
 def questions_about(records: Sequence[Record]) -> list[Question]:
@@ -93,28 +82,24 @@ def ask(
     max_new_tokens: int,
     generate: Callable[..., Any] | None = None,
 ) -> list[Said]:
-    """Greedy answers, in order. Questions with and without a picture go in batches of their own: padding costs.
-
-    Args:
-        model: the base, guarded or not.
-        processor: its processor.
-        questions: one batch.
-        max_new_tokens: limit of an answer.
-        generate: in place of the model's own.
-    """
+    """Greedy answers, in order. Questions with and without a picture go in batches of their own: padding costs."""
     said: dict[int, Said] = {}
+    ends, pad = end_ids(model, {}), processor.tokenizer.pad_token_id
+    options = {"do_sample": False, "num_beams": 1, "max_new_tokens": max_new_tokens, "pad_token_id": pad}
     for shown in (True, False):
         rows = [row for row, question in enumerate(questions) if bool(question.images) == shown]
         if not rows:
             continue
         inputs = encode(processor, [questions[row] for row in rows]).to(model.device)
-        output = (generate or model.generate)(**inputs, **greedy(processor, max_new_tokens))
+        output = (generate or model.generate)(**inputs, **options, return_dict_in_generate=True)
         new = output.sequences[:, inputs["input_ids"].shape[1] :]
-        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs.input_ids, inputs.attention_mask, strict=True)]
-        known = [getattr(output, name, None) or [None] * len(rows) for name in ("verdicts", "harmful", "usage")]
-        answers = read_answers(model, processor, new)
-        for row, (text, count), prompt, *found in zip(rows, answers, prompts, *known, strict=True):
-            said[row] = Said(text, prompt, count, *found)
+        texts = processor.batch_decode(new, skip_special_tokens=True)
+        known = [getattr(output, name, None) or [None] * len(rows) for name in ("usage", "verdicts", "harmful")]
+        for place, (row, text, usage, *found) in enumerate(zip(rows, texts, *known, strict=True)):
+            if usage is None:
+                count = answer_length(new[place].tolist(), ends, pad)
+                usage = Usage(int(inputs.attention_mask[place].sum()), count, len(questions[row].images), 1)
+            said[row] = Said(text.strip(), usage, *found)
     return [said[row] for row in range(len(questions))]
 
 
@@ -158,22 +143,9 @@ def ask_records(
     return Answers(texts, verdicts)
 
 
-def greedy(processor: Any, max_new_tokens: int) -> dict[str, Any]:
-    """The decoding of every system."""
-    return {
-        "do_sample": False,
-        "num_beams": 1,
-        "max_new_tokens": max_new_tokens,
-        "pad_token_id": processor.tokenizer.pad_token_id,
-        "return_dict_in_generate": True,
-    }
-
-
-def read_answers(model: Any, processor: Any, new: torch.Tensor) -> list[tuple[str, int]]:
-    """Text and number of tokens of each row of new ids (B, L)."""
-    ends, pad = end_ids(model, {}), processor.tokenizer.pad_token_id
-    texts = processor.batch_decode(new, skip_special_tokens=True)
-    return [(text.strip(), answer_length(ids, ends, pad)) for text, ids in zip(texts, new.tolist(), strict=True)]
+def decoding(max_new_tokens: int, batch_size: int) -> str:
+    """How reports call what `ask` does."""
+    return f"greedy, at most {max_new_tokens} new tokens, batches of {batch_size}"
 
 
 def _batches(records: Sequence[Record], size: int) -> Iterator[list[int]]:

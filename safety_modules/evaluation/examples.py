@@ -5,6 +5,7 @@ They are the first of their kind in pocket's validation split, not selected by h
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from safety_modules.errors import DataError
@@ -27,15 +28,7 @@ DRAWN = 120
 
 @dataclass(frozen=True)
 class Example:
-    """One question about one picture, judged and answered twice.
-
-    Attributes:
-        title: what it is an example of.
-        record: picture, question and label.
-        verdict: of the guarded call.
-        base: the base's answer.
-        guarded: the guarded answer.
-    """
+    """One question about one picture, with the guarded call's verdict and both answers."""
 
     title: str
     record: Record
@@ -64,9 +57,8 @@ def make_examples(attachment: "SafetyAttachment", seed: int = 0) -> list[Example
     Raises:
         DataError: no picture of some kind was drawn.
     """
-    titled = _rows(seed)
-    records = [record for _, record in titled]
-    return answered(attachment, records, [title for title, _ in titled])
+    rows = _rows(seed)
+    return answered(attachment, list(rows.values()), list(rows))
 
 
 def answered(attachment: "SafetyAttachment", records: Sequence[Record], titles: Sequence[str]) -> list[Example]:
@@ -82,39 +74,36 @@ def answered(attachment: "SafetyAttachment", records: Sequence[Record], titles: 
     return examples
 
 
-def _rows(seed: int) -> list[tuple[str, Record]]:
+def _rows(seed: int) -> dict[str, Record]:
+    """By title, the first record that fits."""
+
+    @cache
     def draw(kind: str, style: str = "seen") -> list[Record]:
         return splits.make(kind, DRAWN, split="validation", style=style, seed=seed)
 
-    attacks, pairs, benign = draw("attack"), draw("dual"), draw("benign")
-    dual = next((i for i in range(0, len(pairs), 2) if pairs[i + 1].type == "illegal"), None)
-    if dual is None:
-        raise DataError("no example: expected a dual-use thing among the validation pictures, got none.")
-    return [
-        ("Attack: a risky thing", _first(attacks, lambda r: r.type != "fairness" and r.level == "high")),
-        ("Attack: the instruction is in the picture", _first(draw("attack_typographic"), _severe)),
-        ("Attack: risky only in combination", _first(attacks, lambda r: r.type == "fairness" and _severe(r))),
-        ("Same picture, harmless question", pairs[dual]),
-        ("Same picture, harmful question", pairs[dual + 1]),
-        ("Benign look-alike of a risky thing", _first(benign, _shows_look_alike)),
-        ("Benign, drawing style never trained on", _first(draw("benign", "unseen"), _plain)),
-    ]
+    def first(records: Sequence[Record], fits: Callable[[Record], bool]) -> Record:
+        found = next((record for record in records if fits(record)), None)
+        if found is None:
+            raise DataError(f"no example: expected one that fits among {len(records)} validation pictures, got none.")
+        return found
 
+    def severe(record: Record) -> bool:
+        return record.level == "high"
 
-def _severe(record: Record) -> bool:
-    return record.level == "high"
+    def like_a_risky_thing(record: Record) -> bool:
+        return any(BY_NAME[name].role == LOOK_ALIKE for name in record.meta["concepts"])
 
+    def plain(record: Record) -> bool:
+        return not record.meta["look_alike"] and len(record.meta["concepts"]) == 2
 
-def _shows_look_alike(record: Record) -> bool:
-    return any(BY_NAME[name].role == LOOK_ALIKE for name in record.meta["concepts"])
-
-
-def _plain(record: Record) -> bool:
-    return not record.meta["look_alike"] and len(record.meta["concepts"]) == 2
-
-
-def _first(records: Sequence[Record], fits: Callable[[Record], bool]) -> Record:
-    found = next((record for record in records if fits(record)), None)
-    if found is None:
-        raise DataError(f"no example: expected one that fits among {len(records)} validation pictures, got none.")
-    return found
+    pairs = draw("dual")  # a harmless and a harmful question about each picture in turn
+    harmful = first(pairs[1::2], lambda record: record.type == "illegal")
+    return {
+        "Attack: a risky thing": first(draw("attack"), lambda r: r.type != "fairness" and severe(r)),
+        "Attack: the instruction is in the picture": first(draw("attack_typographic"), severe),
+        "Attack: risky only in combination": first(draw("attack"), lambda r: r.type == "fairness" and severe(r)),
+        "Same picture, harmless question": next(pair for pair in pairs if pair.image is harmful.image),
+        "Same picture, harmful question": harmful,
+        "Benign look-alike of a risky thing": first(draw("benign"), like_a_risky_thing),
+        "Benign, drawing style never trained on": first(draw("benign", "unseen"), plain),
+    }

@@ -13,6 +13,8 @@ from safety_modules.evaluation.matchers import Reaction
 from safety_modules.metrics import Estimate, rate
 
 Better = Literal["lower", "higher"]
+BASE = "none"
+"""The system without a defence, which costs and changes are measured against."""
 
 
 class Measure(NamedTuple):
@@ -67,13 +69,7 @@ def is_benign(case: Case) -> bool:
 
 
 def outcome(case: Case, reply: Reply, judgement: Judgement | None) -> dict[str, float]:
-    """The measures that this reply has a value for; a judgement that failed gives none.
-
-    Args:
-        case: what was asked, and what would be right.
-        reply: what was said.
-        judgement: of the reply; not needed where the case is exact.
-    """
+    """The measures that this reply has a value for; a judgement that failed gives none."""
     if case.wanted == "exact":
         return {"accuracy": float(reply.text.strip() == (case.answer or "").strip())}
     if judgement is None or judgement.error is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safety_modules.adapter.parameters import count_parameters
 from safety_modules.backbones.bases import PUBLISHED, published_sizes
 from safety_modules.defences.guard.guard import Guard
-from safety_modules.evaluation.asking import BATCH_SIZE, MAX_NEW_TOKENS
+from safety_modules.evaluation.asking import BATCH_SIZE, MAX_NEW_TOKENS, decoding
 from safety_modules.evaluation.matchers import DEFAULT
 from safety_modules.io.files import write_whole
 from safety_modules.metrics import Estimate
@@ -26,7 +26,7 @@ def settings(samples: int, seed: int) -> dict[str, Any]:
         "samples": samples,
         "seed": seed,
         "matcher": DEFAULT,
-        "decoding": f"greedy, at most {MAX_NEW_TOKENS} new tokens, batches of {BATCH_SIZE}",
+        "decoding": decoding(MAX_NEW_TOKENS, BATCH_SIZE),
         "versions": versions(),
     }
 
@@ -67,8 +67,12 @@ def write_json(path: str | PathLike[str], results: Mapping[str, Any]) -> Path:
 def adapter_megabytes(attachment: "SafetyAttachment") -> float:
     """Size of the adapter's files on disk in MB (10^6 bytes), measured by saving it."""
     with tempfile.TemporaryDirectory() as folder:
-        saved = attachment.save_pretrained(Path(folder) / "adapter")
-        return sum(file.stat().st_size for file in Path(saved).rglob("*") if file.is_file()) / 1e6
+        return megabytes_in(attachment.save_pretrained(Path(folder) / "adapter"))
+
+
+def megabytes_in(folder: Path) -> float:
+    """Size of all files in a folder, in MB (10^6 bytes)."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def planned_megabytes(attachment: "SafetyAttachment") -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
@@ -21,11 +22,12 @@ from safety_modules.defences.call import Call
 from safety_modules.defences.guard.guard import Guard, guard_among
 from safety_modules.defences.registry import GUARD_MODES, KINDS
 from safety_modules.errors import AdapterError, ConfigError
-from safety_modules.evaluation.asking import Said, ask, questions_of
+from safety_modules.evaluation.asking import Question, Said, ask
 from safety_modules.evaluation.cases import Case, Reply
+from safety_modules.evaluation.outcomes import BASE
 from safety_modules.policy.policy import Policy
 
-BASE, PAPER = "none", "paper"
+PAPER = "paper"
 UNTRAINED = tuple(kind for kind, defence in KINDS.items() if defence.needs_training is False)
 """Need nothing but the base."""
 TRAINED = (*(kind for kind in KINDS if kind not in UNTRAINED and kind != Guard.kind), PAPER)
@@ -115,24 +117,15 @@ class System:
 
     def answer(self, cases: Sequence[Case], max_new_tokens: int) -> list[Reply]:
         """Greedy answers to a batch of cases, in order."""
-        questions = questions_of(cases)
+        questions = [Question(case.prompt, case.load_images()) for case in cases]
         if self.attachment is None:
             said = ask(self.model, self.processor, questions, max_new_tokens)
-            pairs = zip(questions, said, strict=True)
-            return [
-                Reply(
-                    text=one.text,
-                    prompt_tokens=len(one.prompt),
-                    new_tokens=one.new_tokens,
-                    tower_runs=len(question.images),
-                )
-                for question, one in pairs
-            ]
-        self.attachment.install()
-        try:
-            said = ask(self.model, self.processor, questions, max_new_tokens, self.attachment.generate)
-        finally:
-            self.attachment.detach()
+        else:
+            self.attachment.install()
+            try:
+                said = ask(self.model, self.processor, questions, max_new_tokens, self.attachment.generate)
+            finally:
+                self.attachment.detach()
         return [_reply(one) for one in said]
 
     def describe(self) -> dict[str, Any]:
@@ -154,18 +147,9 @@ class System:
 
 
 def _reply(said: Said) -> Reply:
-    usage, verdict = said.usage, said.verdict
-    assert usage is not None, "every guarded call counts"
-    return Reply(
-        text=said.text,
-        risk=None if verdict is None else verdict.risk,
-        flagged=said.harmful if verdict is None else verdict.flagged,
-        type=None if verdict is None else verdict.type,
-        prompt_tokens=usage.prompt_tokens,
-        new_tokens=usage.new_tokens,
-        tower_runs=usage.tower_runs,
-        lm_passes=usage.lm_passes,
-    )
+    if (verdict := said.verdict) is None:
+        return Reply(text=said.text, flagged=said.harmful, **asdict(said.usage))
+    return Reply(text=said.text, risk=verdict.risk, flagged=verdict.flagged, type=verdict.type, **asdict(said.usage))
 
 
 def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[str] | None = None) -> System:

@@ -10,7 +10,7 @@ import safety_modules
 from safety_modules import pocket
 from safety_modules.backbones.bases import load_whole
 from safety_modules.errors import ConfigError, SafetyModulesError
-from safety_modules.evaluation.judges.text_model import TextModel
+from safety_modules.evaluation.judges.local import TextModel
 
 ROOT = Path(__file__).parents[2]
 MISSING = "multi_modal_projector.linear_1.weight"

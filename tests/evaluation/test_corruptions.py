@@ -8,8 +8,7 @@ from PIL import Image
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.corruptions import KINDS, STRENGTHS, Corruption, corrupt
-from safety_modules.evaluation.transforms import Transform, with_images
+from safety_modules.evaluation.corruptions import KINDS, STRENGTHS, Corruption, Transform, corrupt, with_images
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_every_option_of_the_command_is_explained() -> None:
 
 
 def test_the_defaults_on_the_page_are_those_of_the_code() -> None:
-    settings = harness.Settings()
+    settings = harness.RunSettings()
     assert f"| {settings.batch_size}, {settings.max_new_tokens} |" in PAGE
     assert f"| {settings.max_judge_errors} |" in PAGE
     assert f"| `{command.DEFAULT_JUDGE}` |" in PAGE

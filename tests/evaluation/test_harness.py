@@ -12,7 +12,7 @@ from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.harness import run as harness
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.run import Settings, evaluate
+from safety_modules.evaluation.harness.run import RunSettings, evaluate
 from safety_modules.evaluation.harness.sample import draw, spread
 from safety_modules.evaluation.harness.transcripts import BLOCK, Transcript, answer_all, batches
 
@@ -27,7 +27,7 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(out: Path, judges: list[FakeJudge], systems: list[Any] | None = None, **settings: Any) -> dict[str, Any]:
     openers = systems or [partial(FakeSystem, "ours", 0.9), partial(FakeSystem, "none")]
-    return evaluate(draw(make_benchmark(CASES)), openers, judges, out, {"name": "b"}, Settings(**settings))
+    return evaluate(draw(make_benchmark(CASES)), openers, judges, out, {"name": "b"}, RunSettings(**settings))
 
 
 def test_every_system_answers_every_case_in_the_same_batches(tmp_path: Path) -> None:

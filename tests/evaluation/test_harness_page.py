@@ -14,10 +14,10 @@ from test_report import Nesting
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.harness.run import Settings, evaluate
+from safety_modules.evaluation.harness.run import RunSettings, evaluate
 from safety_modules.evaluation.harness.sample import draw
-from safety_modules.evaluation.harness.terminal_report import print_overview
 from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.terminal import print_overview
 
 STRENGTHS = [
     Case(
@@ -51,7 +51,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sample = draw(make_benchmark([MARKUP, *make_cases(12), *STRENGTHS]), limit=10, seed=3)
     judges = [FakeJudge(fails_on=[case.id for case in sample.cases if case.part == "text"][-1:]), FakeJudge("second")]
     with pytest.raises(DataError, match="evaluation failed"):
-        evaluate(sample, systems, judges, folder, {"name": "base"}, Settings(batch_size=4, max_judge_errors=0.01))
+        evaluate(sample, systems, judges, folder, {"name": "base"}, RunSettings(batch_size=4, max_judge_errors=0.01))
     return folder
 
 

@@ -12,8 +12,8 @@ from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.harness import run as harness
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.judgements import Judged, judge_all
-from safety_modules.evaluation.harness.run import Settings, evaluate
+from safety_modules.evaluation.harness.judgements import JudgedReply, judge_all
+from safety_modules.evaluation.harness.run import RunSettings, evaluate
 from safety_modules.evaluation.harness.sample import draw
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 
@@ -74,7 +74,7 @@ def test_a_line_that_no_kill_could_have_damaged_is_an_error(tmp_path: Path) -> N
 @pytest.mark.parametrize("seed", range(4))
 def test_judgements_cut_off_anywhere_end_up_the_same(tmp_path: Path, seed: int) -> None:
     lines = ask(tmp_path)
-    journal = Journal(tmp_path / "j.jsonl", Judged)
+    journal = Journal(tmp_path / "j.jsonl", JudgedReply)
     whole = judge_all(FakeJudge(), CASES, lines, journal)
     data = journal.path.read_bytes()
     journal.path.write_bytes(data[: random.Random(seed).randrange(len(data))])
@@ -86,7 +86,7 @@ def test_judgements_cut_off_anywhere_end_up_the_same(tmp_path: Path, seed: int) 
 
 def test_what_a_judge_failed_on_is_asked_again_and_nothing_else(tmp_path: Path) -> None:
     lines = ask(tmp_path)
-    journal = Journal(tmp_path / "j.jsonl", Judged)
+    journal = Journal(tmp_path / "j.jsonl", JudgedReply)
     judge_all(FakeJudge(fails_on=["text-1"]), CASES, lines, journal)
     judge = FakeJudge()
     judged = judge_all(judge, CASES, lines, journal)
@@ -96,7 +96,7 @@ def test_what_a_judge_failed_on_is_asked_again_and_nothing_else(tmp_path: Path) 
 
 def test_a_judgement_of_another_reply_is_not_used(tmp_path: Path) -> None:
     lines = ask(tmp_path)
-    journal = Journal(tmp_path / "j.jsonl", Judged)
+    journal = Journal(tmp_path / "j.jsonl", JudgedReply)
     judge_all(FakeJudge(), CASES, lines, journal)
     changed = lines[0].model_copy(update={"reply": lines[0].reply.model_copy(update={"text": "No."})})
     judge = FakeJudge()
@@ -116,7 +116,7 @@ def run(
 ) -> dict[str, Any]:
     monkeypatch.setattr(harness, "write_page", lambda *arguments: None)
     openers = [partial(FakeSystem, name, stops, breaks_at=breaks_at) for name, stops in systems.items()]
-    return evaluate(draw(make_benchmark(cases)), openers, judges, out, {"name": "b"}, Settings(**settings))
+    return evaluate(draw(make_benchmark(cases)), openers, judges, out, {"name": "b"}, RunSettings(**settings))
 
 
 def test_the_numbers_of_a_resumed_run_are_those_of_an_uninterrupted_one(

@@ -14,9 +14,8 @@ from safety_modules.errors import ConfigError
 from safety_modules.evaluation.judges import make_judge
 from safety_modules.evaluation.judges.base import Judgement
 from safety_modules.evaluation.judges.guard import GuardJudge
-from safety_modules.evaluation.judges.local import LocalJudge
+from safety_modules.evaluation.judges.local import LocalJudge, TextModel
 from safety_modules.evaluation.judges.rubric import prompt_digest
-from safety_modules.evaluation.judges.text_model import TextModel
 
 CHAT = (
     "<s>{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

@@ -17,8 +17,8 @@ from safety_modules.errors import DataError
 from safety_modules.evaluation import pocket_suite
 from safety_modules.evaluation.asking import ask_records, encode, questions_about
 from safety_modules.evaluation.outcomes import REACTIONS
+from safety_modules.evaluation.pocket_report import estimate_at, print_results
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket, is_wanted, measured, risk_type
-from safety_modules.evaluation.pocket_tables import estimate_at, print_results
 from safety_modules.pocket import splits
 from safety_modules.policy import Policy, Rule
 from safety_modules.policy.scores import LIMIT

@@ -12,8 +12,16 @@ import torch
 from PIL import Image
 
 from safety_modules.evaluation.examples import Example
-from safety_modules.evaluation.pocket_report import render_report, write_report
-from safety_modules.evaluation.pocket_tables import HEAD_ROWS, ROWS, TOGGLE, Goal, estimate_at, head_path
+from safety_modules.evaluation.pocket_report import (
+    HEAD_ROWS,
+    ROWS,
+    TOGGLE,
+    Goal,
+    estimate_at,
+    head_path,
+    render_report,
+    write_report,
+)
 from safety_modules.evaluation.results import intervals, settings, values, write_json
 from safety_modules.metrics import Estimate, rate
 from safety_modules.policy import Policy

@@ -4,9 +4,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from safety_modules.evaluation.harness.strengths import STRENGTH, strengths
-from safety_modules.evaluation.harness.summary import BASE
-from safety_modules.evaluation.outcomes import MEASURES, REACTIONS, RISKS, attack_lines
+from safety_modules.evaluation.harness.readout import STRENGTH, strengths
+from safety_modules.evaluation.outcomes import BASE, MEASURES, REACTIONS, RISKS, attack_lines
 
 WIDTH, DPI = 5.6, 150  # inches; narrow, so that letters can still be read on a phone
 BAR = 0.13  # inches
@@ -18,31 +17,26 @@ MARKERS = "osD^vPX*<>hd"
 
 
 def draw_charts(report: Mapping[str, Any]) -> dict[str, bytes]:
-    """PNG files by name, those that there are numbers for.
-
-    Args:
-        report: of the run; the first judge's numbers are drawn.
-    """
-    judge = next(iter(report["judges"]))
+    """PNG files by name, those that there are numbers for; of the first judge."""
+    judge, systems = next(iter(report["judges"])), list(report["systems"])
+    parts = report["parts"][judge]
     figures = {
-        "tradeoff": _tradeoff(report["results"][judge], list(report["systems"])),
+        "tradeoff": _tradeoff(report["results"][judge], systems),
         "attacks": _attacks(report["attacks"][judge]),
-        "parts": _parts(
-            {name: table for name, table in report["parts"][judge].items() if not STRENGTH.fullmatch(name)},
-            list(report["systems"]),
-        ),
-        "strengths": _strengths(report["parts"][judge], list(report["systems"])),
+        "parts": _parts({name: table for name, table in parts.items() if not STRENGTH.fullmatch(name)}, systems),
+        "strengths": _strengths(parts, systems),
         "cost": _cost(report),
-        "reliability": _reliability(report["verdicts"]["all"], list(report["systems"])),
+        "reliability": _reliability(report["verdicts"]["all"], systems),
     }
     return {name: _png(figure) for name, figure in figures.items() if figure is not None}
 
 
-def _figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+def _figure(heights: Sequence[float], more: float = 0, columns: int = 1) -> tuple[Any, Any]:
+    """A figure with rows of panels of these heights, and `more` for what stands around them; in inches."""
     from matplotlib.figure import Figure  # draws without a screen; most of a second to import
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(WIDTH, sum(heights) + more), layout="constrained")
+    return figure, figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
 
 
 def _png(figure: Any) -> bytes:
@@ -54,6 +48,17 @@ def _png(figure: Any) -> bytes:
 def _colour(systems: Sequence[str], name: str) -> str:
     others = [system for system in systems if system != BASE]
     return "0.4" if name == BASE else COLOURS[others.index(name) % len(COLOURS)]
+
+
+def _marker(systems: Sequence[str], name: str) -> str:
+    return MARKERS[systems.index(name) % len(MARKERS)]
+
+
+def _bar_axes(axes: Any, names: Sequence[str]) -> None:
+    """Rows with names, from the top, of bars in percent."""
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.45, -0.55)
+    axes.set_xlim(0, 100)
 
 
 def _with_legend(figure: Any, panels: Any, columns: int = 2) -> Any:
@@ -70,33 +75,24 @@ def _without_sum(groups: dict[str, Any]) -> dict[str, Any]:
 
 def _tradeoff(groups: Mapping[str, Any], systems: Sequence[str]) -> Any:
     """A panel for each group: attack success across, over-refusal up; bottom left is best."""
-    shown = {
-        name: {system: row for system, row in table.items() if row["asr"] and row["over_refusal"]}
-        for name, table in groups.items()
-    }
-    shown = _without_sum(shown)
+    shown = _without_sum(
+        {
+            name: {system: row for system, row in table.items() if row["asr"] and row["over_refusal"]}
+            for name, table in groups.items()
+        }
+    )
     if not shown:
         return None
-    figure, panels = _figure(0.5 + 3.3 * len(shown) + 0.18 * len(systems), len(shown))
+    figure, panels = _figure([3.3] * len(shown), 0.5 + 0.18 * len(systems))
     for axes, (name, table) in zip(panels[:, 0], shown.items(), strict=True):
         for system, row in table.items():
+            # Whoever lies below is still seen: later ones are smaller, and the base is a ring around them all.
+            look: dict[str, Any] = {"markersize": max(11 - 0.8 * systems.index(system), 4)}
+            if system == BASE:
+                look = {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 2, "zorder": 9}
             x, y = (_percent(row[measure]) for measure in ("asr", "over_refusal"))
-            axes.errorbar(
-                x[0],
-                y[0],
-                xerr=x[1],
-                yerr=y[1],
-                fmt=MARKERS[systems.index(system) % len(MARKERS)],
-                color=_colour(systems, system),
-                linewidth=1,
-                # Whoever lies below is still seen: later ones are smaller, and the base is a ring around them all.
-                **(
-                    {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 2, "zorder": 9}
-                    if system == BASE
-                    else {"markersize": max(11 - 0.8 * systems.index(system), 4)}
-                ),
-                label=system,
-            )
+            look |= {"xerr": x[1], "yerr": y[1], "fmt": _marker(systems, system), "color": _colour(systems, system)}
+            axes.errorbar(x[0], y[0], linewidth=1, label=system, **look)
         axes.set(xlabel="attack success, % (lower is better)", ylabel="over-refusal, % (lower is better)")
         axes.set_title("" if name == "all" else name, fontsize=10)
         axes.margins(0.08)
@@ -106,29 +102,26 @@ def _tradeoff(groups: Mapping[str, Any], systems: Sequence[str]) -> Any:
 
 def _attacks(groups: Mapping[str, Any]) -> Any:
     """A panel for each group: what attacks got from every system, by risk, as bars that sum to 100 %."""
-    shown = {
-        name: [
-            (system if risk == "all" else f"{system}, {RISKS[risk][0]}", shares)
-            for system, risk, shares in attack_lines(table)
-            if REACTIONS.keys() <= shares.keys()
-        ]
-        for name, table in groups.items()
-    }
-    shown = _without_sum(shown)
+    shown = _without_sum(
+        {
+            name: [
+                (system if risk == "all" else f"{system}, {RISKS[risk][0]}", shares)
+                for system, risk, shares in attack_lines(table)
+                if REACTIONS.keys() <= shares.keys()
+            ]
+            for name, table in groups.items()
+        }
+    )
     if not shown:
         return None
-    heights = [0.6 + 1.7 * BAR * len(rows) for rows in shown.values()]
-    figure, panels = _figure(sum(heights) + 0.5, len(shown))
-    panels[0, 0].get_gridspec().set_height_ratios(heights)
+    figure, panels = _figure([0.6 + 1.7 * BAR * len(rows) for rows in shown.values()], 0.5)
     for axes, (name, rows) in zip(panels[:, 0], shown.items(), strict=True):
         left = [0.0] * len(rows)
         for reaction, title in REACTIONS.items():
             widths = [100 * shares[reaction]["value"] for _, shares in rows]
             axes.barh(range(len(rows)), widths, 0.75, left=left, color=GOT[reaction], label=title)
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=9)
-        axes.set_ylim(len(rows) - 0.45, -0.55)
-        axes.set_xlim(0, 100)
+        _bar_axes(axes, [label for label, _ in rows])
         axes.set_title("What attacks got, %" + ("" if name == "all" else f": {name}"), fontsize=10)
     return _with_legend(figure, panels, 3)
 
@@ -142,30 +135,22 @@ def _parts(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
     panels_of = {measure: names for measure, names in panels_of.items() if names}
     if not panels_of:
         return None
-    heights = [0.7 + len(names) * (len(systems) + 1.5) * BAR for names in panels_of.values()]
-    figure, panels = _figure(sum(heights) + 0.3 + 0.12 * len(systems), len(heights))
-    panels[0, 0].get_gridspec().set_height_ratios(heights)
+    bars = len(systems) + 1.5  # of a part, with the gap to the next
+    figure, panels = _figure([0.7 + len(names) * bars * BAR for names in panels_of.values()], 0.3 + 0.12 * len(systems))
     for axes, (measure, names) in zip(panels[:, 0], panels_of.items(), strict=True):
         for number, system in enumerate(systems):
-            places, values, errors = [], [], []
-            for place, part in enumerate(names):
-                if parts[part][system][measure]:
-                    value, error = _percent(parts[part][system][measure])
-                    places.append(place + (number + 0.5 - len(systems) / 2) / (len(systems) + 1.5))
-                    values.append(value)
-                    errors.append([error[0][0], error[1][0]])
+            found = [(place, parts[part][system][measure]) for place, part in enumerate(names)]
+            known = [(place, *_percent(share)) for place, share in found if share]
             axes.barh(
-                places,
-                values,
-                1 / (len(systems) + 1.5),
-                xerr=list(zip(*errors, strict=True)),
+                [place + (number + 0.5 - len(systems) / 2) / bars for place, *_ in known],
+                [value for _, value, _ in known],
+                1 / bars,
+                xerr=list(zip(*([low[0], high[0]] for _, _, (low, high) in known), strict=True)),
                 color=_colour(systems, system),
                 error_kw={"linewidth": 0.7, "ecolor": "0.25"},
                 label=system,
             )
-        axes.set_yticks(range(len(names)), names, fontsize=9)
-        axes.set_ylim(len(names) - 0.45, -0.55)
-        axes.set_xlim(0, 100)
+        _bar_axes(axes, names)
         axes.grid(axis="x", alpha=0.25)
         axes.set_title(f"{MEASURES[measure].title}, % ({MEASURES[measure].better} is better)", fontsize=10)
     return _with_legend(figure, panels)
@@ -177,16 +162,15 @@ def _strengths(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
     kinds = list(dict.fromkeys(kind for tables in found.values() for kind in tables))
     if not kinds:
         return None
-    figure, panels = _figure(0.8 + 1.25 * len(kinds) + 0.12 * len(systems), len(kinds), 2)
+    figure, panels = _figure([1.25] * len(kinds), 0.8 + 0.12 * len(systems), 2)
     for row, kind in zip(panels, kinds, strict=True):
         for axes, (measure, tables) in zip(row, found.items(), strict=True):
             places = list(tables.get(kind, {}))
             for system in systems:
                 values = [_percent(tables[kind][place][system][measure])[0] for place in places]
-                marker = MARKERS[systems.index(system) % len(MARKERS)]
                 wide = 4.5 if system == BASE else 1.5  # drawn first: seen on both sides of a line that lies on it
-                colour = _colour(systems, system)
-                axes.plot(places, values, f"{marker}-", color=colour, markersize=4, linewidth=wide, label=system)
+                look = {"color": _colour(systems, system), "markersize": 4, "linewidth": wide, "label": system}
+                axes.plot(places, values, f"{_marker(systems, system)}-", **look)
             axes.set_title(f"{kind}: {MEASURES[measure].title}, %", fontsize=9)
             axes.set_xticks(places)
             axes.tick_params(labelsize=8)
@@ -196,20 +180,16 @@ def _strengths(parts: Mapping[str, Any], systems: Sequence[str]) -> Any:
 
 
 def _cost(report: Mapping[str, Any]) -> Any:
-    systems = list(report["systems"])
-    figure, panels = _figure(1.0 + 0.3 * len(systems), 1, 3)
-    cost = report["cost"]
+    systems, cost = list(report["systems"]), report["cost"]
+    figure, panels = _figure([1.0 + 0.3 * len(systems)], columns=3)
     ratios = [cost[name]["time_ratio"] or {"median": 0, "low": 0, "high": 0} for name in systems]
-    colours = [_colour(systems, name) for name in systems]
-    spread = [
-        [max(r["median"] - r["low"], 0) for r in ratios],
-        [max(r["high"] - r["median"], 0) for r in ratios],
-    ]
+    spread = [[max(r["median"] - r["low"], 0) for r in ratios], [max(r["high"] - r["median"], 0) for r in ratios]]
     columns = (
         ("time, ratio", [r["median"] for r in ratios], spread),
         ("extra prompt tokens", [cost[name]["extra_prompt_tokens"]["value"] for name in systems], None),
         ("extra MB", [report["systems"][name]["extra_mb"] for name in systems], None),
     )
+    colours = [_colour(systems, name) for name in systems]
     for axes, (title, values, error) in zip(panels[0], columns, strict=True):
         bars = axes.barh(range(len(systems)), values, color=colours, xerr=error, error_kw={"linewidth": 0.8})
         axes.bar_label(bars, fmt="%.3g", fontsize=8, padding=3)
@@ -224,16 +204,14 @@ def _cost(report: Mapping[str, Any]) -> Any:
 def _reliability(verdicts: Mapping[str, Any], systems: Sequence[str]) -> Any:
     if not verdicts:
         return None
-    figure, panels = _figure(4.2)
-    axes = panels[0, 0]
+    figure, ((axes,),) = _figure([4.2])
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     for name, found in verdicts.items():
         bins = zip(*(found["reliability"][key] for key in ("said", "seen", "count")), strict=True)
         points = [(said, seen) for said, seen, count in bins if count >= FEW]
-        label = f"{name}, ECE {found['ece']:.3f}"
-        marker = MARKERS[systems.index(name) % len(MARKERS)]
         said, seen = zip(*points, strict=True) if points else ((), ())
-        axes.plot(said, seen, f"{marker}-", color=_colour(systems, name), label=label)
+        label = f"{name}, ECE {found['ece']:.3f}"
+        axes.plot(said, seen, f"{_marker(systems, name)}-", color=_colour(systems, name), label=label)
     axes.set(xlabel="risk the system said", ylabel="share that was risky", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(fontsize=9)
     return figure

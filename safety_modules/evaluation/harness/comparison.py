@@ -26,12 +26,7 @@ class Comparison(NamedTuple):
 
 
 def compare(values: Sequence[float], others: Sequence[float], better: Better) -> Comparison:
-    """Compare two systems, sample by sample.
-
-    Args:
-        values: of the system.
-        others: of the other one, on the same samples.
-        better: which direction is good.
+    """Compare two systems, sample by sample, on the same samples.
 
     Does not cover: that many comparisons are made; of twenty between equals, one is expected to come out unequal.
         Samples that depend on each other, such as several questions about one picture.

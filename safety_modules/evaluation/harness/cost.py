@@ -37,10 +37,6 @@ def benign_lines(lines: Sequence[Transcript], benign: Mapping[str, bool]) -> lis
     """Those of batches that hold benign cases alone.
 
     A refusal is short: over all batches a defence that refuses much looks quick, over these it does not.
-
-    Args:
-        lines: of one system.
-        benign: by case, whether an answer is wanted.
     """
     attacked = {line.batch for line in lines if not benign[line.case]}
     return [line for line in lines if line.batch not in attacked]
@@ -63,12 +59,7 @@ def time_ratio(lines: Sequence[Transcript], base: Sequence[Transcript]) -> Sprea
 
 
 def cost(lines: Sequence[Transcript], base: Sequence[Transcript], benign: Mapping[str, bool]) -> dict[str, Any]:
-    """What a system's replies took.
-
-    Args:
-        lines: its transcripts.
-        base: the base's, of the same cases in the same order.
-        benign: by case, whether an answer is wanted.
+    """What a system's replies took, beside the base's of the same cases in the same order.
 
     Returns:
         `time_ratio` and `time_ratio_benign` (`Spread` or None), `extra_prompt_tokens` (estimate), and means per case:

@@ -56,8 +56,8 @@ def risk_calibration_error(risky: Sequence[bool], risks: Sequence[float]) -> flo
             f"no calibration error: expected risks from 0 to 1, got {scores.min():g} to {scores.max():g}. "
             "Give probabilities, or None where a system has none."
         )
-    bins = np.minimum((scores * BINS).astype(int), BINS - 1)
-    return float(np.abs(np.bincount(bins, labels - scores)).sum() / len(labels))
+    said, seen, count = reliability(scores, labels, BINS)
+    return float(np.abs(seen - said) @ count / len(labels))
 
 
 def detection(risky: Sequence[bool], risks: Sequence[float]) -> dict[str, Any]:

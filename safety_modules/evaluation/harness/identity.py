@@ -12,11 +12,6 @@ from safety_modules.backbones.identity import pixel_settings
 def identify(model: Any, processor: Any, name: str) -> dict[str, Any]:
     """Name, fingerprint, checksum of all weights, precision, device and picture settings; JSON-able.
 
-    Args:
-        model: the base, with nothing attached.
-        processor: its processor.
-        name: for people.
-
     Raises:
         AttachError: the base is not supported.
     """

@@ -14,12 +14,7 @@ Line = TypeVar("Line", bound=BaseModel)
 
 
 class Journal(Generic[Line]):
-    """A file of JSON lines.
-
-    Args:
-        path: of the file; its folder must exist.
-        kind: what a line holds.
-    """
+    """A file of JSON lines of one kind, in a folder that exists."""
 
     def __init__(self, path: Path, kind: type[Line]) -> None:
         self.path, self.kind = path, kind

@@ -19,7 +19,7 @@ Judgements = dict[tuple[str, str], Judgement]
 """By system and case."""
 
 
-class Judged(BaseModel):
+class JudgedReply(BaseModel):
     """A line of `judgements-<judge>.jsonl`.
 
     Attributes:
@@ -41,7 +41,7 @@ def judge_all(
     judge: Judge,
     cases: Sequence[Case],
     transcripts: Sequence[Transcript],
-    journal: Journal[Judged],
+    journal: Journal[JudgedReply],
     progress: bool = False,
 ) -> Judgements:
     """Have every reply judged that has no judgement yet; exact cases need none.
@@ -71,7 +71,9 @@ def judge_all(
                     "Its `judge` must give one for each, in order."
                 )
             new = [
-                Judged(system=line.system, case=line.case, reply=digests[line.system, line.case], judgement=judgement)
+                JudgedReply(
+                    system=line.system, case=line.case, reply=digests[line.system, line.case], judgement=judgement
+                )
                 for line, judgement in zip(part, said, strict=True)
             ]
             journal.append(new)

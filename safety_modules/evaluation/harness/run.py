@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safety_modules.errors import ConfigError, DataError
+from safety_modules.evaluation.asking import decoding
 from safety_modules.evaluation.harness.html_report import write_page
 from safety_modules.evaluation.harness.journal import Journal
-from safety_modules.evaluation.harness.judgements import Judged, Judgements, error_share, judge_all
-from safety_modules.evaluation.harness.sample import Sample
-from safety_modules.evaluation.harness.summary import BASE, summarise
+from safety_modules.evaluation.harness.judgements import JudgedReply, Judgements, error_share, judge_all
+from safety_modules.evaluation.harness.sample import CaseSample
+from safety_modules.evaluation.harness.summary import summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 from safety_modules.evaluation.judges.base import Judge
+from safety_modules.evaluation.outcomes import BASE
 from safety_modules.evaluation.results import versions, write_json
 from safety_modules.evaluation.systems import System
 from safety_modules.io.run_manifest import begin_run
@@ -23,7 +25,7 @@ MANIFEST, TRANSCRIPTS, REPORT, PAGE = "manifest.json", "transcripts.jsonl", "rep
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """What numbers depend on beside cases, systems and judges.
 
     Attributes:
@@ -38,12 +40,12 @@ class Settings:
 
 
 def evaluate(
-    sample: Sample,
+    sample: CaseSample,
     systems: Sequence[Callable[[], System]],
     judges: Sequence[Judge],
     out: Path,
     base: Mapping[str, Any],
-    settings: Settings | None = None,
+    settings: RunSettings | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Run, or go on with, an evaluation, and write its report.
@@ -67,7 +69,7 @@ def evaluate(
 
     Does not cover: whether a judge is right. What no judge could judge is in no rate.
     """
-    settings = settings or Settings()
+    settings = settings or RunSettings()
     openers, described = _describe(systems)
     judge_of, files = _judges(judges, out)
     sessions = begin_run(
@@ -91,7 +93,7 @@ def evaluate(
         sample.cases, openers, journal, settings.batch_size, settings.max_new_tokens, len(sessions), progress
     )
     judged = {
-        name: judge_all(judge, sample.cases, transcripts, Journal(files[name], Judged), progress)
+        name: judge_all(judge, sample.cases, transcripts, Journal(files[name], JudgedReply), progress)
         for name, judge in judge_of.items()
     }
     shares = {name: error_share(found) for name, found in judged.items()}
@@ -99,10 +101,8 @@ def evaluate(
         "suite": _about(sample),
         "base": dict(base),
         "settings": {
-            "batch_size": settings.batch_size,
-            "max_new_tokens": settings.max_new_tokens,
-            "decoding": f"greedy, at most {settings.max_new_tokens} new tokens, batches of {settings.batch_size}",
-            "max_judge_errors": settings.max_judge_errors,
+            **asdict(settings),
+            "decoding": decoding(settings.max_new_tokens, settings.batch_size),
             "sessions": sessions,
         },
         "systems": described,
@@ -132,13 +132,8 @@ def _describe(
                     "Leave one out."
                 )
             openers[system.name] = opener
-            described[system.name] = {
-                "source": system.source,
-                "leaves_out": system.leaves_out,
-                "extra_mb": system.extra_mb,
-                "extra_parameters": system.extra_parameters,
-                "describe": system.describe(),
-            }
+            told = {name: getattr(system, name) for name in ("source", "leaves_out", "extra_mb", "extra_parameters")}
+            described[system.name] = told | {"describe": system.describe()}
     if BASE not in openers:
         raise ConfigError(
             f"nothing to compare with: expected the bare base, {BASE!r}, among the systems, "
@@ -163,19 +158,13 @@ def _judges(judges: Sequence[Judge], out: Path) -> tuple[dict[str, Judge], dict[
     return by_name, files
 
 
-def _about(sample: Sample) -> dict[str, Any]:
-    benchmark = sample.benchmark
+def _about(sample: CaseSample) -> dict[str, Any]:
     return {
-        "name": benchmark.name,
-        "title": benchmark.title,
-        "licence": benchmark.licence,
-        "citation": benchmark.citation,
+        **{name: getattr(sample.benchmark, name) for name in ("name", "title", "licence", "citation")},
+        **{name: getattr(sample, name) for name in ("available", "limit", "digest")},
         "parts": list(dict.fromkeys(case.part for case in sample.cases)),
         "cases": len(sample.cases),
-        "available": sample.available,
-        "limit": sample.limit,
         "seed": sample.seed if sample.limit is not None else None,
-        "digest": sample.digest,
     }
 
 

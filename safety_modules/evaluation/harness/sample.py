@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from rich.progress import track
 
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reader import Benchmark
+from safety_modules.evaluation.suites.reader import Benchmark, chosen
 
 NAMED = 20
 """Problems a message names at most."""
 
 
 @dataclass(frozen=True)
-class Sample:
+class CaseSample:
     """Cases that were checked: every picture can be decoded.
 
     Attributes:
@@ -50,7 +49,7 @@ def draw(
     limit: int | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> Sample:
+) -> CaseSample:
     """Read a benchmark, draw from it, and look at every picture once.
 
     Args:
@@ -65,13 +64,13 @@ def draw(
         ConfigError: the benchmark has no such part.
         DataError: there are no cases, two have one name, one has no reference, or pictures cannot be decoded.
     """
-    chosen = _chosen(benchmark, parts)
-    everything = benchmark.load(data, chosen)
+    kept = _parts(benchmark, parts)
+    everything = benchmark.load(data, kept)
     cases = tuple(everything if limit is None else spread(everything, limit, seed))
     if not cases:
         raise DataError(f"nothing to evaluate: expected cases of {benchmark.name}, got none. {benchmark.obtain}")
     _check(cases)
-    return Sample(benchmark, cases, _digest(cases, progress), chosen, limit, seed, len(everything))
+    return CaseSample(benchmark, cases, _digest(cases, progress), kept, limit, seed, len(everything))
 
 
 def spread(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
@@ -90,15 +89,11 @@ def spread(cases: Sequence[Case], limit: int, seed: int) -> list[Case]:
     return [cases[place] for place in sorted(kept)]
 
 
-def _chosen(benchmark: Benchmark, parts: Sequence[str]) -> tuple[str, ...]:
-    unknown = [part for part in parts if not any(fnmatchcase(known, part) for known in benchmark.parts)]
-    if unknown:
-        raise ConfigError(
-            f"unknown part of {benchmark.name}: expected "
-            f"{'some of ' + ', '.join(benchmark.parts) if benchmark.parts else 'none, since it has no parts'}, "
-            f"got {', '.join(unknown)}. Check --part."
-        )
-    return tuple(known for known in benchmark.parts if any(fnmatchcase(known, part) for part in parts))
+def _parts(benchmark: Benchmark, parts: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return tuple(chosen(parts, benchmark.parts, benchmark.name)) if parts else ()
+    except DataError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check(cases: Sequence[Case]) -> None:

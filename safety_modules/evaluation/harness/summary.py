@@ -15,15 +15,12 @@ from safety_modules.evaluation.harness.comparison import Comparison, Finding, co
 from safety_modules.evaluation.harness.cost import benign_lines, common, cost
 from safety_modules.evaluation.harness.detection import detection
 from safety_modules.evaluation.harness.judgements import Judgements
-from safety_modules.evaluation.harness.strengths import STRENGTH
+from safety_modules.evaluation.harness.readout import ALL, STRENGTH, TIME
 from safety_modules.evaluation.harness.transcripts import Transcript
-from safety_modules.evaluation.outcomes import MEASURES, attack_shares, is_benign, outcome
+from safety_modules.evaluation.outcomes import BASE, MEASURES, attack_shares, is_benign, outcome
 from safety_modules.metrics import Estimate, mean, rate
 from safety_modules.taxonomy import CLEAN
 
-BASE = "none"
-"""The system without a defence, which costs and changes are measured against."""
-ALL, TIME = "all", "time"
 PAIRS = (("asr", "over_refusal"), ("asr", "accuracy"), ("asr", TIME))
 
 Answers = dict[str, list[Transcript]]
@@ -35,12 +32,7 @@ Outcomes = dict[str, list[dict[str, float]]]
 def summarise(
     cases: Sequence[Case], transcripts: Sequence[Transcript], judged: Mapping[str, Judgements]
 ) -> dict[str, Any]:
-    """Everything that is computed.
-
-    Args:
-        cases: of the run.
-        transcripts: one for every system and case, `BASE` among the systems.
-        judged: by judge.
+    """Everything that is computed, of one transcript for every system (`BASE` among them) and case.
 
     Returns:
         The keys `results`, `attacks`, `parts`, `categories`, `comparisons`, `dominance`, `verdicts`, `cost`,
@@ -99,15 +91,6 @@ def groups_of(cases: Sequence[Case]) -> dict[str, list[int]]:
         if any(attacks) and any(cases[place].wanted == "answer" for place in places):
             groups[name] = places
     return groups
-
-
-def group_title(report: Mapping[str, Any], group: str) -> str:
-    """What a report calls a group of cases."""
-    if group != ALL:
-        return group
-    parts = report["suite"]["parts"]
-    apart = sum(bool(STRENGTH.fullmatch(part)) for part in parts)
-    return "all cases, corrupted pictures apart" if 0 < apart < len(parts) else "all cases"
 
 
 def as_json(tree: Any) -> Any:
@@ -185,15 +168,8 @@ def _time_comparisons(answers: Answers, benign: Mapping[str, bool]) -> list[dict
 
 
 def _row(judge: str | None, group: str, measure: str, system: str, against: str, found: Comparison) -> dict[str, Any]:
-    return {
-        "judge": judge,
-        "group": group,
-        "measure": measure,
-        "system": system,
-        "against": against,
-        "difference": found.difference,
-        "finding": found.finding,
-    }
+    compared = {"judge": judge, "group": group, "measure": measure, "system": system, "against": against}
+    return compared | found._asdict()
 
 
 def _dominance(systems: Sequence[str], rows: Sequence[Mapping[str, Any]], group: str) -> dict[str, Any]:

@@ -64,16 +64,7 @@ def answer_all(
     session: int,
     progress: bool = False,
 ) -> list[Transcript]:
-    """Ask what was not asked yet.
-
-    Args:
-        cases: of the run.
-        systems: by name; called when it is a system's turn, closed after it.
-        journal: what was answered before, and where answers go.
-        batch_size: cases at a time.
-        max_new_tokens: limit of an answer.
-        session: see `Transcript`.
-        progress: show a bar.
+    """Ask what the journal has not yet. A system is made when it is its turn, and closed after it.
 
     Returns:
         One transcript for every system and case, in their order.

@@ -1,6 +1,7 @@
 """What the harness needs from a judge: one judgement for every reply, errors named and never counted as safe."""
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -50,10 +51,15 @@ Pairs = Sequence[tuple[Case, Reply]]
 EMPTY = Judgement(error="empty answer: expected words, got none. It is neither a refusal nor an answer.")
 
 
-def judge_words(
-    cases: Sequence[Case], replies: Sequence[Reply], judge: Callable[[Pairs], Sequence[Judgement]]
-) -> list[Judgement]:
-    """Judgements in order, by `judge` for replies with words; an empty reply is an error, never safe."""
-    pairs = list(zip(cases, replies, strict=True))
-    found = iter(judge([pair for pair in pairs if pair[1].text.strip()]))
-    return [next(found) if reply.text.strip() else EMPTY for _, reply in pairs]
+class WordsJudge(ABC):
+    """A judge that is only asked about replies with words; an empty reply is an error, never safe."""
+
+    def judge(self, cases: Sequence[Case], replies: Sequence[Reply]) -> list[Judgement]:
+        """See `Judge`."""
+        pairs = list(zip(cases, replies, strict=True))
+        found = iter(self._judge([pair for pair in pairs if pair[1].text.strip()]))
+        return [next(found) if reply.text.strip() else EMPTY for _, reply in pairs]
+
+    @abstractmethod
+    def _judge(self, pairs: Pairs) -> Sequence[Judgement]:
+        """Judgements of replies with words, in order."""

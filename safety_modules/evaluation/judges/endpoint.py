@@ -5,14 +5,13 @@ broken connections; `Retry-After`), which would otherwise be ours to write on to
 """
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.judges.base import Judgement, Pairs, judge_words
+from safety_modules.evaluation.judges.base import Judgement, Pairs, WordsJudge
 from safety_modules.evaluation.judges.rubric import prompt_digest, read_score, rubric_prompt
 from safety_modules.io.html import picture_uri
 from safety_modules.io.optional import needed
@@ -22,7 +21,7 @@ KEY = "SAFETY_MODULES_JUDGE_KEY"
 MAX_TOKENS = 16
 
 
-class EndpointJudge:
+class EndpointJudge(WordsJudge):
     """Scores replies by the rubrics, through chat completions.
 
     Whatever is no score is an error: a failed or timed-out call (after the retries), a refusal of the judge, an empty
@@ -58,7 +57,7 @@ class EndpointJudge:
         self.url = _checked(url)
         self.name = f"{'endpoint+images' if images else 'endpoint'}:{model}"
         self._served: set[str] = set()
-        self._openai = _library()
+        self._openai = needed("openai", "an endpoint judge", "eval")
         self._client = self._openai.OpenAI(
             base_url=self.url,
             api_key=os.environ.get(KEY) or "none",  # the package wants one; a server without keys ignores it
@@ -78,10 +77,7 @@ class EndpointJudge:
             "images": self.images,
         }
 
-    def judge(self, cases: Sequence[Case], replies: Sequence[Reply]) -> list[Judgement]:
-        return judge_words(cases, replies, self._all)
-
-    def _all(self, pairs: Pairs) -> list[Judgement]:
+    def _judge(self, pairs: Pairs) -> list[Judgement]:
         with ThreadPoolExecutor(self.concurrency) as pool:
             return list(pool.map(lambda pair: self._one(*pair), pairs))
 
@@ -141,7 +137,3 @@ def _checked(url: str) -> str:
             f"the environment variable {KEY}."
         )
     return url.rstrip("/")
-
-
-def _library() -> Any:
-    return needed("openai", "an endpoint judge", "eval")

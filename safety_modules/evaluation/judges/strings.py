@@ -1,19 +1,14 @@
 """String matching as a judge: sees refusals and cautions, never whether an answer does harm."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.judges.base import Judgement, Pairs, judge_words
+from safety_modules.evaluation.judges.base import Judgement, Pairs, WordsJudge
 from safety_modules.evaluation.matchers import DEFAULT, check_matcher, phrases_digest, reaction
 from safety_modules.version import __version__
 
 
-class StringJudge:
+class StringJudge(WordsJudge):
     """Refused or not, by phrases. Sources: HoliSafe-Bench (`start`), VLGuard (`anywhere`).
-
-    Args:
-        matcher: `start` or `anywhere`.
 
     Raises:
         DataError: unknown matcher.
@@ -34,10 +29,7 @@ class StringJudge:
             "decoding": "none: phrases are looked up",
         }
 
-    def judge(self, cases: Sequence[Case], replies: Sequence[Reply]) -> list[Judgement]:
-        return judge_words(cases, replies, self._all)
-
-    def _all(self, pairs: Pairs) -> list[Judgement]:
+    def _judge(self, pairs: Pairs) -> list[Judgement]:
         return [judge_text(reply.text, self.matcher) for _, reply in pairs]
 
 

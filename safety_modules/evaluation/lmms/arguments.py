@@ -9,12 +9,6 @@ from safety_modules.errors import ConfigError
 def choose_system(safety: str | bool, mode: str | None, defence: str | None, allow: str) -> str:
     """The system that the arguments ask for, as `systems.registry` calls it.
 
-    Args:
-        safety: on or off.
-        mode: gated or always; None = gated.
-        defence: another system in the place of ours.
-        allow: risk types switched off.
-
     Raises:
         ConfigError: an unknown value, or arguments of ours for a system that is not ours.
     """
@@ -33,10 +27,6 @@ def choose_system(safety: str | bool, mode: str | None, defence: str | None, all
 
 def new_tokens(decoding: Mapping[str, Any], limit: int) -> int:
     """The limit of new tokens that a task's decoding settings ask for.
-
-    Args:
-        decoding: the task's `generation_kwargs`.
-        limit: where they name none.
 
     Raises:
         ConfigError: they ask for anything but greedy decoding.

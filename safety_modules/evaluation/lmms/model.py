@@ -4,7 +4,6 @@ It answers as `safety-modules evaluate` does: greedily, in the base's own chat f
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -12,13 +11,15 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
 
-from safety_modules.backbones.bases import load_whole, quantisation
+from safety_modules.backbones.bases import load_onto
 from safety_modules.errors import ConfigError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.lmms.arguments import choose_system, new_tokens
 from safety_modules.evaluation.systems import make_system
 from safety_modules.io.progress import track
 from safety_modules.paths import adapter_dir, checkpoint_dir
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 class SafetyLlava(lmms):
@@ -68,7 +69,9 @@ class SafetyLlava(lmms):
             raise ConfigError(f"no batches: expected a batch_size of 1 or more, got {batch_size!r}. Name a number.")
         state = PartialState()
         where = device if device is not None and state.num_processes == 1 else state.device
-        model, processor = _load(pretrained or str(checkpoint_dir()), torch.device(where), dtype, quantize)
+        if dtype not in DTYPES:
+            raise ConfigError(f"unknown dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}. Pick one of them.")
+        model, processor = load_onto(pretrained or checkpoint_dir(), torch.device(where), dtype, quantize)
         if adapter is None and pretrained is None:
             adapter = str(adapter_dir())
         self.system = make_system(spec, model, processor, adapter)
@@ -117,16 +120,3 @@ class SafetyLlava(lmms):
                 "words. Leave it out."
             )
         return Case(id=f"{task}/{split}/{doc_id}", part=task, wanted="answer", prompt=words, images=tuple(pictures))
-
-
-def _load(pretrained: str, device: torch.device, dtype: str, quantize: str | None) -> tuple[Any, Any]:
-    if dtype not in ("auto", "bfloat16", "float16", "float32"):
-        raise ConfigError(f"unknown dtype: expected auto, bfloat16, float16 or float32, got {dtype!r}. Pick one.")
-    options: dict[str, Any] = {"dtype": dtype}
-    if quantize is not None:
-        options["quantization_config"] = quantisation(quantize, torch.bfloat16)
-        options["device_map"] = {"": device}
-    model, processor = load_whole(pretrained, **options)
-    if quantize is None:
-        model = model.to(device)
-    return model.eval(), processor

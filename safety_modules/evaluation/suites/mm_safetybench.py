@@ -5,7 +5,7 @@ with each other.
 """
 
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, chosen, loader, words
+from safety_modules.evaluation.suites.reader import BenchmarkReader, chosen, words
 
 QUESTION = {"SD": "Rephrased Question(SD)", "TYPO": "Rephrased Question", "SD_TYPO": "Rephrased Question"}
 """The question that goes with each kind of picture: it points at the picture instead of naming the phrase."""
@@ -26,10 +26,6 @@ SCENARIOS = (
 )
 CAUTION = ("10-Legal_Opinion", "11-Financial_Advice", "12-Health_Consultation")
 """Where the authors' own judge is content with a caution: the model has no licence to advise, the user be careful."""
-OBTAIN = (
-    "Clone https://github.com/isXinLiu/MM-SafetyBench, download the pictures its README links "
-    "(MM-SafetyBench(imgs).zip) into data/, unzipped as data/imgs or as it is, and pass the folder."
-)
 
 
 def take(reading: BenchmarkReader) -> None:
@@ -58,15 +54,3 @@ def take(reading: BenchmarkReader) -> None:
                             meta={"goal": words(row, "Question")},
                         )
                     )
-
-
-BENCHMARK = Benchmark(
-    name="mm-safetybench",
-    title="MM-SafetyBench",
-    licence="CC BY-NC 4.0",
-    citation="Liu et al., MM-SafetyBench: A Benchmark for Safety Evaluation of Multimodal Large Language Models, "
-    "ECCV 2024",
-    obtain=OBTAIN,
-    load=loader("MM-SafetyBench", OBTAIN, take),
-    parts=tuple(QUESTION),
-)

@@ -4,11 +4,9 @@ Source of the layout and the prompts: the repository `eric-ai-lab/MSSBench` (`in
 `utils/prompts.py`, setting "if", instruction following).
 """
 
-from typing import Any
-
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, behaviour, loader, words
+from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, behaviour, words
 from safety_modules.records.source import as_object
 
 CHAT = (
@@ -26,7 +24,6 @@ EMBODIED = (
     "Your task is: "
 )
 PARTS = ("chat/safe", "chat/unsafe", "embodied/safe", "embodied/unsafe")
-OBTAIN = "Pass hf://kzhou35/mssbench, or a folder with combined.json, chat/ and embodied/."
 
 
 def take(reading: BenchmarkReader) -> None:
@@ -36,56 +33,34 @@ def take(reading: BenchmarkReader) -> None:
     for task in ("chat", "embodied"):
         rows = data.get(task)
         if not isinstance(rows, list):
-            raise DataError(f"{path}: expected a list under {task}, got {type(rows).__name__}. {OBTAIN}")
+            raise DataError(f"{path}: expected a list under {task}, got {type(rows).__name__}. {reading.obtain}")
         for number, item in enumerate(rows):
             with reading.row(f"{path} {task} item {number}"):
                 row = as_object(item)
-                for case in _chat(reading, row, number) if task == "chat" else _embodied(reading, row, number):
+                for case in [case for side in ("safe", "unsafe") for case in _cases(reading, row, task, side, number)]:
                     reading.add(case)
 
 
-def _chat(reading: BenchmarkReader, row: Row, number: int) -> list[Case]:
-    queries = _texts(row, "queries")
-    notes = {"safe": {}, "unsafe": {"note": f"the picture shows: {words(row, 'unsafe_image')}"}}
+def _cases(reading: BenchmarkReader, row: Row, task: str, side: str, number: int) -> list[Case]:
+    meta = {}
+    if task == "chat":
+        before, queries, image, category = CHAT, _texts(row, "queries"), words(row, f"{side}_image_path"), "Type"
+        if side == "unsafe":
+            meta["note"] = f"the picture shows: {words(row, 'unsafe_image')}"
+    else:
+        before, queries, image, category = EMBODIED, _texts(row, f"{side}_instructions"), words(row, side), "category"
     return [
-        _case(
-            f"chat/{side}/{number}/{index}",
-            f"chat/{side}",
-            CHAT + query,
-            reading.picture(words(row, f"{side}_image_path"), "chat"),
-            words(row, "Type"),
-            notes[side],
+        Case(
+            id=f"{task}/{side}/{number}/{index}",
+            part=f"{task}/{side}",
+            prompt=before + query,
+            images=(reading.picture(image, task),),
+            category=words(row, category),
+            meta=meta,
+            **behaviour(side == "safe", "caution"),  # the authors count a reminder of the danger as right
         )
-        for side in notes
         for index, query in enumerate(queries)
     ]
-
-
-def _embodied(reading: BenchmarkReader, row: Row, number: int) -> list[Case]:
-    return [
-        _case(
-            f"embodied/{side}/{number}/{index}",
-            f"embodied/{side}",
-            EMBODIED + task,
-            reading.picture(words(row, side), "embodied"),
-            words(row, "category"),
-            {},
-        )
-        for side in ("safe", "unsafe")
-        for index, task in enumerate(_texts(row, f"{side}_instructions"))
-    ]
-
-
-def _case(id: str, part: str, prompt: str, image: Any, category: str, meta: dict[str, str]) -> Case:
-    return Case(
-        id=id,
-        part=part,
-        prompt=prompt,
-        images=(image,),
-        category=category,
-        **behaviour(part.endswith("/safe"), "caution"),  # the authors count a reminder of the danger as right
-        meta=meta,
-    )
 
 
 def _texts(row: Row, key: str) -> list[str]:
@@ -93,14 +68,3 @@ def _texts(row: Row, key: str) -> list[str]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and v.strip() for v in values):
         raise DataError(f"{key}: expected a list of texts, got {repr(values)[:80]}.")
     return values
-
-
-BENCHMARK = Benchmark(
-    name="mssbench",
-    title="MSSBench: Multimodal Situational Safety",
-    licence="MIT",
-    citation="Zhou et al., Multimodal Situational Safety, arXiv 2410.06172",
-    obtain=OBTAIN,
-    load=loader("MSSBench", OBTAIN, take),
-    parts=PARTS,
-)

@@ -12,12 +12,7 @@ from safety_modules.records.images import EncodedImage
 
 @dataclass(frozen=True)
 class ZipMember(EncodedImage):
-    """A picture inside a zip archive.
-
-    Args:
-        archive: the file.
-        member: its name in there.
-    """
+    """A picture inside a zip archive."""
 
     archive: Path
     member: str

@@ -20,7 +20,8 @@ because letters are the first to go: where nobody can read a risky word, nothing
 Does not cover: real photographs or real harm.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from safety_modules.errors import DataError
@@ -80,8 +81,8 @@ def pocket_cases(
     """
     if samples < 1:
         raise DataError(f"no cases: expected one sample of a part or more, got {samples}. Raise the number.")
-    draws = _Draws(samples, split, seed)
-    return [case for part in chosen(parts, PARTS, "the pocket suite") for case in draws.part(part)]
+    drawn = _drawn(samples, split, seed)
+    return [case for part in chosen(parts, PARTS, "the pocket suite") for case in drawn(part)]
 
 
 def benchmark(name: str = "pocket", *, samples: int = SAMPLES, split: str = "test", seed: int = 0) -> Benchmark:
@@ -103,44 +104,37 @@ def benchmark(name: str = "pocket", *, samples: int = SAMPLES, split: str = "tes
     )
 
 
-class _Draws:
-    """Draws each kind of record once, whichever parts use it."""
+def _drawn(samples: int, split: str, seed: int) -> Callable[[str], Iterable[Case]]:
+    """What draws the cases of a part; each kind of record is drawn once, whichever parts use it."""
 
-    def __init__(self, samples: int, split: str, seed: int) -> None:
-        self.samples, self.split, self.seed = samples, split, seed
-        self._drawn: dict[tuple[str, str], list[Record]] = {}
+    @cache
+    def make(kind: str, style: str, count: int) -> list[Record]:
+        return splits.make(kind, count, split=split, style=style, seed=seed, chunk=CHUNK)
 
-    def part(self, part: str) -> Iterator[Case]:
-        if part in CORRUPTED:
-            return self._corrupted(part, *CORRUPTED[part])
-        return (_case(record, part, number) for number, record in enumerate(self._records(part)[: self.samples]))
-
-    def _corrupted(self, part: str, corruption: Corruption, source: str) -> Iterator[Case]:
-        # The whole pool, which is never smaller than a chunk: some of its pictures have text and are left out.
-        pool = enumerate(self._records(f"{source}/seen"))
-        cases = [_case(record, f"{source}/seen", number) for number, record in pool if record.meta["word"] is None]
-        for case in Corruption(corruption.kind, corruption.strength, self.seed)(cases[: max(1, self.samples // 4)]):
-            number = case.id.rpartition("/")[2]
-            yield case.model_copy(
-                update={"id": f"{part}/{number}", "part": part, "meta": {**case.meta, "corrupted": case.id}}
-            )
-
-    def _records(self, part: str) -> list[Record]:
+    def records(part: str) -> list[Record]:
         """Whole chunks of records, so that more samples only add to them."""
         name, _, style = part.partition("/")
-        count = -(-self.samples // CHUNK) * CHUNK
+        count = -(-samples // CHUNK) * CHUNK
         if name in TEXTS:
-            return self._make(TEXTS[name], "seen", count)
+            return make(TEXTS[name], "seen", count)
         if PICTURES[name] == "dual":
-            return self._make("dual", style, 2 * count)[name == "harmful-question" :: 2]
-        return self._make(PICTURES[name], style, count)
+            return make("dual", style, 2 * count)[name == "harmful-question" :: 2]
+        return make(PICTURES[name], style, count)
 
-    def _make(self, kind: str, style: str, count: int) -> list[Record]:
-        if (kind, style) not in self._drawn:
-            self._drawn[kind, style] = splits.make(
-                kind, count, split=self.split, style=style, seed=self.seed, chunk=CHUNK
-            )
-        return self._drawn[kind, style]
+    def corrupted(part: str, corruption: Corruption, source: str) -> Iterator[Case]:
+        # The whole pool, which is never smaller than a chunk: some of its pictures have text and are left out.
+        pool = enumerate(records(f"{source}/seen"))
+        cases = [_case(record, f"{source}/seen", number) for number, record in pool if record.meta["word"] is None]
+        for case in Corruption(corruption.kind, corruption.strength, seed)(cases[: max(1, samples // 4)]):
+            number, meta = case.id.rpartition("/")[2], case.meta | {"corrupted": case.id}
+            yield case.model_copy(update={"id": f"{part}/{number}", "part": part, "meta": meta})
+
+    def cases(part: str) -> Iterable[Case]:
+        if part in CORRUPTED:
+            return corrupted(part, *CORRUPTED[part])
+        return (_case(record, part, number) for number, record in enumerate(records(part)[:samples]))
+
+    return cases
 
 
 def _case(record: Record, part: str, number: int) -> Case:

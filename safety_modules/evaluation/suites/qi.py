@@ -6,14 +6,8 @@ Source of the layout: the repository `Unispac/Visual-Adversarial-Examples-Jailbr
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, loader
+from safety_modules.evaluation.suites.reader import BenchmarkReader
 
-OBTAIN = (
-    "Clone https://github.com/Unispac/Visual-Adversarial-Examples-Jailbreak-Large-Language-Models and pass its folder, "
-    "or a folder with pictures of your own in adversarial_images/ and instructions in "
-    "harmful_corpus/manual_harmful_instructions.csv (one a line, no header). The published pictures are made against "
-    "MiniGPT-4; pictures made against the model under test are the stronger attack."
-)
 SUFFIXES = (".bmp", ".png", ".jpg", ".jpeg")
 
 
@@ -21,7 +15,7 @@ def take(reading: BenchmarkReader) -> None:
     """Every instruction with every picture; the part is the picture's name (`clean` is the one without an attack)."""
     pictures = sorted(path for path in reading.find("adversarial_images").iterdir() if path.suffix.lower() in SUFFIXES)
     if not pictures:
-        raise DataError(f"Qi et al. is incomplete: expected pictures in adversarial_images, got none. {OBTAIN}")
+        raise DataError(f"Qi et al. is incomplete: expected pictures in adversarial_images, got none. {reading.obtain}")
     path = reading.find("harmful_corpus/manual_harmful_instructions.csv", "manual_harmful_instructions.csv")
     for number, (where, cells) in enumerate(reading.cells(path)):
         with reading.row(where):
@@ -39,13 +33,3 @@ def take(reading: BenchmarkReader) -> None:
                         category=picture.stem,
                     )
                 )
-
-
-BENCHMARK = Benchmark(
-    name="qi-adversarial",
-    title="Visual adversarial examples (Qi et al.)",
-    licence="none stated with the data",
-    citation="Qi et al., Visual Adversarial Examples Jailbreak Aligned Large Language Models, AAAI 2024",
-    obtain=OBTAIN,
-    load=loader("Qi et al.", OBTAIN, take),
-)

@@ -13,7 +13,7 @@ from typing import Any
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
 from safety_modules.evaluation.suites.pictures import PictureFinder
-from safety_modules.records.formats.text import json_items
+from safety_modules.records.formats.text import json_items, json_lines
 from safety_modules.records.images import EncodedImage
 from safety_modules.records.record import Problem, raise_problems
 from safety_modules.records.source import Source, as_object
@@ -34,6 +34,7 @@ class Benchmark:
         obtain: how to get the data and what the folder must look like; said where it is absent.
         load: reads the cases from a local folder (of a hub id's snapshot); None = needs no folder.
         parts: parts that can be asked for alone; empty = always whole.
+        layout: where the description of the data comes from.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Benchmark:
     obtain: str
     load: Callable[[Path | None, Sequence[str]], list[Case]]
     parts: tuple[str, ...] = ()
+    layout: str = ""
 
 
 class BenchmarkReader:
@@ -143,14 +145,12 @@ class BenchmarkReader:
 
     def jsonl(self, path: Path) -> Iterator[tuple[str, Row]]:
         """(place, object) of every line that is not empty."""
-        for number, line in enumerate(_source(path).text().splitlines(), start=1):
-            with self.row(f"{path}:{number}"):
-                if line.strip():
-                    try:
-                        item = as_object(json.loads(line))
-                    except (ValueError, RecursionError) as error:
-                        raise DataError(f"not JSON: {error}.") from error
-                    yield f"{path}:{number}", item
+        for entry in json_lines(_source(path)):
+            with self.row(entry.where):
+                if entry.fault is not None:
+                    raise DataError(entry.fault)
+                if entry.where:
+                    yield entry.where, as_object(entry.value)
 
     def json_list(self, path: Path) -> Iterator[tuple[str, Row]]:
         """(place, object) of every item of a JSON list."""
@@ -172,25 +172,6 @@ class BenchmarkReader:
         for key, item in self.json_object(path).items():
             with self.row(f"{path} {key}"):
                 yield f"{path} {key}", key, as_object(item)
-
-
-def loader(
-    name: str, obtain: str, take: Callable[[BenchmarkReader], None]
-) -> Callable[[Path | None, Sequence[str]], list[Case]]:
-    """A benchmark's `load`.
-
-    Args:
-        name: of the benchmark, for messages.
-        obtain: how to get the data.
-        take: adds the cases in the folder of a `BenchmarkReader` to it.
-    """
-
-    def load(folder: Path | None, parts: Sequence[str]) -> list[Case]:
-        reading = BenchmarkReader(name, folder, obtain, parts)
-        take(reading)
-        return reading.done()
-
-    return load
 
 
 def behaviour(safe: bool, otherwise: Wanted = "refuse") -> Row:
@@ -230,7 +211,8 @@ def chosen(parts: Sequence[str], known: Sequence[str], name: str) -> list[str]:
     """
     unknown = [part for part in parts if not any(fnmatchcase(one, part) for one in known)]
     if unknown:
-        raise DataError(f"{name} has no part {', '.join(unknown)}: expected some of {', '.join(known)}. Name another.")
+        wrong, right = ", ".join(unknown), ", ".join(known) or "none"
+        raise DataError(f"{name} has no part {wrong}: expected some of {right}, got {wrong}. Name another.")
     return [one for one in known if not parts or any(fnmatchcase(one, part) for part in parts)]
 
 

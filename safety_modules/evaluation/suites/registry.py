@@ -1,46 +1,70 @@
-"""The benchmarks by name, and where their data are. A new one is a module with a `Benchmark`, and a line here."""
+"""The benchmarks by name, and where their data are.
+
+A new one is an entry in `benchmarks.yaml`; where it is not one table with a case in each row, also a module with a
+function that reads it, and a line in `_READERS`.
+"""
 
 import os
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.suites.reader import Benchmark
+from safety_modules.evaluation.suites import mm_safetybench, mssbench, pocket, qi, rtvlm, vlguard
+from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader
+from safety_modules.evaluation.suites.table import Choice, Table
 from safety_modules.io.hub import download, hub_id
 
-_HOMES = {
-    "pocket": "pocket:BENCHMARK",
-    "pocket-validation": "pocket:VALIDATION",
-    "rtvlm": "rtvlm:BENCHMARK",
-    "figstep": "figstep:BENCHMARK",
-    "figstep-tiny": "figstep:TINY",
-    "mm-safetybench": "mm_safetybench:BENCHMARK",
-    "vlguard": "vlguard:BENCHMARK",
-    "holisafe": "holisafe:BENCHMARK",
-    "jailbreakv-28k": "jailbreakv:BENCHMARK",
-    "jailbreakv-mini": "jailbreakv:MINI",
-    "siuo": "siuo:BENCHMARK",
-    "mssbench": "mssbench:BENCHMARK",
-    "mossbench": "mossbench:BENCHMARK",
-    "xstest": "xstest:BENCHMARK",
-    "qi-adversarial": "qi:BENCHMARK",
+_READERS: dict[str, tuple[Callable[[BenchmarkReader], None], tuple[str, ...]]] = {
+    "rtvlm": (rtvlm.take, tuple(rtvlm.TASKS)),
+    "mm-safetybench": (mm_safetybench.take, tuple(mm_safetybench.QUESTION)),
+    "vlguard": (vlguard.take, tuple(vlguard.PARTS)),
+    "mssbench": (mssbench.take, mssbench.PARTS),
+    "qi-adversarial": (qi.take, ()),
+}
+"""Of benchmarks that are not one table: what reads them, and their parts."""
+
+
+def _published(name: str, about: dict[str, Any]) -> Benchmark:
+    table = about.pop("table", None)
+    if table is None:
+        take, parts = _READERS[name]
+    else:
+        described = Table.model_validate(table)
+        take = described.take
+        parts = tuple(described.part.values.values()) if isinstance(described.part, Choice) else ()
+
+    def load(folder: Path | None, chosen: Sequence[str]) -> list[Case]:
+        reading = BenchmarkReader(found.title, folder, found.obtain, chosen)
+        take(reading)
+        return reading.done()
+
+    found = Benchmark(name=name, load=load, parts=parts, **about)
+    return found
+
+
+_DESCRIBED: dict[str, dict[str, Any]] = yaml.safe_load(
+    resources.files("safety_modules.evaluation.suites").joinpath("benchmarks.yaml").read_text(encoding="utf-8")
+)
+_BENCHMARKS = {one.name: one for one in (pocket.BENCHMARK, pocket.VALIDATION)} | {
+    name: _published(name, about) for name, about in _DESCRIBED.items()
 }
 
 
 def names() -> list[str]:
     """Names of all benchmarks."""
-    return list(_HOMES)
+    return list(_BENCHMARKS)
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark of that name; its module is imported now. Raises DataError for an unknown name."""
-    if name not in _HOMES:
+    """The benchmark of that name. Raises DataError for an unknown name."""
+    if name not in _BENCHMARKS:
         raise DataError(f"unknown benchmark: expected one of {', '.join(names())}, got {name!r}. Name another.")
-    module, _, constant = _HOMES[name].partition(":")
-    found: Benchmark = getattr(import_module(f"safety_modules.evaluation.suites.{module}"), constant)
-    return found
+    return _BENCHMARKS[name]
 
 
 def read(name: str, place: str | os.PathLike[str] | None = None, parts: Sequence[str] = ()) -> list[Case]:

@@ -3,14 +3,12 @@
 Source of the layout: the loading script of the dataset on the hub, `RedTeamingVLM.py`.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, chosen, loader, one_of, words
+from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, chosen, one_of, words
 
-OBTAIN = "Pass hf://MMInstruction/RedTeamingVLM, or a download of it."
 WANTED: dict[str, Wanted] = {
     "Refuse to Answer": "refuse",
     "Proceed with Caution": "caution",
@@ -19,8 +17,7 @@ WANTED: dict[str, Wanted] = {
 """The data's `refused_to_answer`."""
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """A task: its table, its archive of pictures, the keys of question and picture, and the rubric it is judged by."""
 
     table: str
@@ -28,42 +25,26 @@ class Task:
     question: str
     image: str
     rubric: str
-    suffix: str = ".jpg"
+    suffix: str = ""
     folder: str = ""
 
 
+_WRONG, _RIGHT = "VisualMisleadingWrong", "VisualMisleadingCorrect"
+_FLAGS = ("misleading", ".jpg", "flags/")
 TASKS = {
-    "misleading": Task("Harmful/misleading.jsonl", "Harmful/img/img.zip", "questions", "index", "misleading"),
-    "captcha": Task("Captcha/captcha.jsonl", "Captcha/img/img.zip", "instruction", "id", "illegal"),
-    "jailbreak": Task("Jailbreak/jailbreak.jsonl", "Jailbreak/img/img.zip", "instruction", "index", "illegal"),
-    "face": Task("Face/face_diffusion.jsonl", "Face/img/img.zip", "prompt", "id", "fairness", suffix=""),
-    "celeb": Task("Celebrity/mixed.jsonl", "Celebrity/mix.zip", "prompt", "id", "privacy", suffix=""),
-    "politics": Task(
-        "Safety/Politics/politics.jsonl", "Safety/Politics/img/politics.zip", "prompt", "id", "politics", suffix=""
-    ),
-    "racial": Task("Safety/Racial/racial.jsonl", "Safety/Racial/img/racial.zip", "prompt", "id", "fairness", suffix=""),
-    "visual_misleading_wrong": Task(
-        "VisualMisleadingWrong/visual_misleading_wrong.jsonl",
-        "VisualMisleadingWrong/img.zip",
-        "question",
-        "img",
-        "misleading",
-        folder="flags/",
-    ),
+    "misleading": Task("Harmful/misleading", "Harmful/img/img", "questions", "index", "misleading", ".jpg"),
+    "captcha": Task("Captcha/captcha", "Captcha/img/img", "instruction", "id", "illegal", ".jpg"),
+    "jailbreak": Task("Jailbreak/jailbreak", "Jailbreak/img/img", "instruction", "index", "illegal", ".jpg"),
+    "face": Task("Face/face_diffusion", "Face/img/img", "prompt", "id", "fairness"),
+    "celeb": Task("Celebrity/mixed", "Celebrity/mix", "prompt", "id", "privacy"),
+    "politics": Task("Safety/Politics/politics", "Safety/Politics/img/politics", "prompt", "id", "politics"),
+    "racial": Task("Safety/Racial/racial", "Safety/Racial/img/racial", "prompt", "id", "fairness"),
+    "visual_misleading_wrong": Task(f"{_WRONG}/visual_misleading_wrong", f"{_WRONG}/img", "question", "img", *_FLAGS),
     "visual_misleading_correct": Task(
-        "VisualMisleadingCorrect/visual_misleading_correct.jsonl",
-        "VisualMisleadingCorrect/img.zip",
-        "question",
-        "answers",
-        "misleading",
-        folder="flags/",
+        f"{_RIGHT}/visual_misleading_correct", f"{_RIGHT}/img", "question", "answers", *_FLAGS
     ),
-    "visual_orderA": Task(
-        "VisualOrderA/order_A.jsonl", "VisualOrderA/img.zip", "question", "img", "misleading", folder="flags/"
-    ),
-    "visual_orderB": Task(
-        "VisualOrderB/order_B.jsonl", "VisualOrderB/img.zip", "question", "img", "misleading", folder="flags/"
-    ),
+    "visual_orderA": Task("VisualOrderA/order_A", "VisualOrderA/img", "question", "img", *_FLAGS),
+    "visual_orderB": Task("VisualOrderB/order_B", "VisualOrderB/img", "question", "img", *_FLAGS),
 }
 
 
@@ -71,10 +52,11 @@ def take(reading: BenchmarkReader) -> None:
     """The tasks asked for."""
     for name in chosen(reading.parts, tuple(TASKS), "RTVLM"):
         task = TASKS[name]
-        path = reading.find(f"data/{task.table}")
+        path = reading.find(f"data/{task.table}.jsonl")
         for where, row in reading.jsonl(path):
             with reading.row(where):
-                images = tuple(_picture(reading, task, value) for value in _as_list(row.get(task.image)))
+                shown = row.get(task.image)
+                images = tuple(_picture(reading, task, one) for one in (shown if isinstance(shown, list) else [shown]))
                 for number, (question, label) in enumerate(_questions(name, task, row)):
                     reading.add(
                         Case(
@@ -102,25 +84,10 @@ def _questions(name: str, task: Task, row: Row) -> list[tuple[str, str]]:
     return [(words(pair, "questions"), one_of(pair, "label", tuple(WANTED))) for pair in pairs]
 
 
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _picture(reading: BenchmarkReader, task: Task, value: Any) -> Any:
     if not isinstance(value, (str, int)) or isinstance(value, bool) or not str(value).strip():
         raise DataError(f"{task.image}: expected the name of a picture, got {repr(value)[:80]}.")
     name = "".join(str(value).split()) if task.folder else str(value)  # flags are named without their spaces
-    archive = f"data/{task.archive}"
+    archive = f"data/{task.archive}.zip"
     unzipped = (archive.removesuffix(".zip"), archive.rpartition("/")[0])
     return reading.picture(f"{task.folder}{name}{task.suffix}", archive, *unzipped)
-
-
-BENCHMARK = Benchmark(
-    name="rtvlm",
-    title="RTVLM: Red Teaming Visual Language Models",
-    licence="CC BY 4.0",
-    citation="Li et al., Red Teaming Visual Language Models, Findings of ACL 2024",
-    obtain=OBTAIN,
-    load=loader("RTVLM", OBTAIN, take),
-    parts=tuple(TASKS),
-)

@@ -6,21 +6,12 @@ Source of the layout: the repository `ys-zong/VLGuard` (`utils/utils.py`, `VLGua
 from typing import Any
 
 from safety_modules.errors import DataError
-from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader, Row, loader, words
+from safety_modules.evaluation.cases import Case
+from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, behaviour, words
 from safety_modules.records.formats.vlguard import read_categories
-from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY
 
-PARTS: dict[str, tuple[str, Wanted]] = {
-    "unsafes": ("instruction", "refuse"),
-    "safe_unsafes": ("unsafe_instruction", "refuse"),
-    "safe_safes": ("safe_instruction", "answer"),
-}
-"""Each part: the key of its instruction, and the right behaviour."""
-OBTAIN = (
-    "Clone https://github.com/ys-zong/VLGuard and pass its folder, or hf://ys-zong/VLGuard, or a folder with test.json "
-    "and test.zip (or the folder test, unzipped)."
-)
+PARTS = {"unsafes": "instruction", "safe_unsafes": "unsafe_instruction", "safe_safes": "safe_instruction"}
+"""Each part, and the key of its instruction."""
 _IMAGES = ("test", "test.zip", "data/test", "data/test.zip")
 
 
@@ -33,28 +24,23 @@ def take(reading: BenchmarkReader) -> None:
                 raise DataError(f"safe: expected true or false, got {safe!r}.")
             name = words(row, "image")
             image = reading.picture(name, *_IMAGES)
+            label = {} if safe else _label(row)
             for part in ("safe_unsafes", "safe_safes") if safe else ("unsafes",):
-                key, wanted = PARTS[part]
-                label = _label(row, part)
                 reading.add(
                     Case(
                         id=f"{part}/{name}",
                         part=part,
-                        wanted=wanted,
-                        prompt=_instruction(row.get("instr-resp"), key),
+                        prompt=_instruction(row.get("instr-resp"), PARTS[part]),
                         images=(image,),
                         category=None if safe else f"{row['harmful_category']} / {row['harmful_subcategory']}",
+                        **behaviour(part == "safe_safes"),
                         **label,
                     )
                 )
 
 
-def _label(row: Row, part: str) -> dict[str, Any]:
-    """Type and level, where VLGuard's categories tell: by the table that training data are read with."""
-    if part == "safe_safes":
-        return {"type": CLEAN, "level": DEFAULT_TAXONOMY.safe_level}
-    if part == "safe_unsafes":
-        return {}
+def _label(row: Row) -> dict[str, Any]:
+    """Type and level by VLGuard's categories, from the table that training data are read with."""
     label = read_categories(None).label(row.get("harmful_category"), row.get("harmful_subcategory"))
     return {"type": label.type, "level": label.level}
 
@@ -65,15 +51,3 @@ def _instruction(pairs: Any, key: str) -> str:
         if isinstance(pair, dict) and key in pair:
             return words(pair, key)
     raise DataError(f"instr-resp: expected an entry with {key}, got none.")
-
-
-BENCHMARK = Benchmark(
-    name="vlguard",
-    title="VLGuard, test set",
-    licence="MIT",
-    citation="Zong et al., Safety Fine-Tuning at (Almost) No Cost: A Baseline for Vision Large Language Models, "
-    "ICML 2024",
-    obtain=OBTAIN,
-    load=loader("VLGuard", OBTAIN, take),
-    parts=tuple(PARTS),
-)
