@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
-from transformers.utils import ModelOutput
 
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.generation import (
