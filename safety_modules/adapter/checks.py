@@ -26,6 +26,7 @@ from safety_modules.backbones.fingerprint import (
 )
 from safety_modules.config import BaseSizes
 from safety_modules.defences.guard.guard import GuardSettings
+from safety_modules.defences.registry import KINDS
 from safety_modules.errors import validation_problems
 from safety_modules.io.strict import parse_json, quote, same
 
@@ -76,10 +77,16 @@ def parse_config(raw: bytes, problems: list[str]) -> AdapterConfig | None:
     except ValidationError as error:
         # Said by its kind, not by its place: `guard.design.width`.
         problems += [
-            f"{CONFIG_FILE}: {re.sub(SETTINGS, lambda place: value['parts'][int(place[1])]['kind'], line)}"
+            f"{CONFIG_FILE}: {re.sub(SETTINGS, lambda place: _kind_at(value, place), line)}"
             for line in validation_problems(error)
         ]
         return None
+
+
+def _kind_at(record: Mapping[str, Any], place: re.Match[str]) -> str:
+    """What a setting's problem is told by: the kind of its part, or the place as it is where that is none."""
+    kind = record["parts"][int(place[1])].get("kind")
+    return kind if isinstance(kind, str) and kind in KINDS else place[0]
 
 
 def parse_tensors(

@@ -185,6 +185,12 @@ def test_thresholds_of_meta_tokens_fit_their_taxonomy(folder):
     assert "meta-token: Value error, thresholds do not match the taxonomy" in only(problems_of(folder))
 
 
+@pytest.mark.parametrize("kind", [None, 3, ["guard"], {}, "nothing"])
+def test_a_part_whose_kind_is_none_is_refused_with_all_its_problems(folder, kind):
+    edit_config(folder, lambda r: r["parts"].insert(0, {} if kind is None else {"kind": kind}))
+    assert any("parts.0.settings" in problem for problem in problems_of(folder))
+
+
 def test_two_parts_of_one_kind_are_refused(folder):
     edit_config(folder, lambda r: r["parts"].append(r["parts"][0]))
     assert "one defence twice: expected each kind once, got guard again" in only(problems_of(folder))
