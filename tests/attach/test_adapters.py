@@ -51,7 +51,7 @@ def folders(tiny_base, processor, tmp_path_factory):
 
 
 @pytest.fixture
-def shelf(model, processor, folders):
+def several(model, processor, folders):
     safety = attach_safety(model, processor, folders["a"], adapter_name="a")
     safety.load_adapter(folders["b"], "b")
     safety.load_adapter(folders["house"], "house")
@@ -71,30 +71,30 @@ def assert_same(got, expected):
     assert torch.equal(got[0], expected[0]) and got[1] == expected[1]
 
 
-def test_each_adapter_answers_as_if_it_were_attached_alone(shelf, tiny_base, processor, folders, ask):
+def test_each_adapter_answers_as_if_it_were_attached_alone(several, tiny_base, processor, folders, ask):
     for name, policy in (("b", None), ("house", HOUSE_POLICY), ("a", Policy.default()), ("b", None)):
-        shelf.set_adapter(name, policy)
-        assert shelf.active_adapter == name
-        assert_same(answers(shelf, ask), alone(tiny_base, processor, folders[name], ask, policy))
+        several.set_adapter(name, policy)
+        assert several.active_adapter == name
+        assert_same(answers(several, ask), alone(tiny_base, processor, folders[name], ask, policy))
 
 
-def test_loading_does_not_switch(shelf, tiny_base, processor, folders, ask):
-    assert shelf.adapters == ("a", "b", "house") and shelf.active_adapter == "a"
-    assert_same(answers(shelf, ask), alone(tiny_base, processor, folders["a"], ask))
+def test_loading_does_not_switch(several, tiny_base, processor, folders, ask):
+    assert several.adapters == ("a", "b", "house") and several.active_adapter == "a"
+    assert_same(answers(several, ask), alone(tiny_base, processor, folders["a"], ask))
 
 
-def test_config_thresholds_parameters_and_saving_are_the_active_ones(shelf, tmp_path):
-    first = {name for name, _ in shelf.named_parameters()}
-    shelf.set_adapter("b")
-    assert shelf.config.num_lm_tokens == 0 and set(shelf.thresholds.values()) == {-3.0}
-    assert {name for name, _ in shelf.named_parameters()} != first
-    assert shelf.save_pretrained(tmp_path / "again").joinpath("safety.safetensors").is_file()
-    again = copy.deepcopy(shelf.thresholds)
-    shelf.thresholds = dict.fromkeys(again, 0.5)
-    shelf.set_adapter("a")
-    assert set(shelf.thresholds.values()) == {-LIMIT}
-    shelf.set_adapter("b")
-    assert set(shelf.thresholds.values()) == {0.5}, "each adapter keeps its own thresholds"
+def test_config_thresholds_parameters_and_saving_are_the_active_ones(several, tmp_path):
+    first = {name for name, _ in several.named_parameters()}
+    several.set_adapter("b")
+    assert several.config.num_lm_tokens == 0 and set(several.thresholds.values()) == {-3.0}
+    assert {name for name, _ in several.named_parameters()} != first
+    assert several.save_pretrained(tmp_path / "again").joinpath("safety.safetensors").is_file()
+    again = copy.deepcopy(several.thresholds)
+    several.thresholds = dict.fromkeys(again, 0.5)
+    several.set_adapter("a")
+    assert set(several.thresholds.values()) == {-LIMIT}
+    several.set_adapter("b")
+    assert set(several.thresholds.values()) == {0.5}, "each adapter keeps its own thresholds"
 
 
 def test_an_unnamed_adapter_is_called_as_in_peft(model, processor):
@@ -102,129 +102,129 @@ def test_an_unnamed_adapter_is_called_as_in_peft(model, processor):
     assert safety.adapters == ("default",) and safety.active_adapter == "default"
 
 
-def test_a_policy_that_does_not_fit_is_refused_before_switching(shelf, ask):
-    before = answers(shelf, ask)
-    policy = shelf.policy
+def test_a_policy_that_does_not_fit_is_refused_before_switching(several, ask):
+    before = answers(several, ask)
+    policy = several.policy
     with pytest.raises(PolicyError, match="policy does not fit the taxonomy"):
-        shelf.set_adapter("house")
-    assert shelf.active_adapter == "a" and shelf.policy is policy and shelf.config.taxonomy == DEFAULT_TAXONOMY
-    assert_same(answers(shelf, ask), before)
+        several.set_adapter("house")
+    assert several.active_adapter == "a" and several.policy is policy and several.config.taxonomy == DEFAULT_TAXONOMY
+    assert_same(answers(several, ask), before)
 
 
-def test_names_are_checked(shelf, folders):
+def test_names_are_checked(several, folders):
     with pytest.raises(AdapterError, match="expected one of a, b, house, got 'c'"):
-        shelf.set_adapter("c")
+        several.set_adapter("c")
     with pytest.raises(AdapterError, match="expected one of"):
-        shelf.delete_adapter("c")
+        several.delete_adapter("c")
     with pytest.raises(AdapterError, match="name taken"):
-        shelf.load_adapter(folders["b"], "b")
-    assert shelf.adapters == ("a", "b", "house")
+        several.load_adapter(folders["b"], "b")
+    assert several.adapters == ("a", "b", "house")
 
 
-def test_the_active_adapter_cannot_be_deleted_the_others_can(shelf, folders):
+def test_the_active_adapter_cannot_be_deleted_the_others_can(several, folders):
     with pytest.raises(AdapterError, match="got the active one"):
-        shelf.delete_adapter("a")
-    shelf.delete_adapter("b")
-    assert shelf.adapters == ("a", "house")
-    shelf.load_adapter(folders["b"], "b")
-    assert shelf.adapters == ("a", "house", "b")
+        several.delete_adapter("a")
+    several.delete_adapter("b")
+    assert several.adapters == ("a", "house")
+    several.load_adapter(folders["b"], "b")
+    assert several.adapters == ("a", "house", "b")
 
 
-def test_a_refused_adapter_leaves_the_shelf_as_it_was(shelf, tmp_path, ask):
-    before = answers(shelf, ask)
+def test_a_refused_adapter_leaves_the_shelf_as_it_was(several, tmp_path, ask):
+    before = answers(several, ask)
     with pytest.raises(AdapterError, match="got nothing there"):
-        shelf.load_adapter(tmp_path / "nowhere", "c")
-    assert shelf.adapters == ("a", "b", "house")
-    assert_same(answers(shelf, ask), before)
+        several.load_adapter(tmp_path / "nowhere", "c")
+    assert several.adapters == ("a", "b", "house")
+    assert_same(answers(several, ask), before)
 
 
-def test_nothing_is_switched_or_loaded_while_lora_is_mounted(shelf, folders):
-    with shelf.lora_mounted(True):
+def test_nothing_is_switched_or_loaded_while_lora_is_mounted(several, folders):
+    with several.lora_mounted(True):
         with pytest.raises(AttachError, match="not switched"):
-            shelf.set_adapter("b")
+            several.set_adapter("b")
         with pytest.raises(AttachError):
-            shelf.load_adapter(folders["b"], "c")
-    assert shelf.active_adapter == "a" and shelf.adapters == ("a", "b", "house")
+            several.load_adapter(folders["b"], "c")
+    assert several.active_adapter == "a" and several.adapters == ("a", "b", "house")
 
 
-def test_a_streamer_cannot_switch_in_the_middle_of_its_own_call(shelf, model, ask):
+def test_a_streamer_cannot_switch_in_the_middle_of_its_own_call(several, model, ask):
     class Switcher:
         def put(self, value):
-            shelf.set_adapter("b")
+            several.set_adapter("b")
 
         def end(self):
             pass
 
     with pytest.raises(AttachError, match="Switch between two calls"):
         model.generate(**ask(("what is this?", [1])), max_new_tokens=2, streamer=Switcher())
-    assert shelf.active_adapter == "a"
-    shelf.set_adapter("b")
+    assert several.active_adapter == "a"
+    several.set_adapter("b")
 
 
-def test_several_adapters_leave_the_base_bit_identical(shelf, tiny_base, model, ask):
+def test_several_adapters_leave_the_base_bit_identical(several, tiny_base, model, ask):
     keys = list(tiny_base.state_dict())
     for name in ("b", "a", "b"):
-        shelf.set_adapter(name)
-        answers(shelf, ask)
+        several.set_adapter(name)
+        answers(several, ask)
     inputs = ask(("what is this?", [1]))
     expected = tiny_base.generate(**inputs, max_new_tokens=5)
     assert torch.equal(model.generate(**inputs, max_new_tokens=5, safety=False), expected)
-    shelf.detach()
+    several.detach()
     assert list(model.state_dict()) == keys
     assert torch.equal(model.generate(**inputs, max_new_tokens=5), expected)
 
 
-def test_switching_waits_for_a_running_call(shelf):
+def test_switching_waits_for_a_running_call(several):
     switched = threading.Event()
 
     def other():
-        shelf.set_adapter("b")
+        several.set_adapter("b")
         switched.set()
 
-    with shelf.inference():
+    with several.inference():
         thread = threading.Thread(target=other)
         thread.start()
         assert not switched.wait(0.05)
-        assert shelf.active_adapter == "a"
+        assert several.active_adapter == "a"
     thread.join(30)
-    assert switched.is_set() and shelf.active_adapter == "b"
+    assert switched.is_set() and several.active_adapter == "b"
 
 
-def test_calls_of_other_threads_see_one_adapter_whole(shelf, tiny_base, processor, folders, ask):
+def test_calls_of_other_threads_see_one_adapter_whole(several, tiny_base, processor, folders, ask):
     expected = [alone(tiny_base, processor, folders[name], ask) for name in ("a", "b")]
     seen = []
 
     def ask_on():
         for _ in range(4):
-            seen.append(answers(shelf, ask))
+            seen.append(answers(several, ask))
 
     threads = [threading.Thread(target=ask_on) for _ in range(3)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         for name in ("b", "a"):
-            shelf.set_adapter(name)
+            several.set_adapter(name)
             threads[-1].join(0.002)
     assert len(seen) == 12
     for got in seen:
         assert any(torch.equal(got[0], one[0]) and got[1] == one[1] for one in expected)
 
 
-def test_switching_takes_milliseconds(shelf):
+def test_switching_takes_milliseconds(several):
     times = []
     for name in ("b", "a") * 20:
         start = time.perf_counter()
-        shelf.set_adapter(name)
+        several.set_adapter(name)
         times.append(time.perf_counter() - start)
     assert sorted(times)[len(times) // 2] < 0.01
 
 
-def test_the_lora_part_loads_in_plain_peft_and_gives_the_same_logits(shelf, tiny_base, folders, ask):
+def test_the_lora_part_loads_in_plain_peft_and_gives_the_same_logits(several, tiny_base, folders, ask):
     inputs = ask(("what is this?", [1]))
     for name in ("a", "b"):
-        shelf.set_adapter(name)
-        with shelf.lora_mounted(True), torch.no_grad():
-            expected = shelf.backbone.model(**inputs).logits
+        several.set_adapter(name)
+        with several.lora_mounted(True), torch.no_grad():
+            expected = several.backbone.model(**inputs).logits
         plain = peft.PeftModel.from_pretrained(copy.deepcopy(tiny_base), folders[name] / "lora").eval()
         with torch.no_grad():
             assert torch.equal(plain(**inputs).logits, expected)
