@@ -11,8 +11,8 @@ from safety_modules.adapter.hub import find_adapter, push_adapter
 from safety_modules.backbones import Backbone
 from safety_modules.defences.base import Defence, Settings, check_order
 from safety_modules.defences.guard.guard import Guard
-from safety_modules.defences.registry import arranged
-from safety_modules.errors import AdapterError, AttachError
+from safety_modules.defences.registry import GUARD_MODES, arranged, in_mode, make
+from safety_modules.errors import AdapterError, AttachError, ConfigError
 from safety_modules.mount.lora import is_mounted
 from safety_modules.policy.policy import Policy
 
@@ -38,6 +38,12 @@ def fit_adapter(backbone: Backbone, adapter: str | PathLike[str], revision: str 
         return loaded.fitted(backbone)
 
 
+def _kind_of(wanted: str | Settings | Defence) -> str:
+    if isinstance(wanted, str):
+        return Guard.kind if wanted in GUARD_MODES else wanted
+    return str(getattr(wanted, "kind", wanted))
+
+
 class Adapters:
     """Sets of defences by name, peft's way. A SafetyAttachment has one.
 
@@ -57,21 +63,37 @@ class Adapters:
 
     def __init__(self, backbone: Backbone, parts: list[Defence], wanted: Wanted, name: str = DEFAULT_NAME) -> None:
         self.backbone = backbone
-        self.defences = self._ordered(parts, wanted)
-        kinds = {part.kind for part in parts}
-        beside = {one.kind: one for one in self.defences if one.kind not in kinds}
-        self._wanted: Wanted = [beside.get(one, one) if isinstance(one, str) else one for one in wanted]
+        own = {part.kind for part in parts}
+        self._wanted = [(_kind_of(one), one if one in GUARD_MODES else None) for one in wanted]
+        beside = [make(backbone, one) for one in wanted if not (isinstance(one, str) and _kind_of(one) in own)]
+        self._beside = {one.kind: one for one in beside}
+        twice = [kind for kind, _ in self._wanted if [known for known, _ in self._wanted].count(kind) > 1]
+        if twice or own & self._beside.keys():
+            kind = (twice or [*(own & self._beside.keys())])[0]
+            raise ConfigError(f"one defence twice: expected each kind once, got {kind} again. Leave one out.")
+        self.defences = self._ordered(parts)
         self.active, self._sets = name, {name: self.defences}
 
-    def _ordered(self, parts: list[Defence], wanted: Wanted) -> tuple[Defence, ...]:
-        found = arranged(self.backbone, parts, wanted)
+    def _ordered(self, parts: list[Defence]) -> tuple[Defence, ...]:
+        """An adapter's parts with what is attached beside every adapter; a part takes the place of one of its kind."""
+        known = {**self._beside, **{part.kind: part for part in parts}}
+        for kind, mode in self._wanted:
+            if mode is not None and isinstance(guard := known[kind], Guard):
+                in_mode(guard, mode)
+        found = arranged(parts, [known[kind] for kind, _ in self._wanted])
         check_order(found)
-        return tuple(found)
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the adapters at hand, in the order they came."""
         return tuple(self._sets)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of the defences of all adapters at hand, the active one's first."""
+        every = [*self.defences, *(one for found in self._sets.values() for one in found)]
+        return [*dict.fromkeys(one.kind for one in every)]
 
     def replace(self, defence: Defence) -> None:
         """Put a defence in the place of the active adapter's of its kind."""
@@ -99,15 +121,14 @@ class Adapters:
         with self.backbone.lock:
             self._check_free(name)
             merged = any(one.merge_lora for one in self.defences if isinstance(one, Guard))
-            self._sets[name] = self._ordered(parts, self._wanted)
+            self._sets[name] = self._ordered(parts)
             self.merge_lora(merged)
 
     def use(self, name: str, policy: Policy, busy: bool) -> None:
         """Switch to another adapter. See `SafetyAttachment.set_adapter`."""
         found = self._get(name)
         for one in found:
-            if isinstance(one, Guard):
-                one.policy_for(policy)
+            one.policy_for(policy)
         # The lock lets this thread in again: from a streamer, say, in the middle of its own call.
         if busy or is_mounted(self.backbone.language_model):
             raise AttachError(

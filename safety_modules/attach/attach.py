@@ -48,7 +48,8 @@ def attach_safety(
         policy: what to do about verdicts; default: Policy.default().
         defence: what defends the model, by name, by settings, or several of them in order, the outermost first.
             Default: all of the adapter; without one, a guard. Names: `defences.registry.KINDS`; `gated`, `always` and
-            `external` are the guard in that mode. What an adapter has and is not named comes first.
+            `external` are the guard in that mode (of the moment, as a policy is: not saved). An adapter's parts keep
+            their order; what is added comes right after the one named before it, else before the next one, else last.
         batch_mode: how a batch of risky and other rows is answered: `split` (rows judged clean are bit-identical
             to the base's) or `merged` (equal up to rounding, faster).
         merge_lora: answer risky rows from copies of the language model's linears with LoRA added in, made at the first
@@ -80,8 +81,8 @@ def attach_safety(
     if adapter is None and revision is not None:
         raise ConfigError(f"a revision of nothing: expected a hub id with it, got {revision!r} alone. Name it.")
     backbone = find_backbone(model, processor)
-    single = defence is None or isinstance(defence, str | Settings | Defence)
-    wanted: Any = [] if defence is None else [defence] if single else [*defence]  # type: ignore[misc]
+    several = isinstance(defence, list | tuple)
+    wanted: Any = [] if defence is None else [*defence] if several else [defence]  # type: ignore[misc]
     if adapter is not None:
         parts = fit_adapter(backbone, adapter, revision)
     elif config is not None or not wanted:

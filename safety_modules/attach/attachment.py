@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from os import PathLike
 from pathlib import Path
@@ -33,6 +33,7 @@ from safety_modules.policy.verdict import Verdict
 # (attachment, name) of defences switched off by `with safety.disabled()` in this context (thread or task).
 _PAUSED: ContextVar[frozenset[tuple[int, str]]] = ContextVar("safety_modules_paused", default=frozenset())
 _ATTACHED: "weakref.WeakValueDictionary[int, SafetyAttachment]" = weakref.WeakValueDictionary()
+_ALL = ""  # in the place of a name
 _INPUTS = ("input_ids", "attention_mask", "pixel_values")
 
 Switch = bool | Sequence[bool]
@@ -107,6 +108,7 @@ class SafetyAttachment:
         self._adapters = Adapters(backbone, [*defences], wanted or [], name)
         self._batch_mode = "split"
         self._off: set[str] = set()
+        self._all_off = False
         self._uses = 0
         self._policy = check_policy(policy)
         self._check_policy(policy)
@@ -140,11 +142,19 @@ class SafetyAttachment:
         """
         return self._check_policy(self._policy if policy is None else policy)
 
+    def _chosen(self, policy: Policy | None) -> Policy:
+        """A call's policy, or the attachment's, as it was given; each defence completes it for itself."""
+        chosen = self._policy if policy is None else policy
+        self._check_policy(chosen)
+        return chosen
+
     def _check_policy(self, policy: Policy) -> Policy:
+        """The policy as the active guard uses it. Raises PolicyError where it does not fit one of the defences."""
+        found = check_policy(policy)
         for one in self.defences:
-            if isinstance(one, Guard):
-                return one.policy_for(policy)
-        return check_policy(policy)
+            own = one.policy_for(policy)
+            found = own if isinstance(one, Guard) else found
+        return found
 
     @property
     def batch_mode(self) -> str:
@@ -162,6 +172,8 @@ class SafetyAttachment:
 
     @merge_lora.setter
     def merge_lora(self, on: bool) -> None:
+        if on:
+            _ = self.guard
         with self.backbone.lock:
             self._adapters.merge_lora(on)
 
@@ -171,25 +183,26 @@ class SafetyAttachment:
         return any(self._is_on(one.kind) for one in self.defences)
 
     def _is_on(self, name: str) -> bool:
-        return name not in self._off and (id(self), name) not in _PAUSED.get()
-
-    def _named(self, names: tuple[str, ...]) -> list[str]:
-        known = [one.kind for one in self.defences]
-        check_names(names, known)
-        return [*names] or known
+        paused = _PAUSED.get()
+        return not (self._all_off or name in self._off or (id(self), name) in paused or (id(self), _ALL) in paused)
 
     def enable(self, *names: str) -> None:
-        """Switch these defences on again, in all threads; without names, all."""
-        self._off -= {*self._named(names)}
+        """Switch these defences on again, in all threads; without names, all, those of other adapters too."""
+        check_names(names, self._adapters.kinds)
+        self._off = ({*self._adapters.kinds} if self._all_off else self._off) - {*names} if names else set()
+        self._all_off = False
 
     def disable(self, *names: str) -> None:
         """Switch these defences off, in all threads; without names all, and `generate` is the base's own."""
-        self._off |= {*self._named(names)}
+        check_names(names, self._adapters.kinds)
+        self._off |= {*names}
+        self._all_off = self._all_off or not names
 
     @contextmanager
     def disabled(self, *names: str) -> Iterator[None]:
         """These defences, or all, off inside this block, in this thread (or asyncio task) only."""
-        token = _PAUSED.set(_PAUSED.get() | {(id(self), name) for name in self._named(names)})
+        check_names(names, self._adapters.kinds)
+        token = _PAUSED.set(_PAUSED.get() | {(id(self), name) for name in names or (_ALL,)})
         try:
             yield
         finally:
@@ -216,7 +229,7 @@ class SafetyAttachment:
         Raises:
             AttachError: somebody replaced the model's class since; nothing was put back.
         """
-        with self.backbone.lock, self.lora_mounted(False):
+        with self.backbone.lock, self._without_loras():
             if self.installed:
                 self.backbone.uninstall()
                 del _ATTACHED[id(self.backbone.model)]
@@ -242,6 +255,11 @@ class SafetyAttachment:
         if isinstance(output, GuardedOutput):
             return output
         ids = next((inputs[name] for name in ("input_ids", "inputs") if inputs.get(name) is not None), [None])
+        if not isinstance(output, ModelOutput):
+            raise GuardError(
+                f"no verdicts: expected what generate gives, got a {type(output).__name__} of the call's own decoding. "
+                "Call model.generate."
+            )
         known = {name: output[name] for name in GuardedOutput.__dataclass_fields__ if name in output}
         return GuardedOutput(**known, verdicts=[None] * len(ids), image_verdicts=[[] for _ in range(len(ids))])
 
@@ -252,16 +270,17 @@ class SafetyAttachment:
         with self.inference():
             switches = self._switches(safety)
             if not switches:
-                with self.lora_mounted(False):
+                with self._without_loras():
                     return self.backbone.base_generate(**kwargs)
             if is_guarded(kwargs.get("assistant_model")):
                 raise GuardError(
                     "call not guarded: expected an assistant_model without safety, got a guarded one. Detach it: the "
                     "model checks every token it proposes."
                 )
-            choices = {"policy": self.policy_for(policy), "batch_mode": mode}
+            choices = {"policy": self._chosen(policy), "batch_mode": mode}
             call = Call.read(self.backbone, kwargs, switches, choices)
-            answer = fold(call, [one for one in self.defences if one.kind in switches])
+            with self._without_loras():  # somebody's block may have mounted one: each mounts its own
+                answer = fold(call, [one for one in self.defences if one.kind in switches])
         if answer.whole and not isinstance(answer.output, ModelOutput):
             return answer.output
         output = answer.output_for(call.ids, call.records)
@@ -292,7 +311,7 @@ class SafetyAttachment:
             )
         with self.inference():
             switches = self._switches(safety)
-            choices = {"policy": self.policy_for(policy), "batch_mode": "merged"}
+            choices = {"policy": self._chosen(policy), "batch_mode": "merged"}
             call = Call.read(self.backbone, inputs, switches, choices)
             call = prepared_by(call, [one for one in self.defences if one.kind in switches])
             return Prepared(call.encoded(), self._alone)
@@ -397,6 +416,7 @@ class SafetyAttachment:
         Raises:
             AdapterError: the adapter is refused, or the name is taken.
             AttachError: LoRA is mounted.
+            ConfigError: its parts and what is attached beside them are no order.
         """
         self._adapters.load(adapter, name, revision)
 
@@ -495,6 +515,14 @@ class SafetyAttachment:
         return nullcontext()
 
     @contextmanager
+    def _without_loras(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for one in self.defences:
+                if one.lora is not None:
+                    stack.enter_context(one.lora.mounted(False))
+            yield
+
+    @contextmanager
     def inference(self) -> Iterator[None]:
         """Alone on the model; no gradients; modules in evaluation mode and on the base's device."""
         with self.backbone.lock, torch.no_grad():
@@ -520,7 +548,7 @@ class SafetyAttachment:
             raise GuardError(
                 "not run: expected the model the call was prepared for, got it detached. Attach and prepare again."
             )
-        with self.inference():
+        with self.inference(), self._without_loras():
             yield
 
     __deepcopy__ = __reduce__ = no_copies

@@ -38,7 +38,8 @@ class Row:
         image_verdicts: the verdicts on all of its images.
         harmful: what a defence without verdicts took it for; None = nothing said so.
         refusal: the policy's fixed answer, where that is the answer.
-        steered: whether hint, safety tokens or LoRA act on it.
+        steered: whether the guard's hint, safety tokens or LoRA act on it.
+        hinted: whether its prompt holds a hint: one is enough.
     """
 
     usage: Usage = field(default_factory=Usage)
@@ -47,6 +48,7 @@ class Row:
     harmful: bool | None = None
     refusal: str | None = None
     steered: bool = False
+    hinted: bool = False
 
     def judged(self, verdicts: Sequence[Verdict]) -> None:
         """Note verdicts on its images, of which there are some; of several defences' the riskiest drives the row."""

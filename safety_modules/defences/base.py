@@ -26,6 +26,7 @@ from safety_modules.defences.answer import Answer
 from safety_modules.defences.call import Call, Mount
 from safety_modules.errors import AttachError, ConfigError, GuardError
 from safety_modules.mount.lora import Lora
+from safety_modules.policy.policy import Policy, check_policy
 
 SEED = 0
 """Of first weights, so that two untrained sets are equal."""
@@ -67,7 +68,8 @@ class Defence(ABC):
         settings_type: what its settings are.
         images_only: whether it leaves rows without an image to the base.
         by_rows: whether it keeps rows apart itself. Else it only ever gets rows it is on for.
-        changes_inputs: whether what is further in gets other prompts or pixels than its own: never outside a judge.
+        changes_inputs: whether it asks other prompts, or shows other pixels, than the caller's: never outside of one
+            that judges. (What a judge itself adds does not count: judges look at `Call.origin`.)
         judges: whether its verdicts are about what it is asked.
         needs_training: whether it can do nothing before its tensors were trained or loaded.
         source: paper or code it comes from.
@@ -175,6 +177,11 @@ class Defence(ABC):
             GuardError: it was never trained.
             AttachError: the base was changed since it was fitted to it.
         """
+        if not (untrained or self.trained) and not self.judges:
+            raise GuardError(
+                f"call not answered: expected trained weights of {self.kind}, got new ones. Train them, or attach with "
+                "adapter=...; with safety=False the base answers alone."
+            )
         if not (untrained or self.trained):
             raise GuardError(
                 "nothing judged: expected trained safety modules, got new ones, whose verdicts are noise. Train them "
@@ -193,6 +200,10 @@ class Defence(ABC):
                 f"or trained since; {' '.join(problems)}). Detach and attach anew, which checks whether the adapter "
                 "fits; or put the weights back."
             )
+
+    def policy_for(self, policy: Policy) -> Policy:
+        """A policy as this defence uses it. Raises PolicyError: not a policy, or one that does not fit it."""
+        return check_policy(policy)
 
     def to_base_device(self) -> None:
         """Follow the base, which may have been moved."""
@@ -219,15 +230,14 @@ def fold(call: Call, defences: Sequence[Defence]) -> Answer:
 def prepared_by(call: Call, defences: Sequence[Defence]) -> Call:
     """The call as the base is to run it, prepared by these defences, the outermost first; each for its own rows."""
     for defence in defences:
-        on, mounted = defence.on(call), len(call.mounts)
-        if not any(on):
-            continue
-        call = defence.prepared(call)
-        if not (defence.by_rows or all(on)):
-            new = [
-                Mount(enter, [a and b for a, b in zip(rows, on, strict=True)]) for enter, rows in call.mounts[mounted:]
+        on, mounted = dict(zip(call.rows, defence.on(call), strict=True)), len(call.mounts)
+        if any(on.values()):
+            call = defence.prepared(call)
+            gated = [
+                Mount(enter, [acts and on[row] for acts, row in zip(rows, call.rows, strict=True)])
+                for enter, rows in call.mounts[mounted:]
             ]
-            call = replace(call, mounts=(*call.mounts[:mounted], *new))
+            call = replace(call, mounts=(*call.mounts[:mounted], *gated))
     return call
 
 

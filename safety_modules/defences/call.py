@@ -61,7 +61,7 @@ class Call:
         records: per row of the caller's batch, what became known about it; shared by all calls made of this one.
         vision: the tower's features (N, P, Dv), where it ran already.
         features: what the language model is to see as each image, N tensors (n_i, D); None = the base's own run.
-        prompts: the caller's prompts for these rows (B, T0), where `ids` are others.
+        origin: these rows as the caller asked them, where the prompts are others: what judges look at.
         mounts: what stands on the model while the base answers, the outermost first.
     """
 
@@ -77,7 +77,7 @@ class Call:
     records: list[Row] = field(default_factory=list)
     vision: torch.Tensor | None = None
     features: list[torch.Tensor] | None = None
-    prompts: torch.Tensor | None = None
+    origin: "Call | None" = None
     mounts: tuple[Mount, ...] = ()
 
     @classmethod
@@ -128,7 +128,7 @@ class Call:
     @property
     def whole(self) -> bool:
         """Whether this is the caller's own call, all rows and no other prompts."""
-        return self.prompts is None and len(self.rows) == len(self.records)
+        return self.origin is None and len(self.rows) == len(self.records)
 
     def on(self, name: str) -> list[bool]:
         """Whether the defence of this name is on, row by row."""
@@ -152,8 +152,13 @@ class Call:
     @property
     def new_token_budget(self) -> int | None:
         """How many new tokens the caller allows; None = no limit given."""
-        width = (self.ids if self.prompts is None else self.prompts).shape[1]
+        width = self.caller_ids.shape[1]
         return new_token_budget(self.backbone.model, self.kwargs, width)
+
+    @property
+    def caller_ids(self) -> torch.Tensor:
+        """The caller's prompts for these rows (B, T0)."""
+        return self.ids if self.origin is None else self.origin.ids
 
     def prompt(self, row: int) -> list[int]:
         """Ids of a row without padding."""
@@ -200,7 +205,7 @@ class Call:
             rows=[self.rows[row] for row in chosen],
             vision=None if self.vision is None else self.vision[images],
             features=None if self.features is None else [self.features[image] for image in images],
-            prompts=None if self.prompts is None else self.prompts[chosen],
+            origin=None if self.origin is None else self.origin.take(rows),
             mounts=tuple(Mount(enter, [flags[row] for row in chosen]) for enter, flags in self.mounts),
         )
 
@@ -222,8 +227,7 @@ class Call:
         The answers, and the caller's criteria, processors and streamers, still see the caller's prompts.
         """
         self.check_divisible()
-        prompts = self.ids if self.prompts is None else self.prompts
-        return replace(self, ids=ids, mask=mask, features=features or self.features, prompts=prompts)
+        return replace(self, ids=ids, mask=mask, features=features or self.features, origin=self.origin or self)
 
     def asked(self, prompts: Sequence[Sequence[int]], images: bool = True) -> "Call":
         """As `reworded`, from ids without padding; with its images, or without any."""
@@ -243,7 +247,7 @@ class Call:
         own: dict[str, Any] = {name: self.kwargs[name] for name in ("pad_token_id",) if name in self.kwargs}
         own |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
         own |= {} if new_tokens is None else {"max_new_tokens": new_tokens}
-        return replace(self, kwargs=own, prompts=self.ids if self.prompts is None else self.prompts)
+        return replace(self, kwargs=own, origin=self.origin or self)
 
     def check_divisible(self, parts: int = 1) -> None:
         """Refuse options that rows cannot have once they are answered in several ways, or from other prompts.
@@ -265,9 +269,11 @@ class Call:
         if "streamer" in given and parts > 1:
             problems.append("a streamer for rows that are not answered together")
         if problems:
+            flagged = any(record.verdict is not None and record.verdict.flagged for record in self.records)
             raise GuardError(
-                "risky image not answered: expected a call whose rows can be answered one way or another, got "
-                f"{', '.join(problems)}, which does not fit steered prompts. Leave it out, or pass safety=False."
+                f"{'risky image' if flagged else 'call'} not answered: expected a call whose rows can be answered one "
+                f"way or another, got {', '.join(problems)}, which does not fit "
+                f"{'steered' if flagged else 'changed'} prompts. Leave it out, or pass safety=False."
             )
 
     @contextmanager
@@ -288,10 +294,10 @@ class Call:
         """What the base answers."""
         model, width = self.backbone.model, self.ids.shape[1]
         repeats = int(max(self.option("num_beams", 1), self.answers_per_row))
-        with self.running(repeats), nullcontext() if self.prompts is None else cache_length_restored(model):
+        with self.running(repeats), nullcontext() if self.origin is None else cache_length_restored(model):
             output = self.backbone.base_generate(**self._arguments())
         sequences = getattr(output, "sequences", output)
-        if not isinstance(sequences, torch.Tensor):  # of a decoding of the caller's own (custom_generate)
+        if not self._are_answers(sequences):  # of a decoding of the caller's own (custom_generate)
             return Answer(self.ids.new_zeros(len(self), 0), output, self.whole)
         answer = Answer(sequences[:, width:], output, self.whole)
         self._count(answer)
@@ -307,7 +313,7 @@ class Call:
         n = self.answers_per_row
         new = new.repeat_interleave(n, 0)
         if streamer is not None:
-            streamer.put((self.ids if self.prompts is None else self.prompts).repeat_interleave(n, 0).cpu())
+            streamer.put(self.caller_ids.repeat_interleave(n, 0).cpu())
             for step in new.unbind(1):
                 streamer.put(step.cpu())
             streamer.end()
@@ -325,13 +331,12 @@ class Call:
         model, kwargs = self.backbone.model, dict(self.kwargs)
         arguments = {name: value for name, value in kwargs.items() if name not in _PROMPTS}
         arguments |= {"input_ids": self.ids, "return_dict_in_generate": True}
-        if self.prompts is not None or kwargs.get("attention_mask") is not None:
+        if self.origin is not None or kwargs.get("attention_mask") is not None:
             arguments["attention_mask"] = self.mask
         if self.pixels is not None:
             arguments["pixel_values"] = self.pixels
-        width, prompts = self.ids.shape[1], self.ids
-        if self.prompts is not None:
-            prompts = self.prompts
+        width, prompts = self.ids.shape[1], self.caller_ids
+        if self.origin is not None:
             arguments |= moved_lengths(model, kwargs, width - prompts.shape[1])
         n, allowed = rows_per_prompt(model, kwargs), kwargs.get("prefix_allowed_tokens_fn")
         if allowed is not None:
@@ -342,6 +347,12 @@ class Call:
 
             kwargs["prefix_allowed_tokens_fn"] = allowed_here
         return arguments | seen_through(with_prompts(prompts, width, n), kwargs)
+
+    def _are_answers(self, sequences: Any) -> bool:
+        """Whether these are what `generate` gives: (B x n, T or more) ids."""
+        if not isinstance(sequences, torch.Tensor) or sequences.ndim != 2:
+            return False
+        return len(sequences) == len(self) * self.answers_per_row and sequences.shape[1] >= self.ids.shape[1]
 
     def _count(self, answer: Answer) -> None:
         ends, lengths = end_ids(self.backbone.model, self.kwargs), self.mask.sum(1).tolist()

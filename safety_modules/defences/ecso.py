@@ -25,6 +25,9 @@ TELL_TOKENS = 8
 JUDGED_CHARACTERS = 1927
 """Of the answer, as in the published code: a longer one is cut before it is judged."""
 
+UNMET = ("streamer", "output_scores", "output_logits", "custom_generate")
+"""Options of a call whose answer may be another one in the end."""
+
 
 class EcsoSettings(Settings):
     """The three prompts, with the places {question}, {answer} (tell only) and {caption} (retell only)."""
@@ -54,13 +57,14 @@ class Ecso(Defence):
     )
 
     def around(self, call: Call, answer: Answering) -> Answer:
-        unmet = [name for name in ("streamer", "output_scores", "output_logits") if call.option(name)]
+        unmet = [name for name in UNMET if call.option(name)]
         if unmet or call.answers_per_row > 1:
             raise GuardError(
                 f"call not answered: expected one answer a row, as ids alone, because {self.kind} may put another in "
                 f"its place, got {', '.join(unmet) or 'num_return_sequences'}. Leave it out, or pass "
                 f"safety={{'{self.kind}': False}}."
             )
+        call = call.encoded()
         said, rows = answer(call), range(len(call))
         asked = [{"question": self._text(self.backbone.whole_text(call.prompt(row)))} for row in rows]
         told = [{"answer": self._text(ids)[:JUDGED_CHARACTERS]} for ids in said.new_ids.tolist()]
@@ -83,7 +87,9 @@ class Ecso(Defence):
         # A model may write its own image token; in a prompt it would stand for a picture.
         token, prompts = self.backbone.image_token, []
         for row, values in enumerate(words):
-            text = fill(prompt, {name: value.replace(token, "") for name, value in values.items()})
+            text = fill(prompt, values)
+            while token in text:
+                text = text.replace(token, "")
             prompts.append(call.question(row, text, images))
         return call.asked(prompts, images)
 

@@ -16,10 +16,19 @@ from torch import nn
 
 from safety_modules.backbones import Backbone
 from safety_modules.config import BaseSizes, LoraSettings
-from safety_modules.defences.base import SEED, Defence, Settings
+from safety_modules.defences.answer import Answer
+from safety_modules.defences.base import SEED, Answering, Defence, Settings
 from safety_modules.defences.call import Call
 from safety_modules.defences.guard.concept import SafetyTokens
-from safety_modules.defences.guard.guard import Temperature, Threshold, embedding_scale, route, thresholds_problem
+from safety_modules.defences.guard.guard import (
+    Route,
+    Temperature,
+    Threshold,
+    embedding_scale,
+    refused,
+    route,
+    thresholds_problem,
+)
 from safety_modules.defences.guard.steer import LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.mount.hooks import noted
 from safety_modules.mount.lora import Lora
@@ -127,27 +136,67 @@ class MetaToken(Defence):
         with torch.device("meta"):
             return {name: one.shape for name, one in MetaModules(sizes.text_width, settings).state_dict().items()}
 
-    def prepared(self, call: Call) -> Call:
-        policy = check_policy(call.choices["policy"])
-        policy.check(self.settings.taxonomy)
-        call = call.encoded()
-        call = call.mounting(self._mounted)
-        rows = [row for row, count in enumerate(call.counts) if count]
-        steers = [Steer() for _ in call.rows]
+    def policy_for(self, policy: Policy) -> Policy:
+        """Its rules for the types this one knows."""
+        types = self.settings.taxonomy.types
+        rules = {name: rule for name, rule in check_policy(policy).rules.items() if name in types}
+        own = policy.model_copy(update={"rules": rules})
+        own.check(self.settings.taxonomy)
+        return own
+
+    def around(self, call: Call, answer: Answering) -> Answer:
+        call, routes = self._judged(call)
+        rows = [row for row, one in enumerate(routes) if one.by != "policy"]
+        if len(rows) == len(call):
+            return answer(self._worded(call, routes))
+        declined = [row for row, one in enumerate(routes) if one.by == "policy"]
+        call.check_divisible(parts=2 if rows else 1)
+        parts = [(declined, refused(call.take(declined), [routes[row].refusal for row in declined]))]
         if rows:
-            inputs = self.inputs([self._sample(call, row, Steer()) for row in rows])
-            shown = call.take(rows)
-            with shown.running():
-                found = self.read(inputs, logits_to_keep=1)[0]
-            verdicts = iter(self._verdicts(found, policy, call))
-            for row in rows:
-                record = call.records[call.rows[row]]
-                record.judged([next(verdicts) for _ in range(call.counts[row])])
-                record.usage.lm_passes += 1
-                record.usage.prompt_tokens += len(call.prompt(row)) + call.counts[row] * self.settings.tokens
-                steers[row] = Steer(hint=route(record.image_verdicts, policy, "always").steer.hint)
-        inputs = self.inputs([self._sample(call, row, steer) for row, steer in enumerate(steers)])
-        return call.reworded(inputs.input_ids, inputs.attention_mask, inputs.features)
+            parts.insert(0, (rows, answer(self._worded(call.take(rows), [routes[row] for row in rows]))))
+        return call.joined(parts)
+
+    def prepared(self, call: Call) -> Call:
+        """Judged, with the tokens behind pictures; rows that the policy refuses are left out."""
+        call, routes = self._judged(call)
+        for row, one in zip(call.rows, routes, strict=True):
+            call.records[row].refusal = one.refusal or call.records[row].refusal
+        rows = [row for row, one in enumerate(routes) if one.by != "policy"]
+        return self._worded(call.take(rows), [routes[row] for row in rows])
+
+    def _judged(self, call: Call) -> tuple[Call, list[Route]]:
+        """The call with its images' features, and what follows for each row from what the caller asked."""
+        policy, on = self.policy_for(call.choices["policy"]), self.on(call)
+        call = call.encoded()
+        routes = [Route("base") for _ in on]
+        rows = [row for row, count in enumerate(call.counts) if count and on[row]]
+        if not rows:
+            return call, routes
+        asked = (call.origin or call).take(rows)
+        inputs = self.inputs([self._sample(asked, row, Steer()) for row in range(len(asked))])
+        with self._mounted([True] * len(asked)):
+            found = self.read(inputs, logits_to_keep=1)[0]
+        verdicts = iter(self._verdicts(found, policy, asked))
+        for place, row in enumerate(rows):
+            record, own = call.records[call.rows[row]], [next(verdicts) for _ in range(call.counts[row])]
+            record.judged(own)
+            record.usage.lm_passes += 1
+            record.usage.prompt_tokens += len(asked.prompt(place)) + call.counts[row] * self.settings.tokens
+            routes[row] = route(own, policy, "always").hinting(record)
+        return call, routes
+
+    def _worded(self, call: Call, routes: Sequence[Route]) -> Call:
+        """With the tokens, hints and LoRA, on the rows it is on for."""
+        on = self.on(call)
+        features = call.features or []
+        samples = [
+            self._sample(call, row, Steer(hint=one.steer.hint))
+            if on[row]
+            else Sample(call.prompt(row), [features[image] for image in call.images_of([row])])
+            for row, one in enumerate(routes)
+        ]
+        inputs = self.inputs(samples)
+        return call.reworded(inputs.input_ids, inputs.attention_mask, inputs.features).mounting(self._mounted, on)
 
     def inputs(self, samples: Sequence[Sample]) -> LmInputs:
         """The samples as a batch."""

@@ -269,7 +269,7 @@ def test_what_was_saved_answers_the_same_in_the_same_order(warm, processor, name
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].needs_training])
 def test_what_was_never_trained_is_not_used(warm, processor, kind, ask):
     attach_safety(warm, processor, defence=kind)
-    with pytest.raises(GuardError, match="expected trained safety modules"):
+    with pytest.raises(GuardError, match=r"expected trained (safety modules|weights of)"):
         warm.generate(**ask(ROWS[SHOWN]), **NEW)
     assert warm.generate(**ask(ROWS[SHOWN]), **NEW, safety=False) is not None
 
@@ -329,6 +329,160 @@ def test_a_loop_of_ones_own_gets_what_generate_does(warm, processor, names, ask)
         logits = warm(**prepared.inputs).logits
     assert torch.equal(logits[:, -1].argmax(-1), expected.sequences[:, -1])
     assert prepared.verdicts == expected.verdicts
+
+
+def test_a_loop_of_ones_own_leaves_rows_that_are_off_alone(warm, processor, tiny_base, names, ask):
+    if "ecso" in names or "external" in names:
+        return
+    rows = [("what is this?", [1]), ("how do I use what is shown here?", [5])]
+    safety, inputs = put_on(warm, processor, names), ask(*rows)
+    prepared = safety.prepare(**inputs, safety=[True, False])
+    assert prepared.verdicts[1] is None and prepared.rows == [0, 1]
+    ids = prepared.input_ids[1][prepared.attention_mask[1].bool()]
+    assert torch.equal(ids, inputs["input_ids"][1][inputs["attention_mask"][1].bool()])
+    own = rows_of(inputs, [1], [1])
+    with prepared.running():
+        found = warm(**prepared.inputs).logits[1, -1]
+    with torch.no_grad():
+        assert torch.allclose(found, tiny_base(**own).logits[0, -1], atol=1e-4)
+
+
+def refusing(policy):
+    for name in policy.rules:
+        policy = policy.with_rule(name, action="refuse")
+    return policy
+
+
+@pytest.mark.parametrize("name", ["gated", "always", "external", "meta-token"])
+def test_who_judges_refuses_where_the_policy_says_so(warm, processor, tiny_base, name, ask):
+    safety, inputs = put_on(warm, processor, [name]), ask(*ROWS[:3])
+    safety.policy = refusing(Policy.default())
+    found = safety.generate(**inputs, **NEW | {"max_new_tokens": 60})
+    texts = processor.batch_decode(answers(found.sequences, inputs), skip_special_tokens=True)
+    for row, (verdict, text) in enumerate(zip(found.verdicts, texts, strict=True)):
+        if verdict is None:
+            continue
+        assert verdict.action == "refuse" and text.strip().startswith("I'm sorry, I can't help with that."), row
+        assert found.usage[row].new_tokens == 0
+    assert [verdict is None for verdict in found.verdicts] == [False, False, True]
+    prepared = safety.prepare(**inputs)
+    assert prepared.rows == [2] and sorted(prepared.refusals) == [0, 1]
+
+
+def test_two_that_judge_look_at_what_was_asked_and_hint_once(warm, processor, ask):
+    inputs = ask(ROWS[SHOWN])
+    alone = {}
+    for name in ("guard", "meta-token"):
+        safety = put_on(warm, processor, [name])
+        alone[name] = safety.generate(**inputs, **NEW).verdicts[0].scores
+        safety.detach()
+    for order in (("guard", "meta-token"), ("meta-token", "guard")):
+        safety = put_on(warm, processor, order)
+        prepared = safety.prepare(**inputs)
+        assert processor.tokenizer.decode(prepared.input_ids[0]).count("Note:") == 1, order
+        seen = prepared.verdicts[0].scores
+        assert any(all(abs(seen[0][name] - scores[name]) < 1e-3 for name in scores) for scores in alone.values()), (
+            "the riskier of the two verdicts, as each gives it alone"
+        )
+        safety.detach()
+
+
+def test_a_defence_of_another_model_is_refused(warm, processor, tiny_base):
+    other = find_backbone(copy.deepcopy(tiny_base), processor)
+    for name in ("lora", "guard", "adashield-s"):
+        with pytest.raises(ConfigError, match=f"another model's defence: expected {name} made for this model"):
+            attach_safety(warm, processor, defence=built(other, name))
+    for wrong in (5, type(built(other, "ecso")), object()):
+        with pytest.raises(ConfigError, match="unknown defence"):
+            attach_safety(warm, processor, defence=wrong)
+
+
+def test_off_is_off_while_somebody_has_mounted_a_lora(warm, processor, tiny_base, ask):
+    inputs, text = ask(*ROWS), ask(ROWS[TEXT])
+    for name in ("guard", "lora", "meta-token"):
+        safety = put_on(warm, processor, [name])
+        with safety.defences[0].lora.mounted():
+            assert torch.equal(warm.generate(**inputs, **NEW, safety=False), tiny_base.generate(**inputs, **NEW))
+            off = {name: [False] * len(ROWS)}
+            assert torch.equal(warm.generate(**inputs, **NEW, safety=off), tiny_base.generate(**inputs, **NEW))
+            if name == "guard":
+                assert torch.equal(warm.generate(**text, **NEW), tiny_base.generate(**text, **NEW))
+        safety.detach()
+
+
+def test_all_off_and_all_on_mean_every_adapters_defences(warm, processor, ask, tmp_path):
+    lora = put_on(warm, processor, ["lora"])
+    folder = lora.save_pretrained(tmp_path / "lora")
+    lora.detach()
+    safety, inputs = put_on(warm, processor, ["guard"]), ask(ROWS[SHOWN])
+    safety.load_adapter(folder, "l")
+    safety.disable()
+    safety.set_adapter("l")
+    assert not safety.enabled
+    safety.enable("guard")
+    assert not safety.enabled
+    safety.enable()
+    safety.set_adapter("default")
+    assert safety.enabled and safety.generate(**inputs, **NEW).verdicts[0] is not None
+    with safety.disabled("lora"):
+        assert safety.enabled
+        safety.set_adapter("l")
+        assert not safety.enabled
+
+
+def test_what_is_attached_beside_stays_beside_every_adapter(warm, processor, tmp_path):
+    folders = {}
+    for names in (("guard",), ("guard", "lora"), ("lora",)):
+        safety = put_on(warm, processor, names)
+        folders["+".join(names)] = safety.save_pretrained(tmp_path / "+".join(names))
+        safety.detach()
+
+    def kinds(safety):
+        return [one.kind for one in safety.defences]
+
+    safety = attach_safety(warm, processor, folders["guard"], defence=["external", "ecso"], adapter_name="a")
+    safety.load_adapter(folders["guard+lora"], "b")
+    assert kinds(safety) == ["guard", "ecso"] and safety.guard.mode == "external"
+    safety.set_adapter("b")
+    assert kinds(safety) == ["guard", "ecso", "lora"] and safety.guard.mode == "external"
+    safety.detach()
+    for named in ("guard", "external", "lora", None):
+        safety = attach_safety(warm, processor, folders["guard+lora"], defence=named)
+        assert kinds(safety) == ["guard", "lora"], named
+        safety.detach()
+    safety = attach_safety(warm, processor, folders["guard+lora"], defence=["lora", "guard"])
+    assert kinds(safety) == ["lora", "guard"]
+    safety.detach()
+    with pytest.raises(ConfigError, match="order refused"):
+        attach_safety(warm, processor, folders["guard"], defence=["adashield-s", "guard"])
+    for first in ("guard", "lora"):
+        safety = attach_safety(warm, processor, defence=first)
+        safety.load_adapter(folders["guard+lora"], "more")
+        safety.set_adapter("more")
+        assert kinds(safety) == ["guard", "lora"] and all(one.trained for one in safety.defences)
+        safety.detach()
+
+
+def test_merged_lora_is_the_guards(warm, processor):
+    with pytest.raises(GuardError, match="no guard"):
+        attach_safety(warm, processor, defence="lora", merge_lora=True)
+    assert attached_to(warm) is None
+
+
+def test_a_decoding_of_ones_own_may_give_anything_but_nothing_is_judged_by_it(warm, processor, ask):
+    inputs = ask(("why?", [7]))
+
+    def strange(model, input_ids, **kwargs):
+        return {"text": "Sure."}
+
+    safety = put_on(warm, processor, ["lora"])
+    assert warm.generate(**inputs, custom_generate=strange) == {"text": "Sure."}
+    with pytest.raises(GuardError, match="no verdicts"):
+        safety.generate(**inputs, custom_generate=strange, safety=False)
+    safety.detach()
+    put_on(warm, processor, ["ecso"])
+    with pytest.raises(GuardError, match="got custom_generate"):
+        warm.generate(**inputs, custom_generate=strange)
 
 
 def test_ecso_says_what_it_cannot_give(warm, processor, ask):

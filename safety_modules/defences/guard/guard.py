@@ -7,8 +7,7 @@ tokens, a hint and LoRA; a policy's `refuse` needs no language model at all.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import Annotated, Any, Literal, get_args
@@ -19,7 +18,7 @@ from pydantic import Field, model_validator
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.generation import until_stop
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
-from safety_modules.defences.answer import Answer
+from safety_modules.defences.answer import Answer, Row
 from safety_modules.defences.base import SEED, Answering, Defence, Settings
 from safety_modules.defences.call import Call
 from safety_modules.defences.guard.judge import judge
@@ -114,6 +113,12 @@ class Route:
     verdict: Verdict | None = None
     steer: Steer = field(default_factory=Steer)
     refusal: str = ""
+
+    def hinting(self, record: Row, hints: bool = True) -> "Route":
+        """The same without its hint, where none is wanted or the row's prompt has one already."""
+        keeps = hints and not record.hinted
+        record.hinted = record.hinted or (keeps and self.steer.hint is not None)
+        return self if keeps else replace(self, steer=replace(self.steer, hint=None))
 
 
 class Guard(Defence):
@@ -238,7 +243,7 @@ class Guard(Defence):
         call, routes = self._judged(call)
         rows = {by: [row for row, route in enumerate(routes) if route.by == by] for by in get_args(By)}
         if len(rows["base"]) == len(call):
-            return answer(call.mounting(self._without_lora))
+            return answer(call)
         if call.choices.get("batch_mode") == "merged" and rows["steered"]:
             rows["base"], rows["steered"] = [], sorted(rows["base"] + rows["steered"])
         used = {by: found for by, found in rows.items() if found}
@@ -247,9 +252,9 @@ class Guard(Defence):
         for by, found in used.items():  # the base first: sampling then starts from the caller's random state
             part = call.take(found)
             if by == "policy":
-                parts.append((found, self._refused(part, [routes[row].refusal for row in found])))
+                parts.append((found, refused(part, [routes[row].refusal for row in found])))
             elif by == "base":
-                parts.append((found, answer(part.mounting(self._without_lora))))
+                parts.append((found, answer(part)))
             else:
                 parts.append((found, answer(self._steered(part, [routes[row].steer for row in found]))))
         return call.joined(parts)
@@ -262,7 +267,7 @@ class Guard(Defence):
         rows = [row for row, route in enumerate(routes) if route.by != "policy"]
         kept, steers = call.take(rows), [routes[row].steer for row in rows]
         if not any(call.records[row].steered for row in kept.rows):
-            return kept.mounting(self._without_lora)
+            return kept
         return self._steered(kept, steers)
 
     def _judged(self, call: Call) -> tuple[Call, list[Route]]:
@@ -275,7 +280,8 @@ class Guard(Defence):
         call = call.encoded()
         rows = [row for row, judged in enumerate(on) if judged]
         images = call.images_of(rows)
-        prompts = [call.prompt(row) for row in rows for _ in range(call.counts[row])]
+        asked = call.origin or call
+        prompts = [asked.prompt(row) for row in rows for _ in range(call.counts[row])]
         places = [place for row in rows for place in range(call.counts[row])]
         assert call.vision is not None
         vision = call.vision if len(images) == len(call.vision) else call.vision[images]
@@ -283,9 +289,7 @@ class Guard(Defence):
         for row in rows:
             record, verdicts = call.records[call.rows[row]], [next(found) for _ in range(call.counts[row])]
             record.judged(verdicts)
-            routes[row] = found_route = route(verdicts, policy, self.mode)
-            if not self.hints:
-                routes[row] = replace(found_route, steer=replace(found_route.steer, hint=None))
+            routes[row] = route(verdicts, policy, self.mode).hinting(record, self.hints)
             record.steered = routes[row].by == "steered"
         return call, routes
 
@@ -306,18 +310,13 @@ class Guard(Defence):
         assert self.lora is not None
         return self.lora.mounted(any(rows), rows, self.merge_lora)
 
-    @contextmanager
-    def _without_lora(self, _rows: list[bool]) -> Iterator[None]:
-        if self.lora is None:
-            yield
-        else:
-            with self.lora.mounted(False):
-                yield
 
-    def _refused(self, call: Call, refusals: Sequence[str]) -> Answer:
-        """The policy's refusals, up to the caller's stop strings."""
-        tokenizer, stops = self.backbone.processor.tokenizer, call.option("stop_strings")
-        return call.fixed_answer([until_stop(tokenizer, self.backbone.answer_ids(text), stops) for text in refusals])
+def refused(call: Call, refusals: Sequence[str]) -> Answer:
+    """The policy's refusals, a text for each row, up to the caller's stop strings; no language model."""
+    backbone, stops = call.backbone, call.option("stop_strings")
+    return call.fixed_answer(
+        [until_stop(backbone.processor.tokenizer, backbone.answer_ids(text), stops) for text in refusals]
+    )
 
 
 def embedding_scale(backbone: Backbone) -> float:
