@@ -22,9 +22,9 @@ from validation_numbers import SAMPLES, Sets, cases_of, measure
 from safety_modules.cli.interruption import goes_on
 from safety_modules.config import SafetyConfig
 from safety_modules.evaluation.outcomes import BASE
-from safety_modules.evaluation.results import write_json
 from safety_modules.evaluation.systems import System, make_system
 from safety_modules.evaluation.terminal import terminal_table
+from safety_modules.io.files import write_json
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 from safety_modules.training.recipe import Recipe
@@ -111,7 +111,7 @@ def run_ablations(
     """Train and measure what is not there yet; the same call goes on after any interruption.
 
     Args:
-        out: folder, see `trainings`; numbers go to its `ablations`.
+        out: folder, see `pocket_trainings`; numbers go to its `ablations`.
         seeds: one training of each variant for each.
         only: variants; default: all. The base is always measured.
         budget: default: the shipped adapter's.

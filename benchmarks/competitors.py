@@ -39,7 +39,7 @@ def train_systems(
     """Train what is not finished yet; the same call goes on after any interruption.
 
     Args:
-        out: folder of the comparison, see `trainings`.
+        out: folder of the comparison, see `pocket_trainings`.
         seeds: one training of each system for each.
         only: names; default: all.
         budget: default: the shipped adapter's.

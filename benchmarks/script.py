@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from safety_modules.cli import main
 from safety_modules.cli.interruption import Interruptible, InterruptibleCommand
-from safety_modules.evaluation.results import write_json
+from safety_modules.io.files import write_json
 
 
 def command_line(*commands: Callable[..., None]) -> typer.Typer:

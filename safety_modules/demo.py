@@ -23,8 +23,9 @@ from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import REACTIONS
 from safety_modules.evaluation.pocket_report import print_results, write_report
 from safety_modules.evaluation.pocket_suite import attacks_measured, evaluate_pocket
-from safety_modules.evaluation.results import megabytes_in, write_json
+from safety_modules.evaluation.results import megabytes_in
 from safety_modules.evaluation.sheet import write_sheet
+from safety_modules.io.files import write_json
 from safety_modules.paths import adapter_dir, recipe_dir
 from safety_modules.pocket import mix, splits
 from safety_modules.policy.scores import probability

@@ -43,7 +43,7 @@ from safety_modules.version import __version__
 LIBRARIES = ("torch", "transformers", "peft")
 
 
-class Part(NamedTuple):
+class AdapterPart(NamedTuple):
     """One defence of an adapter.
 
     Attributes:
@@ -72,14 +72,14 @@ class Adapter:
 
     path: Path
     config: AdapterConfig
-    parts: tuple[Part, ...]
+    parts: tuple[AdapterPart, ...]
 
     @property
     def kinds(self) -> list[str]:
         """Of its parts, in order."""
         return [part.kind for part in self.parts]
 
-    def part(self, kind: str) -> Part:
+    def part(self, kind: str) -> AdapterPart:
         """Its part of this kind. Raises AdapterError where there is none."""
         for part in self.parts:
             if part.kind == kind:
@@ -203,7 +203,7 @@ def read_adapter(
         if part.settings.lora_settings is not None:
             check_json(folder, peft_file, peft_config(part.settings.lora_settings), problems)
         lora = {name.removeprefix(LORA_PREFIX): tensor for name, tensor in found.get(lora_file, {}).items()}
-        parts.append(Part(part.kind, part.settings, found.get(tensor_file(part.kind), {}), lora))
+        parts.append(AdapterPart(part.kind, part.settings, found.get(tensor_file(part.kind), {}), lora))
     problems += base_problems(config, fingerprint, sizes, processor)
     if problems:
         raise _refused(directory, problems)

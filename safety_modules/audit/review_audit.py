@@ -20,11 +20,11 @@ SAMPLE = 1_000
 """The largest random sample that a report offers."""
 
 
-class _Part(BaseModel):
+class _PartRecord(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Unreadable(_Part):
+class Unreadable(_PartRecord):
     """A row without a verdict, and why."""
 
     row: int
@@ -32,7 +32,7 @@ class Unreadable(_Part):
     reason: str
 
 
-class Animations(_Part):
+class Animations(_PartRecord):
     """Scored rows with a picture of several frames, how many frames these have, and how many were judged."""
 
     rows: int = 0
@@ -40,7 +40,7 @@ class Animations(_Part):
     judged: int = 0
 
 
-class Doubt(_Part):
+class Doubt(_PartRecord):
     """A row whose own label the verdict contradicts."""
 
     row: int
@@ -51,14 +51,14 @@ class Doubt(_Part):
     probability: float
 
 
-class Doubts(_Part):
+class Doubts(_PartRecord):
     """How many there are, and the first of them."""
 
     count: int
     rows: list[Doubt]
 
 
-class Data(_Part):
+class Data(_PartRecord):
     """What was audited, and how it was read."""
 
     path: str
@@ -68,7 +68,7 @@ class Data(_Part):
     question: str | None = None
 
 
-class Summary(_Part):
+class Summary(_PartRecord):
     """What of `summary.json` the review needs; docs/audit.md lists all of it."""
 
     rows: int

@@ -227,7 +227,7 @@ def _places(ids: Sequence[int], spellings: list[list[int]]) -> Iterator[tuple[in
                 yield start, start + len(spelling)
 
 
-class Part(NamedTuple):
+class PromptPart(NamedTuple):
     """A part of what is said: its text, whether it is judged as a whole, whether also window by window."""
 
     text: str
@@ -235,7 +235,7 @@ class Part(NamedTuple):
     in_windows: bool
 
 
-def parts(text: str) -> Iterator[Part]:
+def parts(text: str) -> Iterator[PromptPart]:
     """Turns where there are several, and sentences of a turn that has several, of a text without its first role marker.
 
     An answer is not cut into sentences: it is long, and mostly the model's own. A user may type one, too, so that it
@@ -246,9 +246,9 @@ def parts(text: str) -> Iterator[Part]:
     for role, turn in turns:
         sentences = [one for one in _ENDS.split(turn) if any(map(str.isalpha, one))] if role == USER else []
         several = len(sentences) > 1
-        yield Part(turn, len(turns) > 1, not several)
+        yield PromptPart(turn, len(turns) > 1, not several)
         if several:
-            yield from (Part(sentence, True, True) for sentence in sentences)
+            yield from (PromptPart(sentence, True, True) for sentence in sentences)
 
 
 def windows(ids: Sequence[int]) -> list[list[int]]:

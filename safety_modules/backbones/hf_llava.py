@@ -62,8 +62,8 @@ class PlannedLlavaModel(LlavaModel):
 class GuardedLlava(LlavaForConditionalGeneration):
     """LlavaForConditionalGeneration whose `generate` is guarded; `forward` is the base's own.
 
-    `generate` takes three arguments more: `safety` (False = the base's own answer, or one bool per row, or either by the
-    name of a defence), `policy` and `batch_mode`.
+    `generate` takes three arguments more: `safety` (False = the base's own answer, or one bool per row, or either by
+    the name of a defence), `policy` and `batch_mode`.
     """
 
     __reduce_ex__ = no_copies

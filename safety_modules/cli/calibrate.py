@@ -51,7 +51,7 @@ def calibrate(
     json_file: Json = None,
 ) -> None:
     """Set an adapter's thresholds: "at most 1 % of my benign images flagged", a finite-sample guarantee."""
-    from safety_modules.evaluation.results import write_json
+    from safety_modules.io.files import write_json
     from safety_modules.pocket import mix
 
     if benign is None and model is not None:

@@ -30,7 +30,7 @@ def check(
     from pydantic import ValidationError
     from rich.console import Console
 
-    from safety_modules.evaluation.results import write_json
+    from safety_modules.io.files import write_json
     from safety_modules.records.check import DISTANCE, check_data
     from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 

@@ -118,7 +118,7 @@ def pocket(
     """Base against guarded on pocket's held-out test data: the numbers in the README."""
     from safety_modules.evaluation.pocket_report import print_results
     from safety_modules.evaluation.pocket_suite import evaluate_pocket
-    from safety_modules.evaluation.results import write_json
+    from safety_modules.io.files import write_json
 
     new_file(json_file, overwrite)
     results = evaluate_pocket(attach(None, adapter), samples=samples, seed=seed)

@@ -1,9 +1,7 @@
 """What stands in a result beside the shares: settings, intervals, the adapter's size."""
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +10,6 @@ from safety_modules.backbones.bases import PUBLISHED, published_sizes
 from safety_modules.defences.guard.guard import Guard
 from safety_modules.evaluation.asking import BATCH_SIZE, MAX_NEW_TOKENS, decoding
 from safety_modules.evaluation.matchers import DEFAULT
-from safety_modules.io.files import write_whole
 from safety_modules.metrics import Estimate
 
 if TYPE_CHECKING:
@@ -53,15 +50,6 @@ def values(tree: Mapping[str, Any]) -> dict[str, Any]:
 def intervals(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree with every estimate replaced by `{"low", "high", "n"}`; None stays None."""
     return _leaves(tree, lambda estimate: {"low": estimate.low, "high": estimate.high, "n": estimate.n})
-
-
-def write_json(path: str | PathLike[str], results: Mapping[str, Any]) -> Path:
-    """Write results, or any other plain JSON types, to a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
-    return path
 
 
 def adapter_megabytes(attachment: "SafetyAttachment") -> float:

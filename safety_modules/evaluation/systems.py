@@ -198,7 +198,8 @@ def check_spec(spec: str, adapter: str | PathLike[str] | None = None) -> tuple[s
             raise ConfigError(f"nothing to load: expected {name!r} alone, got {spec!r}. Leave the folder out.")
         return name, None
     if name in TRAINED:
-        training = f"Train it: python benchmarks/comparison.py train --out DIR --only {name}."
+        command = f"python benchmarks/comparison.py train --out DIR --only {name}"
+        training = f"Train it, in a clone, for llava-pocket: {command}."
         if not given or not Path(given).is_dir():
             raise ConfigError(f"no weights: expected {name}=FOLDER with trained weights, got {spec!r}. {training}")
         found = read_adapter(Path(given))

@@ -5,6 +5,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ def write_whole(path: Path, put: Callable[[Any], Any]) -> None:
     temporary.replace(path)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, indented, whole."""
-    text = json.dumps(value, indent=1) + "\n"
+def write_json(path: str | PathLike[str], value: Any) -> Path:
+    """Write plain JSON types, indented, whole; the folder is made. NaN and infinity, which are no JSON, are refused."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda file: file.write(text.encode()))
+    return path
 
 
 def sha256_of(path: Path) -> str:

@@ -55,6 +55,8 @@ def check_run(
         raise error(f"run not read: expected a JSON object in {path}, got something else. Use another folder.")
     if not known:
         return known
+    if not isinstance(known.get(GROWING, {}), dict):
+        raise error(f"run not read: expected a JSON object under {GROWING!r} in {path}, got none. Use another folder.")
     wanted, more = _as_json(key), _as_json(growing or {})
     before, names = known.get(GROWING, {}), dict.fromkeys([*wanted, *known])
     differ = [name for name in names if name not in (GROWING, SESSIONS) and known.get(name) != wanted.get(name)]

@@ -22,7 +22,8 @@ from safety_modules.evaluation.pocket_report import (
     render_report,
     write_report,
 )
-from safety_modules.evaluation.results import intervals, settings, values, write_json
+from safety_modules.evaluation.results import intervals, settings, values
+from safety_modules.io.files import write_json
 from safety_modules.metrics import Estimate, rate
 from safety_modules.policy import Policy
 from safety_modules.records.record import Record

@@ -86,6 +86,13 @@ BREAK: list[tuple[str, Callable[[Path], object], str]] = [
         "csv:2: <image>",
     ),
     ("siuo", edit("data/siuo_gen.json", lambda v: v[0].update(question=" ")), "siuo_gen.json item 0: question"),
+    ("siuo", edit("data/siuo_gen.json", lambda v: v[0].update(question=7)), "question: expected words, got 7"),
+    ("siuo", edit("data/siuo_gen.json", lambda v: v[0].update(category=12)), "category: expected words, got 12"),
+    (
+        "siuo",
+        edit("data/siuo_gen.json", lambda v: v[0].update(safety_warning=3)),
+        "safety_warning: expected words, got 3",
+    ),
     ("siuo", edit("data/siuo_gen.json", lambda v: v.clear()), "expected cases, got none"),
     ("siuo", lambda f: write_json(f / "data/siuo_gen.json", {}), "expected a list of objects, got dict"),
     (

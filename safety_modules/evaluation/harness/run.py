@@ -16,8 +16,9 @@ from safety_modules.evaluation.harness.summary import summarise
 from safety_modules.evaluation.harness.transcripts import Transcript, answer_all
 from safety_modules.evaluation.judges.base import Judge
 from safety_modules.evaluation.outcomes import BASE
-from safety_modules.evaluation.results import versions, write_json
+from safety_modules.evaluation.results import versions
 from safety_modules.evaluation.systems import System
+from safety_modules.io.files import write_json
 from safety_modules.io.run_manifest import begin_run
 
 MAX_JUDGE_ERRORS = 0.02

@@ -7,7 +7,7 @@ from safety_modules.errors import ConfigError
 
 
 def choose_system(safety: str | bool, mode: str | None, defence: str | None, allow: str) -> str:
-    """The system that the arguments ask for, as `systems.registry` calls it.
+    """The system that the arguments ask for, as `evaluation.systems` calls it.
 
     Raises:
         ConfigError: an unknown value, or arguments of ours for a system that is not ours.

@@ -16,7 +16,7 @@ from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.suites import mm_safetybench, mssbench, pocket, qi, rtvlm, vlguard
 from safety_modules.evaluation.suites.reader import Benchmark, BenchmarkReader
-from safety_modules.evaluation.suites.table import Choice, Table
+from safety_modules.evaluation.suites.table import BenchmarkTable, Choice
 from safety_modules.io.hub import download, hub_id
 
 _READERS: dict[str, tuple[Callable[[BenchmarkReader], None], tuple[str, ...]]] = {
@@ -34,7 +34,7 @@ def _published(name: str, about: dict[str, Any]) -> Benchmark:
     if table is None:
         take, parts = _READERS[name]
     else:
-        described = Table.model_validate(table)
+        described = BenchmarkTable.model_validate(table)
         take = described.take
         parts = tuple(described.part.values.values()) if isinstance(described.part, Choice) else ()
 

@@ -1,12 +1,12 @@
 """Benchmarks that are one table with a case in each row: what `benchmarks.yaml` says of them, and their reader."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from safety_modules.evaluation.cases import Case, Wanted
-from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, behaviour, identity, one_of
+from safety_modules.evaluation.suites.reader import BenchmarkReader, Row, behaviour, identity, one_of, words
 from safety_modules.records.source import as_object
 
 
@@ -19,7 +19,7 @@ class Choice(BaseModel):
     values: dict[str, str]
 
 
-class Table(BaseModel):
+class BenchmarkTable(BaseModel):
     """How the rows of one table become cases. `{column}` in a text is filled from the row.
 
     Attributes:
@@ -50,12 +50,12 @@ class Table(BaseModel):
         """Add a case for every row."""
         for where, row in self._rows(reading):
             with reading.row(where):
-                cells, part = _Cells(row), self._part(row)
+                cells, part = _Cells(row, words), self._part(row)
                 wanted = self.wanted if isinstance(self.wanted, str) else self.wanted[part]
                 image = () if self.image is None else (reading.picture(cells.fill(self.image), *self.places),)
                 reading.add(
                     Case(
-                        id=cells.fill(self.id),
+                        id=_Cells(row, identity).fill(self.id),
                         part=part,
                         prompt=cells.fill(self.prompt),
                         images=image,
@@ -73,7 +73,7 @@ class Table(BaseModel):
 
     def _part(self, row: Row) -> str:
         if isinstance(self.part, str):
-            return _Cells(row).fill(self.part)
+            return _Cells(row, words).fill(self.part)
         *objects, key = self.part.column.split(".")
         for name in objects:
             row = as_object(row.get(name))
@@ -81,10 +81,14 @@ class Table(BaseModel):
 
 
 class _Cells(dict[str, Any]):
-    """A row to fill texts from; a cell without words is a DataError."""
+    """A row to fill texts from; `read` refuses what is no words (or, for an id, no whole number) with a DataError."""
+
+    def __init__(self, row: Row, read: Callable[[Row, str], str]) -> None:
+        super().__init__(row)
+        self._read = read
 
     def __getitem__(self, key: str) -> str:
-        return identity(self, key)
+        return self._read(dict(self), key)
 
     def fill(self, text: str) -> str:
         return text.format_map(self)
