@@ -381,9 +381,8 @@ def test_two_that_judge_look_at_what_was_asked_and_hint_once(warm, processor, as
         prepared = safety.prepare(**inputs)
         assert processor.tokenizer.decode(prepared.input_ids[0]).count("Note:") == 1, order
         seen = prepared.verdicts[0].scores
-        assert any(all(abs(seen[0][name] - scores[name]) < 1e-3 for name in scores) for scores in alone.values()), (
-            "the riskier of the two verdicts, as each gives it alone"
-        )
+        # The riskier of the two verdicts, as it is given alone.
+        assert any(all(abs(seen[name] - own[name]) < 1e-3 for name in own) for own in alone.values()), order
         safety.detach()
 
 
