@@ -6,6 +6,7 @@ fits neither fails: a page cannot show what does not work.
 """
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -118,7 +119,7 @@ def test_the_commands_of_a_page_run_from_an_installed_wheel(
     files = re.findall(r"^`([\w.]+)`:\n\n```\w*\n(.*?)```", PAGES[page], re.DOTALL | re.MULTILINE)
     if files:
         tasks.insert(0, {"files": files})
-    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed), str(DRIVER.parents[1])]))
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
         [sys.executable, str(DRIVER), json.dumps(tasks), str(tmp_path / "results.json")],
