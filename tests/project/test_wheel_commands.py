@@ -106,7 +106,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", dict.fromkeys(name for name, command in OURS if OWN.match(command)))
+@pytest.mark.parametrize(
+    "page", dict.fromkeys(name for name, command in OURS if OWN.match(command) and not FROM_A_CLONE.search(command))
+)
 def test_the_commands_of_a_page_run_from_an_installed_wheel(
     page: str, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
