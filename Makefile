@@ -87,10 +87,10 @@ format: $(VENV)/.installed ## put the code into the form that check expects
 	$(VENV)/bin/ruff format .
 
 test: $(VENV)/.installed $(VENV)/llava/.installed ## what CI tests: everything but the tests marked slow
-	PYTHONPATH=$(abspath $(VENV)/llava) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
+	PYTHONPATH=$(abspath $(VENV)/llava) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: $(VENV)/.installed $(VENV)/llava/.installed ## every test, the slow ones too
-	PYTHONPATH=$(abspath $(VENV)/llava) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	PYTHONPATH=$(abspath $(VENV)/llava) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-matrix: test-oldest test-middle test-newest ## the tests marked matrix, with three sets of libraries
 

@@ -32,7 +32,7 @@ SETTINGS = {
     "lora": LoraTuningSettings(lora=SMALL),
     "meta-token": MetaTokenSettings(tokens=2, lora=SMALL, thresholds=EVERYTHING),
 }
-ALONE = [(kind,) for kind in (*KINDS, *GUARD_MODES)]
+ALONE = [(kind,) for kind in (*KINDS, "always", "external")]
 STACKS = [
     ("guard", "adashield-s"),
     ("guard", "lora"),
