@@ -149,11 +149,9 @@ class Defence(ABC):
             return answer(call)
         if self.by_rows or all(on):
             return self.around(call, answer)
-        call.check_divisible(parts=2)
         # Those without first: sampling then starts from the caller's random state, as it would without a defence.
         without, within = ([row for row, flag in enumerate(on) if flag is wanted] for wanted in (False, True))
-        parts = [(without, answer(call.take(without))), (within, self.around(call.take(within), answer))]
-        return call.joined(parts)
+        return call.divided([(without, answer), (within, lambda part: self.around(part, answer))])
 
     def tensors_used(self) -> list[torch.Tensor]:
         """The parameters that act in its way of answering; as a rule all."""

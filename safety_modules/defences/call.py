@@ -170,7 +170,7 @@ class Call:
         ids, found = self.backbone.prompt_ids(text, count), list[int]()
         if self.features is None:
             return ids
-        lengths = iter([len(self.features[image]) for image in self.images_of([row])])
+        lengths = iter(map(len, self.features_of(row)))
         while at < len(ids):
             image = ids[at] == self.backbone.image_token_id
             found += [ids[at]] * (next(lengths) if image else 1)
@@ -181,6 +181,10 @@ class Call:
         """Indices of the images of these rows."""
         ends = torch.tensor([0, *self.counts]).cumsum(0).tolist()
         return [image for row in rows for image in range(ends[row], ends[row + 1])]
+
+    def features_of(self, row: int) -> list[torch.Tensor]:
+        """Features of the images of a row, of an encoded call."""
+        return [self.features[image] for image in self.images_of([row])] if self.features is not None else []
 
     def encoded(self) -> "Call":
         """With the features of all its images; the vision tower runs, unless it did."""
@@ -318,6 +322,16 @@ class Call:
                 streamer.put(step.cpu())
             streamer.end()
         return Answer(new)
+
+    def divided(self, parts: Sequence[tuple[list[int], Callable[["Call"], Answer]]]) -> Answer:
+        """One answer of parts (rows, and how they are answered), one after the other; those without a row fall out.
+
+        Raises:
+            GuardError: as `check_divisible`, before the first is answered.
+        """
+        parts = [(rows, answer) for rows, answer in parts if rows]
+        self.check_divisible(len(parts))
+        return self.joined([(rows, answer(self.take(rows))) for rows, answer in parts])
 
     def joined(self, parts: Sequence[tuple[list[int], Answer]]) -> Answer:
         """One answer of parts: their rows in this call, every row in exactly one of them."""

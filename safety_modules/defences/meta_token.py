@@ -25,6 +25,7 @@ from safety_modules.defences.guard.guard import (
     Temperature,
     Threshold,
     embedding_scale,
+    not_refused,
     refused,
     route,
     thresholds_problem,
@@ -146,23 +147,21 @@ class MetaToken(Defence):
 
     def around(self, call: Call, answer: Answering) -> Answer:
         call, routes = self._judged(call)
-        rows = [row for row, one in enumerate(routes) if one.by != "policy"]
-        if len(rows) == len(call):
+        rows, declined = ([row for row, one in enumerate(routes) if (one.by == "policy") is by] for by in (False, True))
+        if not declined:
             return answer(self._worded(call, routes))
-        declined = [row for row, one in enumerate(routes) if one.by == "policy"]
-        call.check_divisible(parts=2 if rows else 1)
-        parts = [(declined, refused(call.take(declined), [routes[row].refusal for row in declined]))]
-        if rows:
-            parts.insert(0, (rows, answer(self._worded(call.take(rows), [routes[row] for row in rows]))))
-        return call.joined(parts)
+        return call.divided(
+            [
+                (rows, lambda part: answer(self._worded(part, [routes[row] for row in rows]))),
+                (declined, lambda part: refused(part, [routes[row].refusal for row in declined])),
+            ]
+        )
 
     def prepared(self, call: Call) -> Call:
         """Judged, with the tokens behind pictures; rows that the policy refuses are left out."""
         call, routes = self._judged(call)
-        for row, one in zip(call.rows, routes, strict=True):
-            call.records[row].refusal = one.refusal or call.records[row].refusal
-        rows = [row for row, one in enumerate(routes) if one.by != "policy"]
-        return self._worded(call.take(rows), [routes[row] for row in rows])
+        rows = not_refused(call, routes)
+        return self._worded(call.take(rows), [routes[row] for row in rows]) if rows else call.take(rows)
 
     def _judged(self, call: Call) -> tuple[Call, list[Route]]:
         """The call with its images' features, and what follows for each row from what the caller asked."""
@@ -188,11 +187,10 @@ class MetaToken(Defence):
     def _worded(self, call: Call, routes: Sequence[Route]) -> Call:
         """With the tokens, hints and LoRA, on the rows it is on for."""
         on = self.on(call)
-        features = call.features or []
         samples = [
             self._sample(call, row, Steer(hint=one.steer.hint))
             if on[row]
-            else Sample(call.prompt(row), [features[image] for image in call.images_of([row])])
+            else Sample(call.prompt(row), call.features_of(row))
             for row, one in enumerate(routes)
         ]
         inputs = self.inputs(samples)
@@ -232,8 +230,7 @@ class MetaToken(Defence):
         return self.modules(torch.stack([one[-self.settings.tokens :].mean(0) for one in images])), output
 
     def _sample(self, call: Call, row: int, steer: Steer) -> Sample:
-        features = call.features or []
-        return self.sample(call.prompt(row), [features[image] for image in call.images_of([row])], steer)
+        return self.sample(call.prompt(row), call.features_of(row), steer)
 
     def _verdicts(self, output: HeadOutput, policy: Policy, call: Call) -> list[Verdict]:
         settings = self.settings

@@ -367,6 +367,8 @@ def test_who_judges_refuses_where_the_policy_says_so(warm, processor, tiny_base,
     assert [verdict is None for verdict in found.verdicts] == [False, False, True]
     prepared = safety.prepare(**inputs)
     assert prepared.rows == [2] and sorted(prepared.refusals) == [0, 1]
+    nothing = safety.prepare(**ask(ROWS[SHOWN]))
+    assert nothing.rows == [] and [*nothing.refusals] == [0]
 
 
 def test_two_that_judge_look_at_what_was_asked_and_hint_once(warm, processor, ask):

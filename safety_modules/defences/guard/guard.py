@@ -246,25 +246,20 @@ class Guard(Defence):
             return answer(call)
         if call.choices.get("batch_mode") == "merged" and rows["steered"]:
             rows["base"], rows["steered"] = [], sorted(rows["base"] + rows["steered"])
-        used = {by: found for by, found in rows.items() if found}
-        call.check_divisible(len(used))
-        parts = []
-        for by, found in used.items():  # the base first: sampling then starts from the caller's random state
-            part = call.take(found)
-            if by == "policy":
-                parts.append((found, refused(part, [routes[row].refusal for row in found])))
-            elif by == "base":
-                parts.append((found, answer(part)))
-            else:
-                parts.append((found, answer(self._steered(part, [routes[row].steer for row in found]))))
-        return call.joined(parts)
+        steers = [routes[row].steer for row in rows["steered"]]
+        refusals = [routes[row].refusal for row in rows["policy"]]
+        return call.divided(  # the base first: sampling then starts from the caller's random state
+            [
+                (rows["base"], answer),
+                (rows["steered"], lambda part: answer(self._steered(part, steers))),
+                (rows["policy"], lambda part: refused(part, refusals)),
+            ]
+        )
 
     def prepared(self, call: Call) -> Call:
         """Judged, with risky and other rows in one batch; rows that the policy refuses are left out."""
         call, routes = self._judged(call)
-        for row, route in zip(call.rows, routes, strict=True):
-            call.records[row].refusal = route.refusal or None
-        rows = [row for row, route in enumerate(routes) if route.by != "policy"]
+        rows = not_refused(call, routes)
         kept, steers = call.take(rows), [routes[row].steer for row in rows]
         if not any(call.records[row].steered for row in kept.rows):
             return kept
@@ -295,11 +290,7 @@ class Guard(Defence):
 
     def _steered(self, call: Call, steers: Sequence[Steer]) -> Call:
         """Prompts with [s2 ; h_i], hint and LoRA on the rows that are steered; nothing added to others."""
-        features = call.features or []
-        samples = [
-            Sample(call.prompt(row), [features[image] for image in call.images_of([row])], steer)
-            for row, steer in enumerate(steers)
-        ]
+        samples = [Sample(call.prompt(row), call.features_of(row), steer) for row, steer in enumerate(steers)]
         inputs = build_inputs(self.backbone, self.modules.lm_tokens(), samples)
         steered = call.reworded(inputs.input_ids, inputs.attention_mask, inputs.features)
         if self.lora is None:
@@ -309,6 +300,13 @@ class Guard(Defence):
     def _with_lora(self, rows: list[bool]) -> Any:
         assert self.lora is not None
         return self.lora.mounted(any(rows), rows, self.merge_lora)
+
+
+def not_refused(call: Call, routes: Sequence[Route]) -> list[int]:
+    """The rows that the language model has to answer; the others' refusals are noted in their records."""
+    for row, one in zip(call.rows, routes, strict=True):
+        call.records[row].refusal = one.refusal or None
+    return [row for row, one in enumerate(routes) if one.by != "policy"]
 
 
 def refused(call: Call, refusals: Sequence[str]) -> Answer:
