@@ -599,7 +599,11 @@ BETWEEN = {
 }
 EMPTY = ("", " ", "  ", "\n", " \n ", "\t", "\n\n")
 
-_DOUBLED = ["ban", "bar", "chop", "con", "cut", "dig", "get", "hit", "kidnap", "let", "mug", "plan", "put", "rip", "rob", "run", "scan", "scam", "set", "shut", "slit", "snap", "snip", "spot", "stab", "swap", "swim", "trim", "win", "wrap"]
+_DOUBLED = re.split(
+    " ",
+    "ban bar chop con cut dig get hit kidnap let mug plan put rip rob run scan scam set shut slit snap"
+    " snip spot stab swap swim trim win wrap",
+)
 
 
 def parts(split: str) -> dict[str, str]:

@@ -56,7 +56,7 @@ def around(text: str, split: str, rng: np.random.Generator, words: int | None = 
 
 
 def mistyped(text: str, split: str, rng: np.random.Generator, rate: float = TYPING_ERRORS) -> Reworded:
-    """Letters swapped with the next, left out, doubled, or hit beside: this share of them, at least one if there is one."""
+    """Letters swapped with the next, left out, doubled, or hit beside: this share of them, but at least one."""
     letters = [place for place, letter in enumerate(text) if letter.isalpha()]
     if not letters:
         return Reworded(text, form="mistyped")
@@ -109,7 +109,7 @@ def continued(text: str, split: str, rng: np.random.Generator, answer: str | Non
     """The question one or two turns ago, an answer to it, and now `Go on.` or the like, which inherits its meaning.
 
     Args:
-        answer: what an assistant says to the question; half of the time, and without it always, it says something short.
+        answer: what an assistant says to the question; half of the time something short instead.
     """
     said = answer if answer and rng.random() < 0.5 else _between(split, rng)
     history = [(text, said)]
