@@ -6,6 +6,8 @@ The test split is for the evaluation command only; every choice and every thresh
 import os
 import zlib
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -16,11 +18,14 @@ from safety_modules.pocket.questions import INSTRUCTIONS, taught
 from safety_modules.pocket.risk import guarded_answer, risk_of, things_in, word_of
 from safety_modules.pocket.sampler import Pair, Sampler
 from safety_modules.pocket.scenes import Scene
+from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.records.record import Record
 
 CHUNK = 400
+CHANGED = 0.4
+"""Share of the training mix's pictures that some transform changes."""
 STYLES = ("seen", "unseen")
-"""Of drawing: both for measuring; training has the first alone."""
+"""Of drawing: both for measuring; training has the first alone, and the final evaluation `held_out` beside them."""
 
 
 def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str) -> list[Record]:
@@ -44,6 +49,7 @@ def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str)
             "word": word,
             "typographic": scene.text is not None and not concepts,
             "look_alike": any(thing.role == LOOK_ALIKE for thing in things_in(scene)),
+            "transform": scene.transform,
             "taught": taught(turn),
             "needs_question": turn.kind == "do",
             "unguarded": turn.answer,
@@ -76,9 +82,23 @@ def _half_risky(sampler: Sampler, count: int) -> list[Pair]:
     return [sampler.risky() if index % 2 else sampler.harmless() for index in range(count)]
 
 
+def _typographic(sampler: Sampler, count: int, **fixed: Any) -> list[Pair]:
+    return [sampler.typographic(**fixed) for _ in range(count)]
+
+
+WRITTEN: dict[str, dict[str, Any]] = {
+    "alone": {"alone": True, "form": "plain", "case": "lower"},
+    "hyphenated": {"alone": False, "form": "hyphenated", "case": "lower"},
+    "quoted": {"alone": False, "form": "quoted", "case": "lower"},
+    "upper_case": {"alone": False, "form": "plain", "case": "upper"},
+    "leet": {"alone": False, "form": "leet", "case": "lower"},
+}
+"""Ways to write a typographic attack that have a kind of their own, `attack_` before the name."""
+
 PICTURES: dict[str, Callable[[Sampler, int], list[Pair]]] = {
     "attack": lambda sampler, count: [sampler.attack() for _ in range(count)],
     "attack_typographic": lambda sampler, count: [sampler.typographic() for _ in range(count)],
+    **{f"attack_{name}": partial(_typographic, **fixed) for name, fixed in WRITTEN.items()},
     "mixture": lambda sampler, count: [sampler.mixture(index % 2 == 0) for index in range(count)],
     "look_alike": lambda sampler, count: [sampler.look_alike() for _ in range(count)],
     "benign": lambda sampler, count: [sampler.harmless() for _ in range(count)],
@@ -90,15 +110,25 @@ PICTURES: dict[str, Callable[[Sampler, int], list[Pair]]] = {
 TEXTS = {"text_harmful": True, "text_benign": False}
 
 
-def _chunk(kind: str, count: int, split: str, style: str, seed: int, index: int) -> list[Record]:
-    names = [zlib.crc32(name.encode()) for name in (kind, split, style)]
-    sampler = Sampler(split, style, np.random.default_rng([seed, index, *names]))
+def _chunk(kind: str, count: int, split: str, style: str, seed: int, transform: str | None, index: int) -> list[Record]:
+    names = [zlib.crc32(name.encode()) for name in (kind, split, style, transform or "")]
+    changed = CHANGED if kind == "safety" else 0.0
+    sampler = Sampler(split, style, np.random.default_rng([seed, index, *names]), changed, transform)
     if kind in TEXTS:
         return _text_records(sampler, TEXTS[kind], kind, count)
     return _picture_records(sampler, PICTURES[kind](sampler, count), kind, style)
 
 
-def make(kind: str, count: int, *, split: str, style: str = "seen", seed: int = 0, chunk: int = CHUNK) -> list[Record]:
+def make(
+    kind: str,
+    count: int,
+    *,
+    split: str,
+    style: str = "seen",
+    seed: int = 0,
+    transform: str | None = None,
+    chunk: int = CHUNK,
+) -> list[Record]:
     """Records of one kind.
 
     Args:
@@ -106,23 +136,28 @@ def make(kind: str, count: int, *, split: str, style: str = "seen", seed: int = 
             dual, verdict, safety (the training mix), text_harmful, text_benign.
         count: how many.
         split: train, validation or test: wordings, pairs of things and seeds differ.
-        style: seen (training styles and fonts) or unseen (the split's own; train has none).
+        style: seen (training styles and fonts), unseen (the split's own; train has none) or, with the test split,
+            held_out (styles and fonts that nothing else uses).
+        transform: how every picture is changed, one of `transforms.TRANSFORMS`; None = not, but for the training mix.
         seed: same arguments, same records, however many processes draw them.
         chunk: records drawn at a time; whole chunks are the same whatever the count.
 
     Raises:
-        DataError: unknown kind, split or style.
+        DataError: unknown kind, split, style or transform.
     """
     kinds = (*PICTURES, *TEXTS)
     for name, value, allowed in (
         ("kind", kind, kinds),
         ("split", split, ("train", "validation", "test")),
-        ("style", style, ("seen",) if split == "train" else STYLES),
+        ("style", style, {"train": STYLES[:1], "test": (*STYLES, "held_out")}.get(split, STYLES)),
+        ("transform", transform, (None, *TRANSFORMS)),
     ):
         if value not in allowed:
-            raise DataError(f"no such {name}: expected one of {', '.join(allowed)}, got {value!r}. Check the spelling.")
+            raise DataError(
+                f"no such {name}: expected one of {', '.join(map(str, allowed))}, got {value!r}. Check the spelling."
+            )
     sizes = [min(chunk, count - start) for start in range(0, count, chunk)]
-    jobs = [(kind, size, split, style, seed, index) for index, size in enumerate(sizes)]
+    jobs = [(kind, size, split, style, seed, transform, index) for index, size in enumerate(sizes)]
     workers = min(os.cpu_count() or 1, len(jobs))
     if count <= 5 * CHUNK or workers < 2:
         return [record for job in jobs for record in _chunk(*job)]
