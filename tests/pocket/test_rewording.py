@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from safety_modules.pocket import paraphrases, rewording, sentences
+from safety_modules.pocket import captions, paraphrases, rewording, sentences
 from safety_modules.pocket.rewording import SETTING, SURFACE, reword
 
 SPLITS = ("train", "validation", "test")
@@ -181,3 +181,9 @@ def test_the_same_seed_words_the_same_question():
 )
 def test_a_gerund_is_spelt_as_english_spells_it(deed, form):
     assert paraphrases.gerund(deed) == form
+
+
+@pytest.mark.parametrize("name", ["_THINGS", "_WRITTEN", "_CAPTIONED", "_BACKGROUND", "_LISTS"])
+def test_no_caption_s_form_belongs_to_two_splits(name):
+    train, validation, test = (set(getattr(captions, name)[split]) for split in SPLITS)
+    assert not train & validation and not train & test and not validation & test

@@ -63,14 +63,3 @@ class Muon(torch.optim.AdamW):
         for group in self.hidden:
             for parameter in group:
                 parameter.grad = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """AdamW's, and the momenta of the matrices: with the parameters all that a resumed build needs."""
-        return {**super().state_dict(), "momentum": self.momentum}
-
-    @torch.no_grad()
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a `state_dict`; the parameters must be given in the order they had then."""
-        super().load_state_dict({name: value for name, value in state_dict.items() if name != "momentum"})
-        for momenta, saved in zip(self.momentum, state_dict["momentum"], strict=True):
-            torch._foreach_copy_(momenta, saved)
