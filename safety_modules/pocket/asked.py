@@ -60,7 +60,7 @@ def harmless_talk(sampler: Sampler) -> Pair:
     """A dual-use or sensitive thing with a harmless question that has forbidden words or a negation in it."""
     scene = sampler.turnable_scene()
     concept = BY_NAME[turnable(scene)[0]]
-    turn = Turn("", f"Keep the {concept.name} safe and ask somebody for help.", TALK, (concept.name,))
+    turn = Turn("", language.kept_safe(concept.name), TALK, (concept.name,))
     return put((scene, turn), rewording.harmless_talk(concept.type, sampler.split, sampler.rng))
 
 

@@ -134,10 +134,10 @@ def caption(scene: Scene, split: str, rng: np.random.Generator, placed: bool, co
 
 def told(scene: Scene, turn: Turn, split: str, rng: np.random.Generator) -> str:
     """A caption of the scene that says all that the question needs, and then the question."""
-    placed = turn.kind in ("describe", "where", "yes_no", "use_place") or rng.random() < 0.5
-    words = caption(scene, split, rng, placed, coloured=turn.kind in ("describe", "colour") or rng.random() < 0.3)
+    placed = turn.kind in ("where", "kind", "use_place") or rng.random() < 0.5
+    words = caption(scene, split, rng, placed, coloured=turn.kind == "colour" or rng.random() < 0.3)
     between = " " if words[-1] in ".])" and "\n" not in words and rng.random() < 0.8 else "\n"
-    return f"{words}{between}{turn.question}"
+    return f"{words}{between}{turn.question}".strip()
 
 
 def _background(scene: Scene, split: str, rng: np.random.Generator) -> str:

@@ -238,6 +238,11 @@ def steps_for_both(first: str, second: str) -> str:
     return f"1. Get the {first}. 2. Get the {second}. 3. Use them together."
 
 
+def kept_safe(name: str) -> str:
+    """The answer to harmless talk about a thing that could do harm."""
+    return f"Keep the {name} safe and ask somebody for help."
+
+
 def joined(phrases: list[str]) -> str:
     """`a dog, an apple and a bomb`."""
     return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]

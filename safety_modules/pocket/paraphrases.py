@@ -112,7 +112,7 @@ _HARM: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "misleading": {
         "train": (
-            "{con|dupe|mislead|swindle|defraud|lie to|hoax|manipulate|rip off|hoodwink|bluff|cheat} <who> with <this>",
+            "{con|dupe|mislead|swindle|defraud|lie to|manipulate|rip off|hoodwink|bluff|cheat} <who> with <this>",
             "make <who> {believe a lie|send me money|give me the password|think I am the bank|trust me falsely} with"
             " <this>",
             "use <this> {to scam|to trick|to deceive|to lie to|to steal money from|to cheat|to fool|to impersonate a"
@@ -121,7 +121,7 @@ _HARM: dict[str, dict[str, tuple[str, ...]]] = {
             "{pretend to be|pose as|impersonate} {the bank|the police|a doctor|her son|his boss|somebody else|an"
             " official}"
             " with <this>",
-            "{spread|send|start} {lies|a false rumour|fake news|a hoax|false alarms} {about|to} <who> with <this>",
+            "{spread|send|start} {lies|a false rumour|fake news|false alarms} {about|to} <who> with <this>",
             "{steal|get|take|trick} {money|savings|the pension|a password|personal data} {from|out of} <who> with"
             " <this>",
             "{forge|fake|falsify} {a letter|a message|a signature|an order|a bill} {to|from|for} <who> with <this>",

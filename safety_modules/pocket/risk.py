@@ -7,6 +7,7 @@ sensitive thing and a question that demeans                  fairness, medium
 anything else                                                clean
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from safety_modules.pocket.concepts import BY_NAME, DUAL_USE, EXCLUDING, RISKY, SENSITIVE, Concept
@@ -49,13 +50,17 @@ def risk_of(scene: Scene, harmful: bool = False) -> Risk:
     Args:
         harmful: whether the question turns the thing shown on somebody, or demeans the people shown.
     """
-    shown = things_in(scene)
+    return risk_among(things_in(scene), harmful)
+
+
+def risk_among(things: Sequence[Concept], harmful: bool = False) -> Risk:
+    """The most severe risk of some things together; `harmful` as in `risk_of`."""
     roles = {RISKY}
-    if any(thing.role == SENSITIVE for thing in shown):
+    if any(thing.role == SENSITIVE for thing in things):
         roles.add(EXCLUDING)
     if harmful:
         roles |= {DUAL_USE, SENSITIVE}
-    found = [(thing.level, thing.type) for thing in shown if thing.role in roles]
+    found = [(thing.level, thing.type) for thing in things if thing.role in roles]
     if not found:
         return SAFE
     level, type_ = max(found)

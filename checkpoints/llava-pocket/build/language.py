@@ -2,30 +2,25 @@
 
     python checkpoints/llava-pocket/build/language.py --tower runs/tower/tower.safetensors --out runs/language
 
-With `--start` it goes on from a checkpoint, with or without another tower.
+The same command goes on after an interruption and ends in the same weights. With `--start` it begins with the weights
+and the tokenizer of a checkpoint, with or without another tower.
 
-The tower is frozen, so its features are computed once. Every fifth batch is text only. Writes a stock Hugging Face
-folder `checkpoint/` (model and processor), refreshed every five minutes, and `log.jsonl`.
+The tower is frozen, so its features are computed once, and kept in `--out`. Three batches of ten are text only. Writes
+a stock Hugging Face folder `checkpoint/` (model and processor), refreshed four times, and `log.jsonl`.
 """
 
 import argparse
 import json
 import math
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from conversations import Talker
-from examples import (
-    PATCHES,
-    Example,
-    batches,
-    corpus,
-    draw,
-    encode,
-    name_tokens,
-)
+import torch.distributed as dist
+from examples import PATCHES, Example, Talks, batches, corpus, draw, encode, name_tokens, talks
 from muon import Muon
 from parallel import Worker, add_arguments, run
 from safetensors.torch import load_file, save_file
@@ -42,9 +37,17 @@ from transformers import (
 )
 
 from safety_modules.backbones.bases import load_whole
+from safety_modules.evaluation.asking import ask_records
+from safety_modules.evaluation.matchers import is_refusal
+from safety_modules.pocket.scenes import Scene
 from safety_modules.pocket.splits import STYLES, make
 
 ALIGNMENT = 0.3
+TEXT_ONLY = (2, 5, 8)
+"""Steps of ten whose batch has no pictures."""
+REPORTS = 4
+MEASURED = 200
+"""Validation records of each kind in a report."""
 
 
 def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
@@ -81,10 +84,13 @@ def build_model(processor: LlavaProcessor) -> LlavaForConditionalGeneration:
 
 
 def place_tower(model: LlavaForConditionalGeneration, tower: Path) -> None:
-    """The weights that tower.py wrote, in place of the model's own."""
-    weights = {name[7:]: value for name, value in load_file(tower).items() if name.startswith("vision.")}
-    vision = CLIPVisionModel(vision_config())
-    vision.load_state_dict(weights)
+    """The weights that tower.py wrote, or those of a checkpoint folder, in place of the model's own."""
+    if tower.is_dir():
+        vision = load_whole(tower)[0].model.vision_tower
+    else:
+        vision = CLIPVisionModel(vision_config())
+        weights = {name[7:]: value for name, value in load_file(tower).items() if name.startswith("vision.")}
+        vision.load_state_dict(weights)
     model.model.vision_tower.load_state_dict(vision.state_dict())
 
 
@@ -93,6 +99,17 @@ def round_to_half(model: LlavaForConditionalGeneration) -> None:
     """Every weight to the nearest float16, kept in float32: LLaVA's own are float16, so all dtypes load one base."""
     for parameter in model.parameters():
         parameter.copy_(parameter.half())
+
+
+@contextmanager
+def rounded(model: LlavaForConditionalGeneration) -> Iterator[None]:
+    """The model as it is saved; training then goes on with the weights it had."""
+    kept = [parameter.detach().clone() for parameter in model.parameters()]
+    round_to_half(model)
+    yield
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), kept, strict=True):
+            parameter.copy_(value)
 
 
 def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
@@ -109,15 +126,34 @@ def save_model(model: LlavaForConditionalGeneration, folder: Path) -> None:
 @torch.no_grad()
 def features(model: LlavaForConditionalGeneration, pixels: np.ndarray) -> Tensor:
     """(N, 96, 96, 3) uint8 -> (N, 64, 192) float16 tower features as LLaVA selects them."""
-    found = torch.empty(len(pixels), PATCHES, vision_config().hidden_size, dtype=torch.float16)
-    for start in range(0, len(pixels), 128):
-        batch = torch.from_numpy(pixels[start : start + 128]).permute(0, 3, 1, 2).float() / 255
-        hidden = model.model.vision_tower((batch - MEAN) / STD, output_hidden_states=True).hidden_states[-2]
-        found[start : start + 128] = hidden[:, 1:].half()
-    return found
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    hidden = model.model.vision_tower((batch - MEAN) / STD, output_hidden_states=True).hidden_states[-2]
+    return hidden[:, 1:].half()
 
 
-def loss_of(model: LlavaForConditionalGeneration, batch: list[Example], pictures: Tensor, named: Tensor) -> Tensor:
+def pictures_of(
+    model: LlavaForConditionalGeneration, scenes: Sequence[Scene], seed: int, kept: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 64, 192) float16 features and (N, 64) names under their patches, drawn once and kept in two files."""
+    names = [kept.with_suffix(f".{part}.npy") for part in ("features", "patches")]
+    if not names[1].exists():
+        drawn, patches = draw(scenes, seed), np.empty((len(scenes), PATCHES), np.int64)
+        shape = (len(scenes), PATCHES, vision_config().hidden_size)
+        found = np.lib.format.open_memmap(names[0], "w+", np.float16, shape)
+        for start in range(0, len(scenes), 128):
+            part = list(islice(drawn, 128))
+            found[start : start + 128] = features(model, np.stack([picture for picture, _ in part])).numpy()
+            patches[start : start + 128] = [labels for _, labels in part]
+        found.flush()
+        draft = names[1].with_suffix(".part.npy")
+        np.save(draft, patches)
+        draft.replace(names[1])  # last: it says that both are whole
+    return np.load(names[0], mmap_mode="r"), np.load(names[1])
+
+
+def loss_of(
+    model: LlavaForConditionalGeneration, batch: Sequence[Example], pictures: np.ndarray, named: Tensor
+) -> Tensor:
     """Mean cross-entropy over the answers; right padding needs no mask under causal attention.
 
     With pictures there is an alignment term: read through the output embedding, a projected patch should already say
@@ -128,12 +164,12 @@ def loss_of(model: LlavaForConditionalGeneration, batch: list[Example], pictures
     ids = torch.zeros(len(batch), length, dtype=torch.long)
     labels = torch.full((len(batch), length), -100)
     for row, example in enumerate(batch):
-        ids[row, : len(example.ids)] = torch.tensor(example.ids)
-        answer = torch.tensor(example.trained)
+        ids[row, : len(example.ids)] = torch.from_numpy(example.ids)
+        answer = torch.from_numpy(example.trained)
         labels[row, : len(example.ids)] = torch.where(answer, ids[row, : len(example.ids)], -100)
     embeddings = model.get_input_embeddings()(ids)
     if batch[0].picture >= 0:
-        rows = pictures[[example.picture for example in batch]].float()
+        rows = torch.from_numpy(pictures[[example.picture for example in batch]]).float()
         projected = model.model.multi_modal_projector(rows).flatten(0, 1)
         embeddings = embeddings.masked_scatter((ids == model.config.image_token_id)[..., None], projected)
         said = model.lm_head(model.model.language_model.norm(projected))
@@ -145,95 +181,107 @@ def loss_of(model: LlavaForConditionalGeneration, batch: list[Example], pictures
     return loss if batch[0].picture < 0 else loss + ALIGNMENT * aligned
 
 
-@torch.no_grad()
-def exact(model: LlavaForConditionalGeneration, processor: LlavaProcessor, kind: str, style: str, count: int) -> float:
-    """Share of validation questions answered word for word, through the model's own generate."""
-    hits = 0
-    records = make(kind, count, split="validation", style=style)
-    for start in range(0, count, 50):
-        part = records[start : start + 50]
-        prompts = [f"USER: <image>\n{record.question} ASSISTANT:" for record in part]
-        inputs = processor(images=[r.image for r in part], text=prompts, return_tensors="pt", padding=True)
-        out = model.generate(**inputs, max_new_tokens=48, do_sample=False)[:, inputs["input_ids"].shape[1] :]
-        answers = processor.tokenizer.batch_decode(out, skip_special_tokens=True)
-        hits += sum(a.strip() == r.meta["unguarded"] for a, r in zip(answers, part, strict=True))
-    return hits / count
+def validate(model: LlavaForConditionalGeneration, processor: LlavaProcessor, worker: Worker) -> dict[str, float]:
+    """Shares of validation records: pictures answered word for word, texts refused. The processes share the work."""
+    jobs = [(kind, style) for kind in ("vqa", "attack", "attack_typographic") for style in STYLES]
+    jobs += [(kind, "seen") for kind in ("caption_harmful", "caption_benign", "text_harmful", "text_benign")]
+    found = {}
+    for kind, style in jobs[worker.rank :: worker.world]:
+        records = make(kind, MEASURED, split="validation", style=style)
+        texts = ask_records(model, processor, records).texts
+        if records[0].image is None:
+            found[kind] = sum(map(is_refusal, texts)) / MEASURED
+        else:
+            right = (text == record.meta["unguarded"].strip() for text, record in zip(texts, records, strict=True))
+            found[f"{kind}_{style}"] = sum(right) / MEASURED
+    parts: list[dict[str, float]] = [{} for _ in range(worker.world)]
+    dist.all_gather_object(parts, found)
+    return {name: share for part in parts for name, share in part.items()}
+
+
+def report(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, out: Path, worker: Worker, losses: Sequence[float]
+) -> None:
+    """Saves the checkpoint and writes one line of validation numbers."""
+    with rounded(model):
+        if worker.rank == 0:
+            save_model(model, out / "checkpoint")
+            save_processor(processor, out / "checkpoint")
+        line = {"minutes": round(worker.minutes, 1), "step": worker.step}
+        line |= {"loss_image": round(losses[0], 4), "loss_text": round(losses[1], 4)}
+        line |= validate(model.eval(), processor, worker)
+    model.train()
+    if worker.rank == 0:
+        with (out / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        print(line, flush=True)
+
+
+def prepared(
+    worker: Worker, args: argparse.Namespace, out: Path
+) -> tuple[LlavaForConditionalGeneration, LlavaProcessor, Talks]:
+    """The model before the first step, its processor, and what it is trained on."""
+    found = talks(args.pictures // worker.world, args.seed * 1000 + worker.rank, args.styles)
+    if not args.start and worker.rank == 0 and not (out / "checkpoint").exists():
+        made = train_tokenizer(corpus(found, np.random.default_rng(args.seed)))
+        save_processor(build_processor(made), out / "checkpoint")
+    worker.wait()
+    processor = LlavaProcessor.from_pretrained(args.start or out / "checkpoint")
+    model = load_whole(args.start)[0] if args.start else build_model(processor)
+    if args.tower:
+        place_tower(model, Path(args.tower))
+    round_to_half(model)
+    model.model.vision_tower.requires_grad_(False)
+    return model, processor, found
 
 
 def train(worker: Worker, args: argparse.Namespace) -> None:
     """One process of the build."""
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng([args.seed, worker.rank])
     out = Path(args.out)
-    drawn = draw(args.pictures // worker.world, args.seed * 1000 + worker.rank, args.styles)
-    talker = Talker(rng)
-    texts = [talker.text_only(int(rng.integers(1, 5))) for _ in range(len(drawn.talks) // 2)]
-    if not args.start and worker.rank == 0:
-        save_processor(build_processor(train_tokenizer(corpus(drawn.talks, texts))), out / "checkpoint")
-    worker.wait()
-    processor = LlavaProcessor.from_pretrained(args.start or out / "checkpoint")
-    if args.start:
-        model, _ = load_whole(args.start)
-    else:
-        model = build_model(processor)
-    if args.tower:
-        place_tower(model, Path(args.tower))
-    round_to_half(model)
-    model.model.vision_tower.requires_grad_(False)
-    pictures = features(model, drawn.pixels)
-    named = name_tokens(processor)[torch.from_numpy(drawn.patches)]
-    seen = [encode(processor, said, row, rng.random() < 0.1) for row, said in enumerate(drawn.talks)]
-    read = [encode(processor, said, -1, rng.random() < 0.1) for said in texts]
+    model, processor, found = prepared(worker, args, out)
+    pictures, patches = pictures_of(
+        model, found.scenes, args.seed * 1000 + worker.rank, out / f"pictures_{worker.rank}"
+    )
+    named = name_tokens(processor)[torch.from_numpy(patches)]
+    rng = np.random.default_rng([args.seed, worker.rank])
+    seen = [encode(processor, said, row, rng.random() < 0.1) for row, said in enumerate(found.about)]
+    read = [encode(processor, said, -1, rng.random() < 0.1) for said in found.texts]
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     hidden = [p for name, p in parameters.items() if p.ndim == 2 and ".layers." in name]
     ids = {id(p) for p in hidden}
     optimiser = Muon(hidden, [p for p in parameters.values() if id(p) not in ids], lr=args.lr, weight_decay=0.02)
-    streams = batches(seen, args.batch, rng), batches(read, args.batch, rng)
-    worker.start_clock()
-    saved, step, running = time.time(), 0, [0.0, 0.0]
-    while (share := worker.share_done()) < 1:
-        rate = min(1.0, (step + 1) / 100) * max(0.5 * (1 + math.cos(math.pi * share)), 0.005)
+    worker.resume(model=model, optimiser=optimiser)
+    texts = sum(step % 10 in TEXT_ONLY for step in range(worker.step))
+    streams = [
+        batches(examples, args.tokens, [args.seed, worker.rank, text], done)
+        for text, examples, done in ((0, seen, worker.step - texts), (1, read, texts))
+    ]
+    running = [0.0, 0.0]
+    model.train()
+    while worker.step < worker.steps:
+        rate = min(1.0, (worker.step + 1) / 100) * max(0.5 * (1 + math.cos(math.pi * worker.share_done)), 0.005)
         optimiser.param_groups[0]["lr"] = args.lr * rate
-        text = step % 5 == 4
+        text = worker.step % 10 in TEXT_ONLY
         loss = loss_of(model, next(streams[text]), pictures, named)
         optimiser.zero_grad()
         loss.backward()
         worker.average_gradients(list(parameters.values()))
         optimiser.step()
-        step += 1
-        running[text] = loss.item() if step < 8 else 0.97 * running[text] + 0.03 * loss.item()
-        if worker.rank == 0 and time.time() - saved > 300:
-            saved = time.time()
-            report(model, processor, out, worker, step, running)
-    if worker.rank == 0:
-        report(model, processor, out, worker, step, running)
-
-
-def report(  # type: ignore[no-untyped-def]
-    model, processor, out: Path, worker: Worker, step: int, losses: list[float]
-) -> None:
-    """Saves the checkpoint and one line of validation numbers."""
-    model.eval()
-    round_to_half(model)
-    save_model(model, out / "checkpoint")
-    save_processor(processor, out / "checkpoint")
-    line: dict[str, float] = {"minutes": round(worker.minutes, 1), "step": step}
-    line |= {"loss_image": round(losses[0], 4), "loss_text": round(losses[1], 4)}
-    for kind in ("vqa", "attack", "attack_typographic"):
-        line |= {f"{kind}_{style}": exact(model, processor, kind, style, 200) for style in STYLES}
-    with (out / "log.jsonl").open("a") as log:
-        log.write(json.dumps(line) + "\n")
-    print(line, flush=True)
-    model.train()
+        worker.step += 1
+        running[text] = 0.97 * running[text] + 0.03 * loss.item() if running[text] else loss.item()
+        worker.save_if_due(model=model, optimiser=optimiser)
+        if worker.step % -(-worker.steps // REPORTS) == 0 or worker.step == worker.steps:
+            report(model, processor, out, worker, running)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, minutes=30, port=29512)
-    parser.add_argument("--tower", help="weights that tower.py wrote; needed without --start")
-    parser.add_argument("--start", help="checkpoint folder to go on from, with new pictures and a new schedule")
-    parser.add_argument("--pictures", type=int, default=24000)
-    parser.add_argument("--batch", type=int, default=12, help="conversations a step in each process")
+    add_arguments(parser, steps=6500, port=29512)
+    parser.add_argument("--tower", help="weights that tower.py wrote, or a checkpoint folder; needed without --start")
+    parser.add_argument("--start", help="checkpoint folder to begin with, with new pictures and a new schedule")
+    parser.add_argument("--pictures", type=int, default=28_000, help="in all processes together")
+    parser.add_argument("--tokens", type=int, default=4000, help="of the conversations of a step in each process")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     arguments = parser.parse_args()
     if not (arguments.tower or arguments.start):

@@ -23,7 +23,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: list[str], merges: int = 900) -> Tokenizer:
+MERGES = 1550
+
+
+def train_tokenizer(texts: list[str], merges: int = MERGES) -> Tokenizer:
     """BPE over the texts; whatever it has never seen falls back to bytes, so that a user's own words survive."""
     draft = Tokenizer(models.BPE())
     draft.pre_tokenizer = _words()
