@@ -98,8 +98,8 @@ _FONTS = {
     "mulish dm-sans:700-normal poppins overpass:400-italic titillium-web:700-normal manrope:700-normal arimo hind "
     "eb-garamond spectral:400-italic vollkorn:700-normal source-serif-4 tinos:700-italic alegreya "
     "aleo:700-normal crete-round:400-italic kreon jetbrains-mono inconsolata:700-normal cousine:400-italic "
-    "barlow-condensed bebas-neue anton caveat:700-normal permanent-marker pacifico lobster righteous bangers gochi-hand "
-    "shadows-into-light indie-flower comfortaa:700-normal courgette architects-daughter baloo-2 "
+    "barlow-condensed bebas-neue anton caveat:700-normal permanent-marker pacifico lobster righteous bangers "
+    "gochi-hand shadows-into-light indie-flower comfortaa:700-normal courgette architects-daughter baloo-2 "
     "roboto:700-normal open-sans:700-normal lato:400-italic merriweather:700-italic montserrat:700-normal "
     "pt-serif:400-italic",
 }
