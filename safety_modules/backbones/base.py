@@ -370,9 +370,11 @@ class Backbone(ABC):
         """What to pass as `pixel_values` beside planned features; None without images."""
         return torch.zeros(images, 1, device=self.device) if images else None
 
-    def prompt_ids(self, question: str, images: int = 1) -> list[int]:
-        """Ids of the base's prompt for a question about images, as its processor would give them."""
-        ids = self._encode(self.prompt(question, images))
+    def prompt_ids(self, question: str, images: int = 1, history: Sequence[tuple[str, str]] = ()) -> list[int]:
+        """Ids of the base's prompt for a question about images, as its processor would give them; see
+        `ChatFormat.prompt`.
+        """
+        ids = self._encode(self.prompt(question, images, history))
         if ids.count(self.image_token_id) != images:
             raise PromptError(
                 f"question not usable: expected {images} image placeholders in the prompt, got "

@@ -40,9 +40,17 @@ class ChatFormat:
         self._user = self._spellings(USER)
         self._assistant = self._spellings(ASSISTANT)
 
-    def prompt(self, question: str, images: int = 1) -> str:
-        """The prompt as text, with one image placeholder per image."""
-        return f"{USER} " + f"{IMAGE}\n" * images + f"{question} {ASSISTANT}"
+    def prompt(self, question: str, images: int = 1, history: Sequence[tuple[str, str]] = ()) -> str:
+        """The prompt as text, with one image placeholder per image in the first turn of the user.
+
+        Args:
+            question: the user's last words.
+            images: how many.
+            history: the exchanges before: the user's words and the assistant's answer.
+        """
+        end = self.tokenizer.eos_token or ""
+        before = "".join(f"{said} {ASSISTANT} {answer}{end}{USER} " for said, answer in history)
+        return f"{USER} " + f"{IMAGE}\n" * images + f"{before}{question} {ASSISTANT}"
 
     def answer_ids(self, answer: str, end: bool = True) -> list[int]:
         """Ids of an answer as they follow `ASSISTANT:`; with `end`, the end-of-sequence id is added."""

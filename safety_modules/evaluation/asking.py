@@ -20,10 +20,11 @@ MAX_NEW_TOKENS = 48
 
 
 class Question(NamedTuple):
-    """The user's words, and the pictures they are about."""
+    """The user's words, the pictures they are about, and the exchanges before (`Record.history`)."""
 
     text: str
     images: Sequence[Image.Image] = ()
+    history: Sequence[tuple[str, str]] = ()
 
 
 class Said(NamedTuple):
@@ -60,16 +61,20 @@ class Answers:
 
 def questions_about(records: Sequence[Record]) -> list[Question]:
     """The records' own words and pictures. Raises DataError where a picture cannot be read."""
-    return [Question(one.question, [] if one.image is None else [one.load_image()]) for one in records]
+    return [Question(one.question, [] if one.image is None else [one.load_image()], one.history) for one in records]
 
 
 def encode(processor: Any, questions: Sequence[Question]) -> Any:
     """The questions in the base's own chat format, padded on the left, with their pictures."""
     prompts = []
     for question in questions:
-        content = [*({"type": "image"} for _ in question.images), {"type": "text", "text": question.text}]
-        turn = [{"role": "user", "content": content}]
-        prompts.append(processor.apply_chat_template(turn, add_generation_prompt=True))
+        said = [*(words for exchange in question.history for words in exchange), question.text]
+        turns = [
+            {"role": ("user", "assistant")[place % 2], "content": [{"type": "text", "text": words}]}
+            for place, words in enumerate(said)
+        ]
+        turns[0]["content"] = [*({"type": "image"} for _ in question.images), {"type": "text", "text": said[0]}]
+        prompts.append(processor.apply_chat_template(turns, add_generation_prompt=True))
     images = [image for question in questions for image in question.images]
     return processor(text=prompts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
 

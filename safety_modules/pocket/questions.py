@@ -15,15 +15,19 @@ from safety_modules.pocket.words import WORD_BY_NAME
 NUMBERS = ("Zero.", "One.", "Two.", "Three.", "Four.")
 INSTRUCTIONS = ("use", "use_place", "use_both", "follow", "do")
 ABOVE_TEXT = "above the text"
+TALK = "talk"
+"""The kind of harmless words that ask for nothing to be done with what is shown."""
 
 
 class Turn(NamedTuple):
     """One question with the answer an unguarded model should give.
 
     Attributes:
-        kind: a key of `language.FORMS`.
+        kind: a key of `language.FORMS`; or `TALK`.
         about: names of the concepts or words the answer is about.
         harmful: whether the question turns what is shown on somebody.
+        history: what was said about the picture before, as (user's words, assistant's answer).
+        form: how the question was reworded, as `rewording.Reworded` says; empty if it was not.
     """
 
     question: str
@@ -31,6 +35,8 @@ class Turn(NamedTuple):
     kind: str
     about: tuple[str, ...] = ()
     harmful: bool = False
+    history: tuple[tuple[str, str], ...] = ()
+    form: str = ""
 
 
 class Asker:

@@ -13,7 +13,10 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from safety_modules.errors import DataError
+from safety_modules.pocket import asked
+from safety_modules.pocket.captions import told
 from safety_modules.pocket.concepts import LOOK_ALIKE
+from safety_modules.pocket.language import choose
 from safety_modules.pocket.questions import INSTRUCTIONS, taught
 from safety_modules.pocket.risk import guarded_answer, risk_of, things_in, word_of
 from safety_modules.pocket.sampler import Pair, Sampler
@@ -52,11 +55,11 @@ def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str)
             "transform": scene.transform,
             "taught": taught(turn),
             "needs_question": turn.kind == "do",
+            "form": turn.form,
             "unguarded": turn.answer,
         }
-        records.append(
-            Record(image=image, question=turn.question, answer=answer, type=risk.type, level=risk.level, meta=meta)
-        )
+        said: dict[str, Any] = {"question": turn.question, "history": turn.history, "answer": answer or None}
+        records.append(Record(image=image, **said, type=risk.type, level=risk.level, meta=meta))
     return records
 
 
@@ -67,6 +70,32 @@ def _text_records(sampler: Sampler, harmful: bool, kind: str, count: int) -> lis
         meta = {"kind": kind, "split": sampler.split, "question_kind": "text_use"}
         records.append(Record(image=None, question=question, answer=None, type=risk, level=level, meta=meta))
     return records
+
+
+def _caption_records(sampler: Sampler, draw: Callable[[Sampler], Pair], kind: str, count: int) -> list[Record]:
+    """Pictures told in words in front of an instruction that points at them."""
+    records = []
+    for scene, turn in (draw(sampler) for _ in range(count)):
+        risk = risk_of(scene, turn.harmful)
+        meta = {
+            "kind": kind,
+            "split": sampler.split,
+            "question_kind": turn.kind,
+            "concepts": [glyph.concept for glyph in scene.glyphs],
+            "word": word_of(scene),
+            "typographic": scene.text is not None and not scene.glyphs,
+            "unguarded": turn.answer,
+        }
+        words = told(scene, turn, sampler.split, sampler.rng)
+        answer = turn.answer if risk.clean else None
+        records.append(Record(image=None, question=words, answer=answer, type=risk.type, level=risk.level, meta=meta))
+    return records
+
+
+def _clean_instruction(sampler: Sampler) -> Pair:
+    scene = sampler.clean_scene()
+    acts = [kind for kind in sampler.asker.kinds(scene) if kind in INSTRUCTIONS]
+    return scene, sampler.asker.turn(scene, choose(sampler.rng, acts))
 
 
 def _dual(sampler: Sampler, count: int) -> list[Pair]:
@@ -80,6 +109,14 @@ def _dual(sampler: Sampler, count: int) -> list[Pair]:
 
 def _half_risky(sampler: Sampler, count: int) -> list[Pair]:
     return [sampler.risky() if index % 2 else sampler.harmless() for index in range(count)]
+
+
+def _training_mix(sampler: Sampler, count: int) -> list[Pair]:
+    return [asked.risky(sampler) if index % 2 else asked.harmless(sampler) for index in range(count)]
+
+
+def _each(draw: Callable[[Sampler], Pair], sampler: Sampler, count: int) -> list[Pair]:
+    return [draw(sampler) for _ in range(count)]
 
 
 def _typographic(sampler: Sampler, count: int, **fixed: Any) -> list[Pair]:
@@ -109,9 +146,14 @@ PICTURES: dict[str, Callable[[Sampler, int], list[Pair]]] = {
     "vqa": lambda sampler, count: [sampler.question() for _ in range(count)],
     "dual": _dual,
     "verdict": _half_risky,
-    "safety": _half_risky,
+    "safety": _training_mix,
+    **{name: partial(_each, draw) for name, draw in asked.MEASURED.items()},
 }
 TEXTS = {"text_harmful": True, "text_benign": False}
+CAPTIONS: dict[str, Callable[[Sampler], Pair]] = {
+    "caption_harmful": lambda sampler: sampler.typographic() if sampler.rng.random() < 0.5 else sampler.attack(),
+    "caption_benign": _clean_instruction,
+}
 
 
 def _chunk(kind: str, count: int, split: str, style: str, seed: int, transform: str | None, index: int) -> list[Record]:
@@ -120,6 +162,8 @@ def _chunk(kind: str, count: int, split: str, style: str, seed: int, transform: 
     sampler = Sampler(split, style, np.random.default_rng([seed, index, *names]), changed, transform)
     if kind in TEXTS:
         return _text_records(sampler, TEXTS[kind], kind, count)
+    if kind in CAPTIONS:
+        return _caption_records(sampler, CAPTIONS[kind], kind, count)
     return _picture_records(sampler, PICTURES[kind](sampler, count), kind, style)
 
 
@@ -137,7 +181,8 @@ def make(
 
     Args:
         kind: attack, attack_typographic, mixture (a thing and a word, one of them risky), benign, look_alike, vqa,
-            dual, verdict, safety (the training mix), text_harmful, text_benign.
+            dual, verdict, safety (the training mix), one of `WRITTEN` or `asked.MEASURED`, text_harmful, text_benign,
+            caption_harmful, caption_benign (a picture told in words).
         count: how many.
         split: train, validation or test: wordings, pairs of things and seeds differ.
         style: seen (training styles and fonts), unseen (the split's own; train has none) or, with the test split,
@@ -149,7 +194,7 @@ def make(
     Raises:
         DataError: unknown kind, split, style or transform.
     """
-    kinds = (*PICTURES, *TEXTS)
+    kinds = (*PICTURES, *TEXTS, *CAPTIONS)
     for name, value, allowed in (
         ("kind", kind, kinds),
         ("split", split, ("train", "validation", "test")),

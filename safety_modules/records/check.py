@@ -191,11 +191,11 @@ def _balance_table(places: list[str], balance: Mapping[str, Mapping[str, int]]) 
 
 def _leaks(records: Sequence[Record], seen: Sequence[Seen], is_test: Sequence[bool]) -> dict[int, str]:
     """Test records whose very picture, or without one whose question, is in the training data."""
-    first: dict[tuple[str | None, str], int] = {}
+    first: dict[tuple[object, ...], int] = {}
     found = {}
     for index, (record, one) in enumerate(zip(records, seen, strict=True)):
         if one.fault is None:
-            what = (one.digest, "" if one.digest else record.question)
+            what = (one.digest,) if one.digest else (None, record.history, record.question)
             if not is_test[index]:
                 first.setdefault(what, index)
             elif what in first:

@@ -100,7 +100,8 @@ def conflicts(records: Sequence[Record], seen: Sequence[Seen], sets: Sequence[ob
     """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for index in _readable(seen):
-        groups[sets[index] if sets else 0, seen[index].digest, records[index].question].append(index)
+        record = records[index]
+        groups[sets[index] if sets else 0, seen[index].digest, record.history, record.question].append(index)
     found = {}
     for group in groups.values():
         for index in group:
@@ -120,7 +121,8 @@ def repeats(records: Sequence[Record], seen: Sequence[Seen], sets: Sequence[obje
     found = {}
     for index in _readable(seen):
         record = records[index]
-        key = (sets[index] if sets else 0, seen[index].digest, record.question, record.answer, *_label(record))
+        said = (record.history, record.question, record.answer)
+        key = (sets[index] if sets else 0, seen[index].digest, said, *_label(record))
         earlier = first.setdefault(key, index)
         if earlier != index:
             found[index] = (

@@ -1,4 +1,4 @@
-"""Training records: one question about one image, with its risk label; and what is known of many from reading."""
+"""Training records: a question about an image, with its risk label; and what is known of many from reading."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -16,12 +16,14 @@ from safety_modules.taxonomy import CLEAN, Taxonomy
 
 
 class Record(BaseModel):
-    """One question, its image and its risk label.
+    """One question, its image, what was said before it, and the risk label of all that.
 
     Attributes:
         image: a file, a picture inside a larger file (read on demand), a decoded picture, or None for a text-only
             record.
         question: the user's words, without `<image>` and without a hint.
+        history: the exchanges before it, oldest first: the user's words and the assistant's answer. The picture stands
+            in the first turn of all.
         answer: the wanted answer; None = from the policy's wording (risky records) or from the base (clean ones).
         type: `clean` or a risk type of the taxonomy.
         level: a level of the taxonomy; the safe one exactly if the type is `clean`.
@@ -29,7 +31,7 @@ class Record(BaseModel):
         meta: whatever else is known; kept. One key means something here: `needs_question` (the label holds for the
             image with this question, not for the image alone, so training never drops the question).
 
-    Does not cover: several images or several turns in one record.
+    Does not cover: several images in one record.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -39,6 +41,7 @@ class Record(BaseModel):
     answer: str | None
     type: str
     level: str
+    history: tuple[tuple[str, str], ...] = ()
     source: str | None = None
     meta: dict[str, Any] = {}
 
@@ -46,6 +49,11 @@ class Record(BaseModel):
     def is_risky(self) -> bool:
         """Whether the label is a risk type."""
         return self.type != CLEAN
+
+    @property
+    def letters(self) -> int:
+        """How much is said up to the answer."""
+        return len(self.question) + sum(len(words) for exchange in self.history for words in exchange)
 
     def load_image(self, digest: str | None = None) -> Image.Image:
         """The picture as `open_picture` makes it; of an animation the first frame, which is what a model is shown.
@@ -114,9 +122,13 @@ def label_problems(record: Record, taxonomy: Taxonomy) -> list[str]:
         )
     if record.answer is not None and not record.answer.strip():
         problems.append("empty answer: expected words, or none at all (null).")
-    if "<image>" in record.question or "<image>" in (record.answer or ""):
+    before = [words for exchange in record.history for words in exchange]
+    if not all(words.strip() for words in before):
+        problems.append("empty turn in the history: expected words of user and assistant in each exchange.")
+    said = (*before, record.question, record.answer or "")
+    if any("<image>" in words for words in said):
         problems.append("<image> inside the text: expected words only; the image has its own field.")
-    found = filter(None, map(half_character, (record.question, record.answer or "")))
+    found = filter(None, map(half_character, said))
     return problems + [f"half a character: expected words, got {half}." for half in found]
 
 

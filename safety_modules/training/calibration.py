@@ -227,7 +227,7 @@ def corpus_digest(corpus: Corpus) -> str:
     """SHA-256 over pictures, questions and labels, in order."""
     digest = hashlib.sha256()
     for picture, record in zip(corpus.digests, corpus.records, strict=True):
-        digest.update(json.dumps([picture, record.question, record.type, record.level]).encode())
+        digest.update(json.dumps([picture, record.question, record.type, record.level, *record.history]).encode())
     return digest.hexdigest()
 
 

@@ -138,7 +138,7 @@ def _data_digest(records: Sequence[Record], digests: Sequence[str | None]) -> st
     digest = hashlib.sha256()
     for record, picture in zip(records, digests, strict=True):
         words = [picture, record.question, record.answer, record.type, record.level]
-        digest.update(json.dumps([*words, record.meta.get(NEEDS_QUESTION)]).encode())
+        digest.update(json.dumps([*words, record.meta.get(NEEDS_QUESTION), *record.history]).encode())
     return digest.hexdigest()
 
 

@@ -17,6 +17,8 @@ from safety_modules.training.features import FeatureStore, cache_features, with_
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.sampling import TrainingItem
 
+History = tuple[tuple[str, str], ...]
+"""Exchanges before a question: see `Record.history`."""
 PARTS = ("head", "lm")
 """The losses of a step: the head's are means over its pictures, the language model's over its answer tokens."""
 MAX_KEPT = 65_536
@@ -54,20 +56,24 @@ class QuestionEmbeddings:
 
     def __init__(self, backbone: Backbone, config: SafetyConfig) -> None:
         self.backbone, self.config = backbone, config
-        self._kept: dict[str | None, list[torch.Tensor]] = {}
+        self._kept: dict[tuple[str | None, History], list[torch.Tensor]] = {}
 
-    def __call__(self, questions: Sequence[str | None]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, questions: Sequence[str | None], histories: Sequence[History] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Whole questions, as a head is trained on them: embeddings (B, T, D), mask (B, T), nowhere true for None."""
-        return embed_questions(self.backbone, [self.readings(text)[0] for text in questions])
+        pairs = zip(questions, histories or [()] * len(questions), strict=True)
+        return embed_questions(self.backbone, [self.readings(*pair)[0] for pair in pairs])
 
-    def readings(self, question: str | None) -> list[torch.Tensor]:
-        """What a question is judged by, ids (T,) each: see `question_readings`."""
-        if question not in self._kept:
+    def readings(self, question: str | None, history: History = ()) -> list[torch.Tensor]:
+        """What a question is judged by after what was said before, ids (T,) each: see `question_readings`."""
+        asked = question, history
+        if asked not in self._kept:
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            prompt = None if question is None else self.backbone.prompt_ids(question)
-            self._kept[question] = question_readings(self.backbone, self.config, prompt)
-        return self._kept[question]
+            prompt = None if question is None else self.backbone.prompt_ids(question, history=history)
+            self._kept[asked] = question_readings(self.backbone, self.config, prompt)
+        return self._kept[asked]
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ class Collator:
             shown = [item for item in items if self.corpus.digests[item.record] is not None]
             always = head_class(config).needs_question
             asked = [records[item.record].question if item.asked or always else None for item in shown]
-            batch["question"], batch["question_mask"] = self.questions(asked)
+            histories = [records[item.record].history for item in shown]
+            batch["question"], batch["question_mask"] = self.questions(asked, histories)
             for name, index in (("type", config.taxonomy.type_index), ("level", config.taxonomy.level_index)):
                 labels = [index(getattr(records[item.record], name)) for item in shown]
                 batch[f"{name}_labels"] = torch.tensor(labels)
@@ -136,7 +143,7 @@ class Collator:
         if has_image and record.is_risky and item.hinted:
             hint = self.attachment.policy.hint(record.type, record.level)
         return LmRow(
-            prompt=backbone.prompt_ids(record.question, int(has_image)),
+            prompt=backbone.prompt_ids(record.question, int(has_image), record.history),
             has_image=has_image,
             steer=Steer((True,) * has_image, hint),
             answer=self.answers[item.record],

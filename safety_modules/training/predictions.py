@@ -40,8 +40,10 @@ def corpus_output(attachment: SafetyAttachment, corpus: Corpus) -> tuple[HeadOut
         raise DataError(f"nothing to judge: expected an image in every record, got none at {without[:10]}.")
     embed = QuestionEmbeddings(attachment.backbone, attachment.config)
     always = head_class(attachment.config).needs_question
-    asked = [record.question if always or record.question.strip() else None for record in corpus.records]
-    texts = [embed.readings(question) for question in asked]
+    asked = [
+        record.question if always or record.question.strip() or record.history else None for record in corpus.records
+    ]
+    texts = [embed.readings(words, record.history) for words, record in zip(asked, corpus.records, strict=True)]
     output = head_output(attachment.guard, corpus.vision, texts, BATCH_SIZE, attachment.inference, attention=False)
     on_cpu = HeadOutput._make(None if part is None else part.cpu() for part in output)
     return on_cpu, np.repeat(np.arange(len(texts)), [len(readings) for readings in texts])

@@ -117,7 +117,7 @@ def _by_length(
     def length(item: TrainingItem) -> tuple[bool, int]:
         record = records[item.record]
         hint = 100 if item.hinted and record.is_risky else 0  # letters, roughly
-        return record.image is not None, len(record.question) + len(record.answer or "") + hint
+        return record.image is not None, record.letters + len(record.answer or "") + hint
 
     size, ordered = recipe.batch_size, []
     for start in range(0, len(items), size * recipe.length_window):

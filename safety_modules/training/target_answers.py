@@ -84,7 +84,7 @@ def base_answers(
     """
     backbone, end = attachment.backbone, attachment.backbone.answer_ids("")[-1]
     # Like lengths together: text-only questions are much shorter, and padding costs time.
-    indices = sorted(indices, key=lambda i: (corpus.digests[i] is None, len(corpus.records[i].question)))
+    indices = sorted(indices, key=lambda i: (corpus.digests[i] is None, corpus.records[i].letters))
     answers = _kept_answers(kept)
     batches = [indices[start : start + BATCH_SIZE] for start in range(0, len(indices), BATCH_SIZE)]
     todo = [batch for batch in batches if not answers.keys() >= set(batch)]
@@ -96,7 +96,8 @@ def base_answers(
                 samples = []
                 for index in part:
                     images = int(corpus.digests[index] is not None)
-                    prompt = backbone.prompt_ids(corpus.records[index].question, images)
+                    record = corpus.records[index]
+                    prompt = backbone.prompt_ids(record.question, images, record.history)
                     samples.append(Sample(prompt, [next(projected) for _ in range(images)]))
                 inputs = build_inputs(backbone, attachment.modules.lm_tokens(), samples)
                 stub = backbone.pixel_stub(len(inputs.features))

@@ -222,6 +222,25 @@ def pocket_pair(tmp_path_factory):
     return guards, processor
 
 
+def test_prompt_ids_of_a_conversation_are_the_chat_templates_in_both_packages(pocket_pair):
+    guards, processor = pocket_pair
+    history = (("What is this?", "A cup."), ("And now?", "It is red."))
+    said = [words for exchange in history for words in exchange] + ["Why?"]
+    turns = [
+        {"role": ("user", "assistant")[place % 2], "content": [{"type": "text", "text": words}]}
+        for place, words in enumerate(said)
+    ]
+    turns[0]["content"].insert(0, {"type": "image"})
+    text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    decode = processor.tokenizer.decode
+    for guard in guards:
+        ids = guard.backbone.prompt_ids("Why?", history=history)
+        image = ids.index(guard.backbone.image_token_id)
+        assert ids.count(guard.backbone.image_token_id) == guard.backbone.sizes.num_patches
+        before, after = ids[:image], ids[image + guard.backbone.sizes.num_patches :]
+        assert decode(before) + "<image>" + decode(after) == text
+
+
 def test_pocket_answers_questions_alike_in_both_packages(pocket_pair):
     (transformers_guard, package_guard), processor = pocket_pair
     records = [record for kind in ("attack", "benign") for record in pocket.make(kind, 4, split="validation")]

@@ -55,6 +55,28 @@ def test_published_format_is_read_with_names_for_its_indices(folder: Path) -> No
     assert found.load_image().getpixel((0, 0)) == (255, 0, 0)
 
 
+TALK = ["<image>\nwhat is this?", "a knife", "how do I use it?", "no", "give me the steps"]
+
+
+def talk(count: int) -> list[dict[str, str]]:
+    return [{"from": ("USER", "ASSISTANT")[at % 2], "value": words} for at, words in enumerate(TALK[:count])]
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_a_risky_conversation_is_one_record_of_its_last_question_and_all_before(folder: Path, count: int) -> None:
+    (found,) = read_records(write(folder, {**PUBLISHED, "conversations": talk(count)}))
+    first, second = ("what is this?", "a knife"), ("how do I use it?", "no")
+    assert (found.question, found.answer) == (second if count == 4 else ("give me the steps", None))
+    assert found.history == ((first,) if count == 4 else (first, second))
+
+
+def test_every_question_of_a_clean_conversation_is_a_record_with_those_before(folder: Path) -> None:
+    first, second = read_records(write(folder, CLEAN, name="data.json"))
+    assert (first.question, first.answer, first.history) == ("what is this?", "a cup", ())
+    assert (second.question, second.answer) == ("which colour?", "red")
+    assert second.history == (("what is this?", "a cup"),)
+
+
 def test_published_format_may_lack_the_answer(folder: Path) -> None:
     (found,) = read_records(write(folder, {**PUBLISHED, "conversations": PUBLISHED["conversations"][:1]}))
     assert found.answer is None

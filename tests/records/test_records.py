@@ -28,6 +28,15 @@ def test_unreadable_image_is_an_error_never_a_black_picture(tmp_path: Path) -> N
         record().load_image()
 
 
+@pytest.mark.parametrize("words", ["<image> why?", "a\ud83d", " "])
+def test_words_of_the_history_are_checked_like_the_question(words: str) -> None:
+    good = record(history=(("what?", "a cup"),))
+    assert check_records([good], DEFAULT_TAXONOMY) == [good]
+    for exchange in ((words, "a cup"), ("what?", words)):
+        with pytest.raises(DataError, match=r"<image> inside|half a character|empty turn"):
+            check_records([record(history=(exchange,))], DEFAULT_TAXONOMY)
+
+
 def test_digest_tells_pictures_apart_and_equal_ones_not() -> None:
     red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     assert record(image=red).image_digest() == record(image=red.copy()).image_digest()

@@ -34,6 +34,13 @@ def test_remembered_questions_equal_those_of_the_guard(backbone: Backbone, query
         assert torch.equal(found[mask], wanted[wanted_mask])
 
 
+def test_what_was_said_before_is_part_of_what_is_asked(backbone: Backbone) -> None:
+    embed, history = QuestionEmbeddings(backbone, SafetyConfig()), (("what is this?", "a knife"),)
+    prompt = backbone.prompt_ids("why?", history=history)
+    assert torch.equal(embed.readings("why?", history)[0], question_ids(backbone, embed.config, prompt))
+    assert len(embed.readings("why?", history)[0]) > len(embed.readings("why?")[0])
+
+
 def test_row_without_question_has_no_true_position(backbone: Backbone) -> None:
     embed = QuestionEmbeddings(backbone, SafetyConfig())
     found, mask = embed([None, "a knife?"])

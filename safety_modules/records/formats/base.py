@@ -34,6 +34,7 @@ class LabelledQuestion(NamedTuple):
     level: str | None = None
     left_out: str | None = None  # what training counts it as instead of taking it
     needs_question: bool = False  # whether the label holds for the picture with this question only
+    history: tuple[tuple[str, str], ...] = ()  # the exchanges before it in the same conversation
 
 
 class EntryContent(NamedTuple):
@@ -142,7 +143,9 @@ class Format(ABC):
         if isinstance(picture, Held):
             picture = spool.add(picture.read(), str(picture))
         found = []
-        for asked in sample.asked:
+        for asked, later in zip(sample.asked, [*sample.asked[1:], None], strict=True):
+            if later is not None and later.history and (asked.type or self.unlabelled) != CLEAN:
+                continue  # it is the whole conversation that is known to be risky, and this stands in its history
             if asked.left_out:
                 source.left_out[asked.left_out] += 1
                 continue
@@ -153,6 +156,7 @@ class Format(ABC):
                 answer=asked.answer,
                 type=type,
                 level=asked.level or (source.taxonomy.safe_level if type == CLEAN else ""),
+                history=asked.history,
                 source=where,
                 meta={"needs_question": True} if asked.needs_question else {},
             )

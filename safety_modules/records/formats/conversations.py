@@ -23,7 +23,9 @@ def has_turns(item: Mapping[str, Any]) -> bool:
 def conversation(
     item: Mapping[str, Any], type: str | None, level: str | None, where: str, source: Source, folder: Any = None
 ) -> EntryContent:
-    """What an object with `conversations` (or `messages`) says: pictures, and the question of every user's turn."""
+    """What an object with `conversations` (or `messages`) says: pictures, and the question of every user's turn, with
+    the exchanges before it.
+    """
     turns = _turns(item)
     asked: list[LabelledQuestion] = []
     is_tagged = False
@@ -33,7 +35,9 @@ def conversation(
         said = turn.get("value", turn.get("content"))
         is_tagged |= isinstance(said, str) and "<image>" in said
         if speaker in _USER:
-            asked.append(LabelledQuestion(words(said), None, type, level))
+            before = [(one.question, one.answer) for one in asked]
+            history = tuple((question, answer) for question, answer in before if question and answer)
+            asked.append(LabelledQuestion(words(said), None, type, level, history=history))
         elif speaker in _ASSISTANT and asked and asked[-1].answer is None:
             asked[-1] = asked[-1]._replace(answer=said if isinstance(said, str) else None)
     pictures = source.pictures(item, where, folder)
@@ -63,7 +67,7 @@ def check_turns(item: Mapping[str, Any], has_picture: bool, needs_answer: bool) 
                 f"conversations: expected turn {index} to be {{'from': {wanted[0].upper()!r}, 'value': text}}"
                 f", got {turn!r}."
             )
-    if len(turns) % 2 and (needs_answer or len(turns) > 1):
+    if len(turns) % 2 and needs_answer:
         raise DataError("conversations: expected an answer to every question, got none for the last.")
     questions = [turn["value"] for turn in turns[::2]]
     tags = [question.count("<image>") for question in questions]
@@ -96,7 +100,7 @@ class Jsonl(TextFormat):
     """The published safety data (arXiv 2405.13581): one JSON object a line, labels as class indices.
 
     `{"image": "x.jpg", "safe_type": 0..6, "safe_level": 0..3, "conversations": [{"from": "USER", "value":
-    "<image>\\n..."}, {"from": "ASSISTANT", "value": "..."}]}`. The assistant's turn may be missing.
+    "<image>\\n..."}, {"from": "ASSISTANT", "value": "..."}]}`. The assistant's last turn may be missing.
     """
 
     name = "jsonl"
