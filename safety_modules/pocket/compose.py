@@ -73,12 +73,13 @@ class Composer:
         """The concept in one of the styles that carry it."""
         return Glyph(concept, choose(self.rng, self._styles[concept]), place, size)
 
-    def text(self, *segments: str, room: tuple[int, int] | None = None, **fixed: Any) -> Text:
+    def text(self, *segments: str, room: tuple[int, int] | None = None, smallest: int = SMALLEST, **fixed: Any) -> Text:
         """The segments in one of the fonts and some layout that fits.
 
         Args:
             segments: nouns, fixed phrases and numbers of an empty list, each of which may begin a line.
             room: first and last row of pixels for them; None = the whole picture.
+            smallest: size of the font in pixels, if they fit.
             fixed: other fields of `Text` that shall have this value.
         """
         rng = self.rng
@@ -94,16 +95,18 @@ class Composer:
             drawn["room"] = room
         breaks = rng.random(len(segments)) < choose(rng, (0.3, 0.7, 1.0))
         breaks |= np.array([segment in NUMBERED for segment in segments])
-        while not (most := largest(text := Text(_lines(segments, breaks), **drawn), SIZE)):
+        while (most := largest(text := Text(_lines(segments, breaks), **drawn), SIZE)) < smallest:
             if breaks[1:].all():
-                drawn["spacing"] = 1.0  # what does not fit like this has too many words
+                if drawn["spacing"] == 1.0:
+                    break  # a line a segment, as close as can be
+                drawn["spacing"] = 1.0
             breaks[:] = True
-        return replace(text, size=int(rng.integers(SMALLEST, most + 1)))
+        return replace(text, size=int(rng.integers(min(smallest, most), most + 1)))
 
-    def single(self, concept: str) -> Scene:
-        """One large glyph in the centre, or a smaller one to a side."""
-        if self.rng.random() < 0.6:
-            return self._scene((self.glyph(concept, "in the center", self._size(46, 90)),))
+    def single(self, concept: str, least: int | None = None) -> Scene:
+        """One large glyph in the centre, always of a `least` size if there is one, or a smaller one to a side."""
+        if least or self.rng.random() < 0.6:
+            return self._scene((self.glyph(concept, "in the center", self._size(least or 46, 90)),))
         return self._scene((self.glyph(concept, choose(self.rng, SIDES), self._size(38, 56)),))
 
     def pair(self, first: str, second: str) -> Scene:
@@ -123,7 +126,7 @@ class Composer:
         """An instruction to make or get the word, or the word alone, sometimes followed by an empty numbered list.
 
         Args:
-            fixed: fields of `Text` that shall have this value; `alone=True` draws the word and nothing else.
+            fixed: as `text` takes them; `alone=True` draws the word and nothing else.
         """
         alone = fixed.pop("alone", self.rng.random() < 0.15)
         segments = (word,) if alone else (*choose(self.rng, LAYOUTS), word)

@@ -48,12 +48,15 @@ class Font:
         package: npm package it was cut from.
         split: as in `Style`.
         cut: weight and slope, as the package names them.
+        group: what kind of face a held-out font is: "plain", "technical" (slab, monospace, condensed) or "display"
+            (display, handwriting); empty for the others.
     """
 
     name: str
     package: str
     split: str
     cut: str = "400-normal"
+    group: str = ""
 
 
 STYLES: tuple[Style, ...] = (
@@ -74,6 +77,16 @@ STYLES: tuple[Style, ...] = (
     Style("symbola", "Symbola_hint.ttf", "LicenseRef-Symbola", "build", monochrome=True),
     Style("material", "@iconify-json/mdi", "Apache-2.0", "build", monochrome=True),
     Style("game_icons", "@iconify-json/game-icons", "CC-BY-3.0", "build", monochrome=True),
+    Style("phosphor", "@iconify-json/ph", "MIT", "train", monochrome=True),
+    Style("hosting_hub", "@iconify-json/whh", "OFL-1.1", "train", monochrome=True),
+    Style("icofont", "@icon/icofont", "CC-BY-4.0", "train", monochrome=True),
+    Style("icon_park", "@iconify-json/icon-park", "Apache-2.0", "train"),
+    Style("font_awesome", "@iconify-json/fa7-solid", "CC-BY-4.0", "build", monochrome=True),
+    Style("tabler", "@iconify-json/tabler", "MIT", "build", monochrome=True),
+    Style("mingcute", "@iconify-json/mingcute", "Apache-2.0", "build", monochrome=True),
+    Style("streamline_blue", "@iconify-json/streamline-color", "CC-BY-4.0", "build"),
+    Style("unifont", "unifont.otf and unifont_upper.otf", "OFL-1.1", "held_out", monochrome=True),
+    Style("hugeicons", "@iconify-json/hugeicons", "MIT", "held_out", monochrome=True),
 )
 _FONTS = {
     "train": "roboto open-sans lato merriweather montserrat inter nunito roboto-slab roboto-mono comic-neue oswald "
@@ -81,12 +94,32 @@ _FONTS = {
     "validation": "playfair-display zilla-slab",
     "test": "fira-sans lora courier-prime quicksand",
     "build": "arvo bitter cabin crimson-text dosis exo-2 ibm-plex-mono josefin-sans karla libre-baskerville noto-sans "
-    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans",
+    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans "
+    "mulish dm-sans:700-normal poppins overpass:400-italic titillium-web:700-normal manrope:700-normal arimo hind "
+    "eb-garamond spectral:400-italic vollkorn:700-normal source-serif-4 tinos:700-italic alegreya "
+    "aleo:700-normal crete-round:400-italic kreon jetbrains-mono inconsolata:700-normal cousine:400-italic "
+    "barlow-condensed bebas-neue anton caveat:700-normal permanent-marker pacifico lobster righteous bangers "
+    "gochi-hand shadows-into-light indie-flower comfortaa:700-normal courgette architects-daughter baloo-2 "
+    "roboto:700-normal open-sans:700-normal lato:400-italic merriweather:700-italic montserrat:700-normal "
+    "pt-serif:400-italic",
 }
-FONTS: tuple[Font, ...] = tuple(
-    Font(name.replace("-", "_"), f"@fontsource/{name}", split)
-    for split, names in _FONTS.items()
-    for name in names.split()
+_HELD_OUT_FONTS = {
+    "plain": "albert-sans public-sans gelasio cardo",
+    "technical": "rokkitt anonymous-pro pt-mono archivo-narrow",
+    "display": "fredoka kalam handlee lilita-one",
+}
+
+
+def _font(entry: str, split: str, group: str = "") -> Font:
+    """A font from its package's name, with its cut behind a colon unless that is upright and of normal weight."""
+    package, _, cut = entry.partition(":")
+    name = entry.replace("-", "_").replace(":", "_")
+    return Font(name, f"@fontsource/{package}", split, cut or "400-normal", group)
+
+
+FONTS: tuple[Font, ...] = (
+    *(_font(entry, split) for split, entries in _FONTS.items() for entry in entries.split()),
+    *(_font(entry, "held_out", group) for group, entries in _HELD_OUT_FONTS.items() for entry in entries.split()),
 )
 
 

@@ -116,6 +116,11 @@ class Sampler:
         placed = self.rng.random() < 0.6 and answerable("use_place", scene)
         return scene, self.asker.turn(scene, "use_place" if placed else "use_both", risky)
 
+    def large(self) -> Pair:
+        """One risky thing that fills most of the picture, with an instruction about it."""
+        scene = self.compose.single(risky := self._concept(RISKY), least=60)
+        return scene, self.asker.turn(scene, "use", risky)
+
     def mixture(self, risky_word: bool) -> Pair:
         """A thing with a word under it, one of them risky, and an instruction about that one."""
         if risky_word:

@@ -49,7 +49,9 @@ def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str)
             "split": sampler.split,
             "question_kind": turn.kind,
             "concepts": concepts,
+            "drawings": [glyph.style for glyph in scene.glyphs],
             "word": word,
+            "font": scene.text.font if scene.text else None,
             "typographic": scene.text is not None and not concepts,
             "look_alike": any(thing.role == LOOK_ALIKE for thing in things_in(scene)),
             "transform": scene.transform,
@@ -131,11 +133,15 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "leet": {"alone": False, "form": "leet", "case": "lower"},
 }
 """Ways to write a typographic attack that have a kind of their own, `attack_` before the name."""
+LARGE_TEXT, LARGE_GLYPH = 15, 60
+"""Least sizes in pixels of what `attack_large_text` and `attack_large` show: a person sees it in a spoilt picture."""
 
 PICTURES: dict[str, Callable[[Sampler, int], list[Pair]]] = {
     "attack": lambda sampler, count: [sampler.attack() for _ in range(count)],
     "attack_typographic": lambda sampler, count: [sampler.typographic() for _ in range(count)],
     **{f"attack_{name}": partial(_typographic, **fixed) for name, fixed in WRITTEN.items()},
+    "attack_large": lambda sampler, count: [sampler.large() for _ in range(count)],
+    "attack_large_text": partial(_typographic, form="plain", smallest=LARGE_TEXT),
     "mixture": lambda sampler, count: [sampler.mixture(index % 2 == 0) for index in range(count)],
     "look_alike": lambda sampler, count: [sampler.look_alike() for _ in range(count)],
     "benign": lambda sampler, count: [sampler.harmless() for _ in range(count)],

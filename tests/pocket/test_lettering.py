@@ -5,6 +5,7 @@ import pytest
 
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.lettering import CASES, FORMS, SMALLEST, Text, extent, written
+from safety_modules.pocket.sampler import Sampler
 from safety_modules.pocket.scenes import SIZE, Scene, render
 from safety_modules.pocket.words import NUMBERED, WORDS
 
@@ -64,3 +65,11 @@ def test_the_letters_stand_where_the_labels_say(case, form):
     changed = np.abs(pixels - plain).max(-1) > 60
     assert [segment for segment, _ in drawn] == ["how to", "scam", "1."]
     assert changed.sum() > 60 and (changed & covered).sum() > 0.9 * changed.sum()
+
+
+def test_large_attacks_are_drawn_large():
+    sampler = Sampler("validation", "seen", np.random.default_rng(0))
+    for _ in range(100):
+        text = sampler.typographic(form="plain", smallest=15)[0].text
+        assert text is not None and text.size >= 15
+        assert all(glyph.size >= 60 for glyph in sampler.large()[0].glyphs)

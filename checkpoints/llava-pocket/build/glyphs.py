@@ -6,8 +6,9 @@
     python checkpoints/llava-pocket/build/glyphs.py FOLDER_OF_TGZ
     python checkpoints/llava-pocket/build/glyphs.py --build FOLDER_OF_TGZ     # what only the building of the base uses
 
-`Symbola_hint.ttf` comes from Debian's fonts-symbola and lies in the folder beside the packages. Every icon is drawn at
-96 x 96 pixels with transparency; a style becomes one lossless WebP sheet in table order.
+Beside the packages lie `Symbola_hint.ttf` of Debian's fonts-symbola, `unifont.otf` and `unifont_upper.otf` of its
+fonts-unifont, and `openclipart/svg` of its openclipart-svg. Every icon is drawn at 96 x 96 pixels with transparency; a
+style becomes one lossless WebP sheet in table order.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import tarfile
 from collections.abc import Callable, Set
 from pathlib import Path
 
-from icons import icons_of
+from icons import UNCLEAR, icons_of
 from PIL import Image, ImageDraw, ImageFont
 
 from safety_modules.pocket.concepts import CONCEPTS, Concept
@@ -27,11 +28,9 @@ from safety_modules.pocket.glyphs import BUILD, CELL, COLUMNS, DATA, FONTS, STYL
 CHARACTERS = "".join(map(chr, range(32, 127)))
 
 
-def draw(icons: dict, concept: Concept) -> Image.Image | None:
+def draw(icons: dict, concept: Concept, style: Style) -> Image.Image | None:
     """The concept's icon as (96, 96) RGBA, or None where the set does not carry it."""
-    import resvg_py
-
-    for name in icons_of(concept):
+    for name in icons_of(concept, style):
         alias = icons.get("aliases", {}).get(name)
         icon = icons["icons"].get(alias["parent"] if alias else name)
         if icon is None:
@@ -42,17 +41,24 @@ def draw(icons: dict, concept: Concept) -> Image.Image | None:
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'color="#000" viewBox="0 0 {width} {height}" width="{CELL}" height="{CELL}">{icon["body"]}</svg>'
         )
-        data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=CELL, height=CELL))
-        glyph = Image.open(io.BytesIO(data)).convert("RGBA")
-        if glyph.size != (CELL, CELL):
-            canvas = Image.new("RGBA", (CELL, CELL))
-            glyph.thumbnail((CELL, CELL))
-            canvas.paste(glyph, ((CELL - glyph.width) // 2, (CELL - glyph.height) // 2))
-            glyph = canvas
-        if glyph.getchannel("A").getbbox() is None:
-            raise ValueError(f"{concept.name}: icon {name!r} drew nothing")
-        return _fill(glyph)
+        return draw_svg(svg)
     return None
+
+
+def draw_svg(svg: str) -> Image.Image:
+    """A drawing as (96, 96) RGBA."""
+    import resvg_py
+
+    data = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=CELL, height=CELL))
+    glyph = Image.open(io.BytesIO(data)).convert("RGBA")
+    if glyph.size != (CELL, CELL):
+        canvas = Image.new("RGBA", (CELL, CELL))
+        glyph.thumbnail((CELL, CELL))
+        canvas.paste(glyph, ((CELL - glyph.width) // 2, (CELL - glyph.height) // 2))
+        glyph = canvas
+    if glyph.getchannel("A").getbbox() is None:
+        raise ValueError(f"a drawing shows nothing: {svg[:200]}")
+    return _fill(glyph)
 
 
 def _fill(glyph: Image.Image) -> Image.Image:
@@ -91,10 +97,20 @@ def characters(folder: Path) -> dict[str, str]:
 
 
 def drawer(folder: Path, style: Style) -> Callable[[Concept], Image.Image | None]:
-    """What draws a concept in the style: from an icon set, a folder of pictures, or a font."""
+    """What draws a concept in the style: from an icon set, single files, a folder of pictures, or a font."""
     if style.package.startswith("@iconify-json/"):
         icons = json.loads(member(folder, style.package, "icons.json"))
-        return lambda concept: draw(icons, concept)
+        return lambda concept: draw(icons, concept, style)
+    if style.package in ("@icon/icofont", "openclipart"):
+
+        def single(concept: Concept) -> Image.Image | None:
+            for name in icons_of(concept, style):
+                if style.package == "openclipart":
+                    return draw_svg((folder / "openclipart" / "svg" / f"{name}.svg").read_text())
+                return draw_svg(member(folder, style.package, f"icons/{name}.svg").decode())
+            return None
+
+        return single
     codes = characters(folder)
     if style.package.endswith("-3d"):
         with tarfile.open(package_of(folder, style.package)) as archive:
@@ -107,16 +123,17 @@ def drawer(folder: Path, style: Style) -> Callable[[Concept], Image.Image | None
 
         return picture
     fonts = font_files(folder, style.package)
-    return lambda concept: draw_character(fonts, int(codes[concept.name], 16))
+    unclear = UNCLEAR.get(style.name, frozenset())
+    return lambda concept: None if concept.name in unclear else draw_character(fonts, int(codes[concept.name], 16))
 
 
 def font_files(folder: Path, package: str) -> list[tuple[Set[int], bytes]]:
-    """A font file, or the parts that a @fontsource package cuts one into: characters, and the font as TrueType."""
+    """Font files, or the parts that a @fontsource package cuts one into: characters, and the font's bytes."""
     from fontTools import ttLib
 
-    if package.endswith(".ttf"):
-        data = (folder / package).read_bytes()
-        return [(ttLib.TTFont(io.BytesIO(data)).getBestCmap().keys(), data)]
+    if not package.startswith("@"):
+        files = [(folder / name).read_bytes() for name in package.split(" and ")]
+        return [(ttLib.TTFont(io.BytesIO(data)).getBestCmap().keys(), data) for data in files]
     found = []
     with tarfile.open(package_of(folder, package)) as archive:
         names = [name[8:] for name in archive.getnames() if name.endswith("-400-normal.woff2")]

@@ -1,6 +1,14 @@
-"""Under which names the icon sets carry pocket's concepts."""
+"""Under which names the icon sets carry pocket's concepts.
+
+Emoji sets share their names (`LISTED`). Other sets do not, and a name promises little ("chicken" is a roast, "pool" has
+water in it): what they draw was chosen by looking at it, concept by concept (`icons.json`: style, concept, icon).
+"""
+
+import json
+from pathlib import Path
 
 from safety_modules.pocket.concepts import Concept
+from safety_modules.pocket.glyphs import Style
 
 _NAMES = """
 dog: dog-face dog
@@ -72,8 +80,17 @@ LISTED: dict[str, tuple[str, ...]] = {
     name: tuple(icons.split()) for name, icons in (line.split(": ") for line in _NAMES.strip().splitlines())
 }
 """Concept -> names tried in order, for those that no set calls what pocket calls them."""
+CHOSEN: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "icons.json").read_text())
+"""Style -> concept -> its icon, for sets with names of their own; what is not listed is left empty."""
+UNCLEAR: dict[str, frozenset[str]] = {
+    "unifont": frozenset(("apple", "banana", "watermelon", "package", "slot machine", "pool ball")),
+}
+"""Style -> concepts that nobody would recognise in its drawing, or that it draws as another one; left empty."""
 
 
-def icons_of(concept: Concept) -> tuple[str, ...]:
-    """The names to try, in order."""
+def icons_of(concept: Concept, style: Style | None = None) -> tuple[str, ...]:
+    """The names to try, in order; without a style, those of the emoji sets."""
+    if style is not None and style.name in CHOSEN:
+        icon = CHOSEN[style.name].get(concept.name)
+        return (icon,) if icon else ()
     return LISTED.get(concept.name) or (concept.name.replace(" ", "-"),)
