@@ -4,6 +4,7 @@ All of it leaves alone what is meant, so a label holds before and after. Whateve
 trains on a sentence that is measured.
 """
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -236,4 +237,5 @@ def _deed(harmful: bool, risk: str, split: str, rng: np.random.Generator, ours: 
 
 def _framed(forms: tuple[str, ...], deed: str, split: str, rng: np.random.Generator) -> str:
     text = fill(choose(rng, forms), rng)
-    return " ".join(text.replace("[d]", deed).replace("[g]", paraphrases.gerund(deed)).split())
+    text = " ".join(text.replace("[d]", deed).replace("[g]", paraphrases.gerund(deed)).split())
+    return re.sub(r" ([.,;:?!])", r"\1", text)
