@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from conversations import SYSTEM, Exchange, Talker
+from conversations import SYSTEM, Talker
+from hints import Exchange
 from labels import BACKGROUND, CLASS_INDEX, CLASSES, GRID, NUMBERS, render_labelled, under_patches
 from torch import Tensor
 from transformers import LlavaProcessor

@@ -5,7 +5,7 @@
 The same command goes on after an interruption and ends in the same weights. With `--start` it begins with the weights
 and the tokenizer of a checkpoint, with or without another tower.
 
-The tower is frozen, so its features are computed once, and kept in `--out`. Three batches of ten are text only. Writes
+The tower is frozen, so its features are computed once, and kept in `--out`. Every fourth batch is text only. Writes
 a stock Hugging Face folder `checkpoint/` (model and processor), refreshed four times, and `log.jsonl`.
 """
 
@@ -43,8 +43,8 @@ from safety_modules.pocket.scenes import Scene
 from safety_modules.pocket.splits import STYLES, make
 
 ALIGNMENT = 0.3
-TEXT_ONLY = (2, 5, 8)
-"""Steps of ten whose batch has no pictures."""
+TEXT_ONLY = 4
+"""One batch of so many has no pictures."""
 REPORTS = 4
 MEASURED = 200
 """Validation records of each kind in a report."""
@@ -252,7 +252,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     ids = {id(p) for p in hidden}
     optimiser = Muon(hidden, [p for p in parameters.values() if id(p) not in ids], lr=args.lr, weight_decay=0.02)
     worker.resume(model=model, optimiser=optimiser)
-    texts = sum(step % 10 in TEXT_ONLY for step in range(worker.step))
+    texts = worker.step // TEXT_ONLY
     streams = [
         batches(examples, args.tokens, [args.seed, worker.rank, text], done)
         for text, examples, done in ((0, seen, worker.step - texts), (1, read, texts))
@@ -262,7 +262,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     while worker.step < worker.steps:
         rate = min(1.0, (worker.step + 1) / 100) * max(0.5 * (1 + math.cos(math.pi * worker.share_done)), 0.005)
         optimiser.param_groups[0]["lr"] = args.lr * rate
-        text = worker.step % 10 in TEXT_ONLY
+        text = worker.step % TEXT_ONLY == TEXT_ONLY - 1
         loss = loss_of(model, next(streams[text]), pictures, named)
         optimiser.zero_grad()
         loss.backward()
