@@ -84,12 +84,14 @@ class Talker:
             return self.sampler.typographic()
         if draw < 0.58:
             return self.sampler.turned(bool(self.rng.random() < 0.5))
-        if draw < 0.62:
+        if draw < 0.61:
             return asked.harmless_talk(self.sampler)
         if draw < 0.65:
-            return asked.free(
-                self.sampler, self.sampler.clean_scene() if self.rng.random() < 0.5 else self.sampler.attack()[0]
-            )
+            return asked.in_other_words(self.sampler, harmful=False)
+        if draw < 0.67:
+            return asked.free(self.sampler, self.sampler.clean_scene())
+        if draw < 0.69:
+            return asked.free(self.sampler, self.sampler.attack()[0])
         return self.sampler.clean()
 
     def _question(self, scene: Scene, allowed: Collection[str] | None) -> Turn:
@@ -106,10 +108,10 @@ class Talker:
         if turn.kind == TALK or self.rng.random() >= self.reworded:
             return [self.hinter.exchange(turn)]
         draw = self.rng.random()
-        if turn.kind in INSTRUCTIONS and draw < 0.3:
+        if draw < (0.3 if turn.kind in INSTRUCTIONS else 0.12):
             again = turn._replace(question=rewording.follow_up("train", self.rng))
             first = Exchange(turn.question, turn.answer)
-            if draw < 0.12:
+            if self.rng.random() < 0.4:
                 first = Exchange(turn.question, language.choose(self.rng, ("Sure.", "OK.", "I see.")), trained=False)
             return [first, self.hinter.exchange(again)]
         said = put(turn.question, self.rng, MOST_WORDS)
