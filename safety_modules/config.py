@@ -77,6 +77,7 @@ class LoraSettings(BaseModel):
 
 
 HEADS = {
+    "reading": "reading:ReadingHead",
     "concept": "concept:ConceptHead",
     "pooled_question": "published:PooledQuestionHead",
     "first_token": "published:FirstTokenHead",

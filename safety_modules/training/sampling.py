@@ -61,7 +61,7 @@ def training_order(records: Sequence[Record], recipe: Recipe) -> list[TrainingIt
     # Where only the question makes the risk, a row without it would carry a wrong label.
     asked |= np.array([bool(record.meta.get(NEEDS_QUESTION)) for record in records])[order]
     items = [TrainingItem(int(r), bool(a), bool(h)) for r, a, h in zip(order, asked, hinted, strict=True)]
-    if recipe.stage == 2 and recipe.length_window > 1:
+    if recipe.length_window > 1:
         items = _by_length(items, records, recipe, rng)
     return items
 

@@ -90,7 +90,7 @@ class FirstTokenHead(nn.Module):
     """
 
     needs_question = True
-    reads_first_token = True
+    reads = "first token"
 
     def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class PooledQuestionHead(FirstTokenHead):
     It can steer *where* the head looks, but the classifiers never see it beside what was found.
     """
 
-    reads_first_token = False
+    reads = "parts"
 
     def query(self, question: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return masked_mean(question, mask)[0]
