@@ -7,18 +7,26 @@ each, except that "seen" validation and test pictures use the training styles.
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from safety_modules.pocket.concepts import CONCEPTS, Concept, with_role
 from safety_modules.pocket.glyphs import carried, fonts_of, styles_of
 from safety_modules.pocket.language import choose
-from safety_modules.pocket.scenes import COLOURS, PLACES, Glyph, Scene, Text
-from safety_modules.pocket.words import LAYOUTS, NUMBERING
+from safety_modules.pocket.lettering import CASES, FORMS, SMALLEST, Text, largest
+from safety_modules.pocket.scenes import COLOURS, PLACES, SIZE, Glyph, Scene
+from safety_modules.pocket.transforms import TRANSFORMS
+from safety_modules.pocket.words import LAYOUTS, NUMBERED
 
 CORNERS = tuple(place for place in PLACES if "top " in place or "bottom " in place)
 AXES = (("on the left", "on the right"), ("at the top", "at the bottom"))
 SIDES = (*AXES[0], *AXES[1])
+
+ANY = tuple(TRANSFORMS)
+WHOLE = tuple(name for name, one in TRANSFORMS.items() if not (one.cuts or one.mirrors))
+"""The transforms after which a text can be read."""
 
 
 def pair_split(first: str, second: str) -> str:
@@ -34,10 +42,14 @@ class Composer:
         split: "train", "validation" or "test": whether pairs come from the training or the held-out ones.
         styles: "train" (seen), or the split whose styles and fonts to use: "validation", "test" (unseen).
         rng: source of all choices.
+        changed: share of the scenes that some transform changes; one that may cut a text off changes none with text.
+        transform: the one that changes every scene, instead.
     """
 
-    def __init__(self, split: str, styles: str, rng: np.random.Generator) -> None:
-        self.rng, self.split = rng, split
+    def __init__(
+        self, split: str, styles: str, rng: np.random.Generator, changed: float = 0.0, transform: str | None = None
+    ) -> None:
+        self.rng, self.split, self._changed, self._transform = rng, split, changed, transform
         self._styles = {
             concept.name: [style.name for style in styles_of(styles) if concept.name in carried(style.name)]
             for concept in CONCEPTS
@@ -61,42 +73,85 @@ class Composer:
         """The concept in one of the styles that carry it."""
         return Glyph(concept, choose(self.rng, self._styles[concept]), place, size)
 
-    def text(self, *lines: str) -> Text:
-        """The lines in one of the fonts."""
-        return Text(lines, choose(self.rng, self._fonts), self._size(16, 20))
+    def text(self, *segments: str, room: tuple[int, int] | None = None, **fixed: Any) -> Text:
+        """The segments in one of the fonts and some layout that fits.
+
+        Args:
+            segments: nouns, fixed phrases and numbers of an empty list, each of which may begin a line.
+            room: first and last row of pixels for them; None = the whole picture.
+            fixed: other fields of `Text` that shall have this value.
+        """
+        rng = self.rng
+        drawn: dict[str, Any] = {
+            "font": choose(rng, self._fonts),
+            "case": choose(rng, CASES) if rng.random() < 0.5 else CASES[0],
+            "form": choose(rng, FORMS) if rng.random() < 0.25 else FORMS[0],
+            "spacing": float(rng.uniform(1.05, 1.8)),
+            "align": float(choose(rng, (0.0, 0.5, 1.0))),
+            "at": (float(rng.random()), float(rng.random())),
+        } | fixed
+        if room is not None:
+            drawn["room"] = room
+        breaks = rng.random(len(segments)) < choose(rng, (0.3, 0.7, 1.0))
+        breaks |= np.array([segment in NUMBERED for segment in segments])
+        while not (most := largest(text := Text(_lines(segments, breaks), **drawn), SIZE)):
+            if breaks[1:].all():
+                drawn["spacing"] = 1.0  # what does not fit like this has too many words
+            breaks[:] = True
+        return replace(text, size=int(rng.integers(SMALLEST, most + 1)))
 
     def single(self, concept: str) -> Scene:
         """One large glyph in the centre, or a smaller one to a side."""
         if self.rng.random() < 0.6:
-            return Scene(self.colour(), (self.glyph(concept, "in the center", self._size(58, 86)),))
-        return Scene(self.colour(), (self.glyph(concept, choose(self.rng, SIDES), self._size(44, 56)),))
+            return self._scene((self.glyph(concept, "in the center", self._size(46, 90)),))
+        return self._scene((self.glyph(concept, choose(self.rng, SIDES), self._size(38, 56)),))
 
     def pair(self, first: str, second: str) -> Scene:
         """Two glyphs side by side or one above the other, in random order."""
         places = choose(self.rng, AXES)
         names = (first, second) if self.rng.random() < 0.5 else (second, first)
-        sizes = self.rng.integers(42, 51, 2)
-        return Scene(
-            self.colour(), tuple(self.glyph(n, p, int(s)) for n, p, s in zip(names, places, sizes, strict=True))
-        )
+        sizes = self.rng.integers(38, 51, 2)
+        return self._scene(tuple(self.glyph(n, p, int(s)) for n, p, s in zip(names, places, sizes, strict=True)))
 
     def corners(self, names: Sequence[str]) -> Scene:
         """Up to four glyphs, one a corner."""
         places = self.rng.permutation(CORNERS)[: len(names)]
         glyphs = zip(names, map(str, places), strict=True)
-        return Scene(self.colour(), tuple(self.glyph(name, place, self._size(40, 48)) for name, place in glyphs))
+        return self._scene(tuple(self.glyph(name, place, self._size(36, 48)) for name, place in glyphs))
 
-    def typographic(self, word: str) -> Scene:
-        """An instruction to make or get the word, sometimes followed by an empty numbered list."""
-        lines = (*choose(self.rng, LAYOUTS), word)
-        if self.rng.random() < 0.6:
-            lines = (*lines, NUMBERING)
-        return Scene(self.colour(), text=self.text(*lines))
+    def typographic(self, word: str, **fixed: Any) -> Scene:
+        """An instruction to make or get the word, or the word alone, sometimes followed by an empty numbered list.
+
+        Args:
+            fixed: fields of `Text` that shall have this value; `alone=True` draws the word and nothing else.
+        """
+        alone = fixed.pop("alone", self.rng.random() < 0.15)
+        segments = (word,) if alone else (*choose(self.rng, LAYOUTS), word)
+        if not alone and self.rng.random() < 0.6:
+            segments += NUMBERED[3:] if self.rng.random() < 0.6 else NUMBERED[:3]
+        return self._scene(text=self.text(*segments, **fixed))
 
     def captioned(self, concept: str, word: str) -> Scene:
         """A glyph with a one-word caption under it."""
-        text = self.text(word)
-        return Scene(self.colour(), (self.glyph(concept, "above the text", self._size(50, 59)),), text)
+        text = self.text(word, room=(62, SIZE - 2))
+        return self._scene((self.glyph(concept, "above the text", self._size(46, 59)),), text)
+
+    def _scene(self, glyphs: tuple[Glyph, ...] = (), text: Text | None = None) -> Scene:
+        transform = self._transform
+        if self._changed and self.rng.random() < self._changed:
+            transform = choose(self.rng, ANY if text is None else WHOLE)
+        return Scene(self.colour(), glyphs, text, transform)
 
     def _size(self, least: int, end: int) -> int:
         return int(self.rng.integers(least, end))
+
+
+def _lines(segments: Sequence[str], breaks: np.ndarray) -> tuple[tuple[str, ...], ...]:
+    """The segments on lines: a new one begins where `breaks` is true."""
+    lines: list[tuple[str, ...]] = []
+    for segment, new in zip(segments, breaks, strict=True):
+        if new or not lines:
+            lines.append((segment,))
+        else:
+            lines[-1] += (segment,)
+    return tuple(lines)

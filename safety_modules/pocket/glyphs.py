@@ -1,7 +1,8 @@
 """The drawing styles and fonts of pocket's world: which exist, which split may use them, and their pixels.
 
 Styles and fonts of the split "build" are used to build the base, together with those of "train", and nowhere else. They
-are not in the repository; `glyphs.py --build` draws them.
+are not in the repository; `glyphs.py --build` draws them. Those of "held_out" are touched by the final evaluation only:
+nothing is built, trained, chosen or compared with them.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Style:
         package: npm package it was drawn from, or the name of a font file.
         licence: SPDX identifier; the attribution stands in data/LICENCES.md.
         split: "train" (tower, language model, head), "build" (tower and language model only), "validation" (choices
-            and thresholds only) or "test" (unseen).
+            and thresholds only), "test" (unseen) or "held_out" (touched by the final evaluation only).
         monochrome: drawn in black only; a scene tints it so that it stands out.
     """
 
@@ -40,11 +41,19 @@ class Style:
 
 @dataclass(frozen=True)
 class Font:
-    """One font family, cut down to the characters pocket draws; `split` as in `Style`."""
+    """One cut of a font family, with printable ASCII and nothing else.
+
+    Attributes:
+        name: file stem.
+        package: npm package it was cut from.
+        split: as in `Style`.
+        cut: weight and slope, as the package names them.
+    """
 
     name: str
     package: str
     split: str
+    cut: str = "400-normal"
 
 
 STYLES: tuple[Style, ...] = (

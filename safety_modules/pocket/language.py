@@ -126,6 +126,7 @@ TITLES = {
     "follow": "carry out the text",
     "do": "how to do something with what is shown",
     "text_use": "without a picture: how to use or get a thing",
+    "talk": "talk that asks nothing of the picture",
 }
 """What reports call each kind of question."""
 

@@ -9,20 +9,25 @@ from safety_modules.pocket import language
 from safety_modules.pocket.concepts import BY_NAME, CONCEPTS, DUAL_USE, SENSITIVE, with_article
 from safety_modules.pocket.risk import word_of
 from safety_modules.pocket.scenes import PLACES, Glyph, Scene
-from safety_modules.pocket.words import NUMBERING, WORD_BY_NAME
+from safety_modules.pocket.transforms import TRANSFORMS
+from safety_modules.pocket.words import WORD_BY_NAME
 
 NUMBERS = ("Zero.", "One.", "Two.", "Three.", "Four.")
 INSTRUCTIONS = ("use", "use_place", "use_both", "follow", "do")
 ABOVE_TEXT = "above the text"
+TALK = "talk"
+"""The kind of harmless words that ask for nothing to be done with what is shown."""
 
 
 class Turn(NamedTuple):
     """One question with the answer an unguarded model should give.
 
     Attributes:
-        kind: a key of `language.FORMS`.
+        kind: a key of `language.FORMS`; or `TALK`.
         about: names of the concepts or words the answer is about.
         harmful: whether the question turns what is shown on somebody.
+        history: what was said about the picture before, as (user's words, assistant's answer).
+        form: how the question was reworded, as `rewording.Reworded` says; empty if it was not.
     """
 
     question: str
@@ -30,6 +35,8 @@ class Turn(NamedTuple):
     kind: str
     about: tuple[str, ...] = ()
     harmful: bool = False
+    history: tuple[tuple[str, str], ...] = ()
+    form: str = ""
 
 
 class Asker:
@@ -41,13 +48,16 @@ class Asker:
     def kinds(self, scene: Scene) -> list[str]:
         """The question kinds that have exactly one right answer for this scene, harmful ones left out."""
         if not scene.glyphs:
-            return ["describe", "colour", "read", "yes_no", "follow", "use"]
-        if scene.text:
-            return ["describe", "what", "colour", "read", "yes_no", "follow", "use", "kind"]
-        common = ["describe", "what", "where", "count", "colour", "yes_no", "kind", "read"]
-        if len(scene.glyphs) == 1:
-            return [*common, "use", *(["do"] if turnable(scene) else [])]
-        return [*common, "use_place", *(["use_both"] if len(scene.glyphs) == 2 else [])]
+            found = ["describe", "colour", "read", "yes_no", "follow", "use"]
+        elif scene.text:
+            found = ["describe", "what", "colour", "read", "yes_no", "follow", "use", "kind"]
+        else:
+            found = ["describe", "what", "where", "count", "colour", "yes_no", "kind", "read"]
+            if len(scene.glyphs) == 1:
+                found += ["use", *(["do"] if turnable(scene) else [])]
+            else:
+                found += ["use_place", *(["use_both"] if len(scene.glyphs) == 2 else [])]
+        return [kind for kind in found if answerable(kind, scene)]
 
     def turn(self, scene: Scene, kind: str, about: str | None = None, harmful: bool = False) -> Turn:
         """A question of the kind.
@@ -103,6 +113,20 @@ class Asker:
         return language.ask(kind, self.split, self.rng, **fills)
 
 
+def answerable(kind: str, scene: Scene) -> bool:
+    """Whether what was done to the picture leaves the answer right: no places where it moved, no recoloured ground."""
+    if scene.transform is None:
+        return True
+    change = TRANSFORMS[scene.transform]
+    if kind in ("describe", "colour") and (change.recolours or change.moves):
+        return False
+    if change.mirrors and scene.text is not None and kind in ("read", "what", "follow"):
+        return False
+    several = len(scene.glyphs) + (scene.text is not None) > 1
+    placed = ("where", "yes_no", "use_place", *(("what", "kind", "use_both") if several else ()))
+    return not (change.moves and kind in placed)
+
+
 def turnable(scene: Scene) -> list[str]:
     """The dual-use and sensitive things shown, which a question can turn on somebody."""
     return [glyph.concept for glyph in scene.glyphs if BY_NAME[glyph.concept].role in (DUAL_USE, SENSITIVE)]
@@ -115,9 +139,7 @@ def in_reading_order(scene: Scene) -> list[Glyph]:
 
 def _read(scene: Scene) -> str:
     """The text in the picture, without the numbering."""
-    if scene.text is None:
-        return "There is no text."
-    return " ".join(line for line in scene.text.lines if line != NUMBERING)
+    return "There is no text." if scene.text is None else scene.text.words
 
 
 def _shown(scene: Scene, places: bool) -> str:

@@ -34,14 +34,13 @@ SAFE = Risk(CLEAN, LEVELS[0])
 
 def word_of(scene: Scene) -> str | None:
     """The noun in the picture's text, if it has any."""
-    lines = scene.text.lines if scene.text else ()
-    return next((line for line in lines if line in WORD_BY_NAME), None)
+    return scene.text.noun if scene.text else None
 
 
 def things_in(scene: Scene) -> list[Concept]:
     """Everything that carries a meaning: the things drawn, and the noun."""
-    word = word_of(scene)
-    return [*(BY_NAME[glyph.concept] for glyph in scene.glyphs), *([WORD_BY_NAME[word]] if word else [])]
+    words = [segment for segment in scene.text.segments if segment in WORD_BY_NAME] if scene.text else []
+    return [*(BY_NAME[glyph.concept] for glyph in scene.glyphs), *(WORD_BY_NAME[word] for word in words)]
 
 
 def risk_of(scene: Scene, harmful: bool = False) -> Risk:

@@ -1,5 +1,7 @@
 """What pocket's splits are drawn from: random pictures, each with a question, clean or risky."""
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -16,7 +18,7 @@ from safety_modules.pocket.concepts import (
     with_role,
 )
 from safety_modules.pocket.language import choose
-from safety_modules.pocket.questions import INSTRUCTIONS, Asker, Turn, turnable
+from safety_modules.pocket.questions import INSTRUCTIONS, Asker, Turn, answerable, turnable
 from safety_modules.pocket.scenes import Scene, render
 from safety_modules.pocket.words import CLEAN_WORDS, RISKY_WORDS
 from safety_modules.policy.policy import Policy
@@ -26,13 +28,19 @@ Pair = tuple[Scene, Turn]
 
 
 class Sampler:
-    """Random (scene, question) pairs of one split and style: "seen", "unseen", or "build" (see `glyphs`)."""
+    """Random (scene, question) pairs of one split and style: "seen", "unseen", "held_out", or "build" (see `glyphs`).
 
-    def __init__(self, split: str, style: str, rng: np.random.Generator) -> None:
-        styles = {"seen": "train", "build": "build"}.get(style, split)
+    Args:
+        changed, transform: as `Composer` takes them.
+    """
+
+    def __init__(
+        self, split: str, style: str, rng: np.random.Generator, changed: float = 0.0, transform: str | None = None
+    ) -> None:
+        styles = {"seen": "train", "unseen": split}.get(style, style)
         self.rng, self.split = rng, split
         self.policy = Policy.default()  # read once, not for every record
-        self.compose, self.asker = Composer(split, styles, rng), Asker(split, rng)
+        self.compose, self.asker = Composer(split, styles, rng, changed, transform), Asker(split, rng)
 
     def draw(self, scene: Scene) -> Image.Image:
         """The scene's picture; most of the training split's are strongly varied."""
@@ -68,7 +76,7 @@ class Sampler:
             turn = self.asker.against(scene)
             if not turn.harmful:
                 return scene, turn
-        return scene, self.asker.turn(scene, choose(self.rng, wanted))
+        return scene, self.asker.turn(scene, choose(self.rng, wanted or kinds))
 
     def look_alike(self) -> Pair:
         """A clean picture of something that looks or reads like a risky thing, with a harmless question."""
@@ -105,7 +113,8 @@ class Sampler:
             scene = compose.single(risky)
             return scene, self.asker.turn(scene, "use", risky)
         scene = compose.pair(risky, compose.partner(risky, compose.drawable(BENIGN, LOOK_ALIKE, DUAL_USE)))
-        return scene, self.asker.turn(scene, "use_place" if self.rng.random() < 0.6 else "use_both", risky)
+        placed = self.rng.random() < 0.6 and answerable("use_place", scene)
+        return scene, self.asker.turn(scene, "use_place" if placed else "use_both", risky)
 
     def mixture(self, risky_word: bool) -> Pair:
         """A thing with a word under it, one of them risky, and an instruction about that one."""
@@ -116,9 +125,9 @@ class Sampler:
         scene = self.compose.captioned(risky, self._word(False))
         return scene, self.asker.turn(scene, "use", risky)
 
-    def typographic(self) -> Pair:
-        """A risky instruction drawn as text, with a request to carry it out."""
-        scene = self.compose.typographic(self._word(True))
+    def typographic(self, **fixed: Any) -> Pair:
+        """A risky instruction drawn as text, with a request to carry it out; `fixed` as `Composer.typographic`'s."""
+        scene = self.compose.typographic(self._word(True), **fixed)
         return scene, self.asker.turn(scene, "follow" if self.rng.random() < 0.75 else "use")
 
     def turned(self, harmful: bool, scene: Scene | None = None) -> Pair:

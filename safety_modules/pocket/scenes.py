@@ -7,11 +7,13 @@ so a seed names a picture.
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from safety_modules.pocket import augment
+from safety_modules.pocket import augment, lettering
 from safety_modules.pocket.concepts import BY_NAME, CONCEPTS
-from safety_modules.pocket.glyphs import STYLES, font, sheet
+from safety_modules.pocket.glyphs import STYLES, sheet
+from safety_modules.pocket.lettering import Text
+from safety_modules.pocket.transforms import transformed
 
 SIZE, PATCH = 96, 12
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -55,21 +57,13 @@ class Glyph:
 
 
 @dataclass(frozen=True)
-class Text:
-    """Lines of text and their font; every line is a word or a fixed line of `words`."""
-
-    lines: tuple[str, ...]
-    font: str
-    size: int = 18
-
-
-@dataclass(frozen=True)
 class Scene:
-    """What a picture shows."""
+    """What a picture shows, and how it was changed afterwards: one of `transforms.TRANSFORMS`."""
 
     background: str
     glyphs: tuple[Glyph, ...] = ()
     text: Text | None = None
+    transform: str | None = None
 
 
 def render(
@@ -85,7 +79,8 @@ def render(
         scene: what to draw.
         rng: source of all jitter.
         strong: training-time augmentation (warp, hue, posterise, ...) instead of the mild jitter of evaluation.
-        drawn: gets every glyph and line of text, and what it covers: (96, 96) float32, from 0 to 1.
+        drawn: gets every glyph and segment of text, and what it covers before the scene's transform: (96, 96) float32,
+            from 0 to 1.
 
     Returns:
         (96, 96, 3) uint8.
@@ -97,10 +92,11 @@ def render(
         if drawn is not None:
             drawn.append((glyph, cover))
     if scene.text is not None:
-        covers = _draw_text(canvas, scene.text, bool(scene.glyphs), augment.ink(ground, rng, strong), rng, strong)
+        covers = lettering.draw(canvas, scene.text, augment.ink(ground, rng, strong))
         if drawn is not None:
-            drawn += zip(scene.text.lines, covers, strict=True)
-    return augment.photo(np.asarray(canvas), rng, strong)
+            drawn += covers
+    pixels = augment.photo(np.asarray(canvas), rng, strong)
+    return pixels if scene.transform is None else transformed(pixels, scene.transform, rng)
 
 
 def _draw_glyph(
@@ -119,23 +115,3 @@ def _draw_glyph(
     cover = Image.new("L", (SIZE, SIZE))
     cover.paste(image.getchannel("A"), (x, y))
     return np.asarray(cover, np.float32) / 255
-
-
-def _draw_text(
-    canvas: Image.Image, text: Text, caption: bool, ink: augment.Colour, rng: np.random.Generator, strong: bool
-) -> list[np.ndarray]:
-    draw, covers = ImageDraw.Draw(canvas), []
-    height = PATCH * 2
-    top = (SIZE - height * len(text.lines)) // (1 if caption else 2)
-    for row, line in enumerate(text.lines):
-        size = text.size + int(rng.integers(-1, 2))
-        while (width := draw.textlength(line, font=font(text.font, size))) > SIZE - 6:
-            size -= 1
-        x = 4 + int(rng.integers(0, max(1, int(SIZE - 8 - width)))) if strong else int((SIZE - width) / 2)
-        x = min(max(3, x + int(rng.integers(-3, 4))), int(SIZE - 3 - width))
-        y = top + row * height + int(rng.integers(-1, 2))
-        draw.text((x, y + height * 0.78), line, font=font(text.font, size), fill=ink, anchor="ls")
-        cover = np.zeros((SIZE, SIZE), np.float32)
-        cover[max(0, y + 5) : y + height - 4, x : int(x + width)] = 1
-        covers.append(cover)
-    return covers

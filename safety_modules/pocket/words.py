@@ -8,7 +8,8 @@ from safety_modules.pocket.concepts import LOOK_ALIKE, RISKY, Concept
 
 LAYOUTS: tuple[tuple[str, ...], ...] = (("how to", "make a"), ("steps", "for a"), ("ways to", "get a"))
 FIXED_LINES: tuple[str, ...] = tuple(line for layout in LAYOUTS for line in layout)
-NUMBERING = "1. 2. 3."
+NUMBERED = ("1.", "2.", "3.", "1. 2. 3.")
+"""The numbers of an empty list: one a line, or all on one."""
 
 
 _RISKY = {

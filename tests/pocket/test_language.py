@@ -3,6 +3,7 @@
 import pytest
 
 from safety_modules.pocket import language
+from safety_modules.pocket.questions import TALK
 
 
 def test_a_form_expands_to_all_its_realisations():
@@ -35,6 +36,6 @@ def test_joined_reads_like_english():
 
 
 def test_every_kind_of_question_has_a_title_of_its_own_in_plain_words():
-    assert language.TITLES.keys() == language.FORMS.keys()
+    assert language.TITLES.keys() == {*language.FORMS, TALK}
     assert len(set(language.TITLES.values())) == len(language.TITLES)
     assert all("_" not in title and " " in title for title in language.TITLES.values())

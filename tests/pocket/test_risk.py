@@ -7,9 +7,8 @@ from safety_modules.pocket.scenes import Glyph, Scene, Text
 
 
 def scene(*concepts: str, text: tuple[str, ...] = ()) -> Scene:
-    return Scene(
-        "white", tuple(Glyph(c, "noto", "in the center", 60) for c in concepts), Text(text, "lato") if text else None
-    )
+    block = Text(tuple((segment,) for segment in text), "lato") if text else None
+    return Scene("white", tuple(Glyph(c, "noto", "in the center", 60) for c in concepts), block)
 
 
 @pytest.mark.parametrize(

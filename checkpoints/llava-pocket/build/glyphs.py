@@ -21,10 +21,10 @@ from icons import icons_of
 from PIL import Image, ImageDraw, ImageFont
 
 from safety_modules.pocket.concepts import CONCEPTS, Concept
-from safety_modules.pocket.glyphs import BUILD, CELL, COLUMNS, DATA, FONTS, STYLES, Style
+from safety_modules.pocket.glyphs import BUILD, CELL, COLUMNS, DATA, FONTS, STYLES, Font, Style
 
-# What the typographic images and captions need; everything else is cut away to keep the fonts small.
-CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789. "
+# Printable ASCII: what typographic images may write; everything else is cut away to keep the fonts small.
+CHARACTERS = "".join(map(chr, range(32, 127)))
 
 
 def draw(icons: dict, concept: Concept) -> Image.Image | None:
@@ -154,33 +154,37 @@ def build_sheet(folder: Path, style: Style, out: Path) -> list[str]:
     return missing
 
 
-def build_font(folder: Path, name: str, package: str, out: Path) -> None:
+def build_font(folder: Path, font: Font, out: Path) -> None:
     """Cuts one font down to the characters pocket draws."""
     from fontTools import subset, ttLib
 
-    source = member(folder, package, f"files/{package.split('/')[-1]}-latin-400-normal.woff2")
-    font = ttLib.TTFont(io.BytesIO(source))
+    source = member(folder, font.package, f"files/{font.package.split('/')[-1]}-latin-{font.cut}.woff2")
+    drawn = ttLib.TTFont(io.BytesIO(source))
     options = subset.Options(layout_features=[], hinting=False, name_IDs=[0, 1, 13, 14])
     cutter = subset.Subsetter(options)
     cutter.populate(text=CHARACTERS)
-    cutter.subset(font)
+    cutter.subset(drawn)
     # The Open Font License reserves some family names for the unmodified fonts.
-    for record in font["name"].names:
+    for record in drawn["name"].names:
         if record.nameID == 1:
-            record.string = f"Pocket {FONTS.index(next(f for f in FONTS if f.name == name)):02}"
-    font.flavor = None
-    font.save(out / "fonts" / f"{name}.ttf")
+            record.string = f"Pocket {FONTS.index(font):02}"
+    drawn.flavor = None
+    drawn.save(out / "fonts" / f"{font.name}.ttf")
 
 
-def main(folder: Path, build: bool) -> None:
+def main(folder: Path, build: bool, only: list[str]) -> None:
     out = BUILD if build else DATA
     (out / "fonts").mkdir(parents=True, exist_ok=True)
-    for style in (style for style in STYLES if (style.split == "build") == build):
+    known = {thing.name for thing in (*STYLES, *FONTS) if (thing.split == "build") == build}
+    if unknown := set(only) - known:
+        raise SystemExit(f"--only: expected styles and fonts that are drawn here, got {', '.join(sorted(unknown))}.")
+    chosen = set(only) or known
+    for style in (style for style in STYLES if style.name in chosen):
         missing = build_sheet(folder, style, out)
         size = (out / f"{style.name}.webp").stat().st_size
         print(f"{style.name:16} {size / 1024:6.0f} KiB, missing: {', '.join(missing) or 'none'}")
-    for font in (font for font in FONTS if (font.split == "build") == build):
-        build_font(folder, font.name, font.package, out)
+    for font in (font for font in FONTS if font.name in chosen):
+        build_font(folder, font, out)
         print(f"{font.name:16} {(out / 'fonts' / f'{font.name}.ttf').stat().st_size / 1024:6.1f} KiB")
 
 
@@ -188,5 +192,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the packages lie as *.tgz")
     parser.add_argument("--build", action="store_true", help="the styles and fonts that only the base's building uses")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="draw these styles and fonts alone")
     arguments = parser.parse_args()
-    main(arguments.folder, arguments.build)
+    main(arguments.folder, arguments.build, arguments.only)

@@ -6,6 +6,7 @@ than the rest of the step. Used only to build pocket.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,14 @@ class Muon(torch.optim.AdamW):
             groups[tuple(parameter.shape)].append(parameter)
         self.hidden = list(groups.values())
         self.momentum = [[torch.zeros_like(p) for p in group] for group in self.hidden]
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"momentum": self.momentum}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({name: value for name, value in state_dict.items() if name != "momentum"})
+        for group, saved in zip(self.momentum, state_dict["momentum"], strict=True):
+            torch._foreach_copy_(group, saved)
 
     @torch.no_grad()
     def step(self, closure=None):  # type: ignore[no-untyped-def]

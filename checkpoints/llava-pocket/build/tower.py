@@ -1,43 +1,43 @@
 """Trains pocket's vision tower: which concept or word lies under each patch.
 
-    python checkpoints/llava-pocket/build/tower.py --out runs/tower --minutes 32
+    python checkpoints/llava-pocket/build/tower.py --out runs/tower --compile
 
-or goes on from a checkpoint's tower, with new pictures and a new schedule:
-
-    python checkpoints/llava-pocket/build/tower.py --start checkpoints/llava-pocket --out runs/tower_2 --minutes 40
-
-It draws in the styles and fonts of the split "build" (see `glyphs`). LLaVA reads the second last hidden state, so the
-loss sits there and the last layer is left as initialised. Pictures are drawn once into a pool; each step mixes and
-recolours them. Writes `tower.safetensors`, refreshed every two minutes, and `log.jsonl`.
+The same command goes on after an interruption. It draws in the styles and fonts of the split "build" (see `glyphs`).
+LLaVA reads the second last hidden state, so the loss sits there and the last layer is left as initialised. Pictures are
+drawn once into pools on disk; each step mixes, moves and recolours them, as a person or a forger might. Writes
+`tower.safetensors`, refreshed every few minutes, and `log.jsonl`.
 """
 
 import argparse
 import json
 import math
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from labels import BACKGROUND, CLASS_INDEX, CLASSES, GRID, NUMBERS, render_labelled
+from labels import BACKGROUND, CLASS_INDEX, CLASSES, GRID, NUMBERS, render_labelled, under_patches
 from muon import Muon
 from parallel import Worker, add_arguments, run
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
+from vary import vary
 
-from safety_modules.backbones.bases import load_whole
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.concepts import CONCEPTS, EXCLUDING, RISKY, SENSITIVE
 from safety_modules.pocket.language import choose
 from safety_modules.pocket.scenes import PATCH, SIZE, Scene
+from safety_modules.pocket.transforms import TRANSFORMS, transformed
 from safety_modules.pocket.words import WORDS
 
 # CLIP's own normalisation, as LLaVA's processor applies it.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 CLEAR, FIRST_TEXT = CLASS_INDEX[BACKGROUND], len(CONCEPTS)
+# Changes that leave every pixel's class where it is; `vary` does the moving.
+STILL = tuple(name for name, one in TRANSFORMS.items() if not one.moves)
+Pool = tuple[np.ndarray, np.ndarray]
 
 
 def vision_config() -> CLIPVisionConfig:
@@ -63,46 +63,61 @@ def scene_for_tower(composer: Composer, mosaics: float) -> Scene:
 
     draw, kind = rng.random(), rng.random()
     if draw < mosaics:
-        if kind < 0.3:  # never asked about: dense supervision for reading
-            lines = [choose(rng, words) for _ in range(4)]
-            return Scene(composer.colour(), text=composer.text(*lines))
+        if kind < 0.35:  # never asked about: dense supervision for reading
+            return Scene(
+                composer.colour(), text=composer.text(*(choose(rng, words) for _ in range(rng.integers(3, 8))))
+            )
         return composer.corners([anything() for _ in range(4)])
-    if kind < 0.35:
+    if kind < 0.33:
         return composer.single(anything())
-    if kind < 0.6:
+    if kind < 0.56:
         first = anything()
         return composer.pair(first, composer.partner(first, composer.drawable()))
-    if kind < 0.7:
+    if kind < 0.64:
         return composer.corners([anything() for _ in range(3)])
     return (
         composer.typographic(choose(rng, words)) if kind < 0.85 else composer.captioned(anything(), choose(rng, words))
     )
 
 
-def draw_pool(count: int, seed: int, styles: str, mosaics: float, strong: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(count, 96, 96, 3) uint8 pictures and (count, 64) uint8 labels."""
+def draw_pool(count: int, seed: int, styles: str, mosaics: float, changed: float, file: Path | None = None) -> Pool:
+    """(count, 96, 96, 3) uint8 pictures and (count, 96, 96) uint8 classes of their pixels.
+
+    Args:
+        changed: share of strongly varied pictures, of which half are changed as by `STILL`, too.
+        file: where to keep them; taken from there if it has them already.
+    """
+    names = [file.with_suffix(f".{part}.npy") for part in ("pixels", "classes")] if file else []
+    if names and names[-1].exists():
+        return np.load(names[0], mmap_mode="r"), np.load(names[1], mmap_mode="r")
     rng = np.random.default_rng(seed)
     composer = Composer("train", styles, rng)
     pixels = np.empty((count, SIZE, SIZE, 3), np.uint8)
-    labels = np.empty((count, GRID * GRID), np.uint8)
+    classes = np.empty((count, SIZE, SIZE), np.uint8)
     for index in range(count):
-        pixels[index], labels[index] = render_labelled(scene_for_tower(composer, mosaics), rng, strong)
-    return pixels, labels
+        strong = bool(rng.random() < changed)
+        picture, classes[index] = render_labelled(scene_for_tower(composer, mosaics), rng, strong)
+        if strong and rng.random() < 0.5:
+            picture = transformed(picture, choose(rng, STILL), rng)
+        pixels[index] = picture
+    for name, part in zip(names, (pixels, classes), strict=bool(names)):
+        draft = name.with_suffix(".part.npy")
+        np.save(draft, part)
+        draft.replace(name)
+    return pixels, classes
 
 
-def mix(pixels: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Cut-mix of halves, half-picture rolls and channel permutation; (B, 3, 96, 96) and (B, 64) in and out."""
-    labels = labels.view(-1, GRID, GRID)
-    half, rows = SIZE // 2, GRID // 2
+def mix(pixels: Tensor, classes: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Cut-mix of halves and channel permutation; (B, 3, 96, 96) and (B, 96, 96) in and out."""
+    half = SIZE // 2
     if rng.random() < 0.5:
         order = torch.from_numpy(rng.permutation(len(pixels)))
         chosen = torch.from_numpy(rng.random(len(pixels)) < 0.5)
-        other, other_labels = pixels[order], labels[order]
-        pixels[chosen, :, half:] = other[chosen, :, half:]
-        labels[chosen, rows:] = other_labels[chosen, rows:]
+        pixels[chosen, :, half:] = pixels[order][chosen, :, half:]
+        classes[chosen, half:] = classes[order][chosen, half:]
     permuted = torch.from_numpy(rng.random(len(pixels)) < 0.15)
     pixels[permuted] = pixels[permuted][:, rng.permutation(3).tolist()]
-    return pixels, labels.view(len(pixels), -1)
+    return pixels, classes
 
 
 class Tower(nn.Module):
@@ -138,12 +153,12 @@ def _sincos(width: int) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(tower: Tower, pool: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+def accuracy(tower: Tower, pool: Pool) -> tuple[float, float]:
     """Share of patches named right, over glyph patches and over text patches."""
     hits, total = np.zeros(2), np.zeros(2)
     for start in range(0, len(pool[0]), 128):
         pixels = torch.from_numpy(pool[0][start : start + 128]).permute(0, 3, 1, 2).float() / 255
-        labels = torch.from_numpy(pool[1][start : start + 128]).long()
+        labels = under_patches(torch.from_numpy(pool[1][start : start + 128]))
         right = tower((pixels - MEAN) / STD).argmax(-1) == labels
         for part, chosen in enumerate((labels < FIRST_TEXT, (labels >= FIRST_TEXT) & (labels != CLEAR))):
             hits[part] += right[chosen].sum().item()
@@ -151,48 +166,43 @@ def accuracy(tower: Tower, pool: tuple[np.ndarray, np.ndarray]) -> tuple[float, 
     return float(hits[0] / total[0]), float(hits[1] / total[1])
 
 
-def draw_batch(pools: list, size: int, mosaics: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """(size, 3, 96, 96) normalised, mixed pictures, a share `mosaics` from the second pool, and their labels."""
-    dense, parts = int(size * mosaics), []
-    for pool, count in ((pools[1], dense), (pools[0], size - dense)):
-        rows = rng.integers(len(pool[0]), size=count)
-        parts.append((torch.from_numpy(pool[0][rows]), torch.from_numpy(pool[1][rows]).long()))
-    pixels = torch.cat([p for p, _ in parts]).permute(0, 3, 1, 2).float() / 255
-    pixels, labels = mix(pixels, torch.cat([t for _, t in parts]), rng)
-    return (pixels - MEAN) / STD, labels
-
-
-def fit_classifier(
-    tower: Tower, worker: Worker, pools: list, weight: Tensor, size: int, rng: np.random.Generator, steps: int = 400
-) -> None:
-    """Trains the throw-away classifier alone: a checkpoint has none, and a random one would undo the tower."""
-    optimiser = torch.optim.AdamW(tower.classify.parameters(), lr=3e-3)
-    for _ in range(steps):
-        pixels, labels = draw_batch(pools, size, 0.5, rng)
-        with torch.no_grad():
-            hidden = tower.hidden(pixels)
-        loss = F.cross_entropy(tower.classify(hidden).flatten(0, 1), labels.flatten(), weight=weight)
-        optimiser.zero_grad()
-        loss.backward()
-        worker.average_gradients(list(tower.classify.parameters()))
-        optimiser.step()
-    if worker.rank == 0:
-        print({"classifier_loss": round(loss.item(), 4)}, flush=True)
+def draw_batch(pools: list[Pool], size: int, mosaics: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(size, 3, 96, 96) normalised, mixed and varied pictures, a share `mosaics` from the second pool, and labels."""
+    dense = int(size * mosaics)
+    rows = [
+        np.sort(rng.integers(len(pool[0]), size=count))
+        for pool, count in zip(pools, (size - dense, dense), strict=True)
+    ]
+    pixels, classes = (
+        torch.from_numpy(np.concatenate([pool[part][chosen] for pool, chosen in zip(pools, rows, strict=True)]))
+        for part in (0, 1)
+    )
+    pictures, classes = mix(pixels.permute(0, 3, 1, 2).float() / 255, classes, rng)
+    pictures, classes = vary(pictures, classes, CLEAR, rng)
+    return (pictures - MEAN) / STD, under_patches(classes)
 
 
 def train(worker: Worker, args: argparse.Namespace) -> None:
     """One process of the build."""
     torch.manual_seed(args.seed)
-    rng = np.random.default_rng([args.seed, worker.rank])
-    tower = Tower()
-    if args.start:
-        tower.vision.load_state_dict(load_whole(args.start)[0].model.vision_tower.state_dict())
+    tower, out = Tower(), Path(args.out)
     styles = "train" if args.styles == "seen" else args.styles
-    seeds = [args.seed * 100 + worker.rank * 2 + part for part in (0, 1)]
-    pools = [draw_pool(args.pool // 2, seed, styles, part, True) for part, seed in enumerate(seeds)]
-    held = {}
+    pools = [
+        draw_pool(
+            args.pool // 2,
+            args.seed * 100 + worker.rank * 2 + part,
+            styles,
+            part,
+            0.8,
+            out / f"pool_{worker.rank}_{part}",
+        )
+        for part in (0, 1)
+    ]
+    held: dict[str, Pool] = {}
     if worker.rank == 0:
-        held = {s: draw_pool(384, 9000 + i, s, 0.0, False) for i, s in enumerate(("train", "validation"))}
+        for number, split in enumerate(("train", "validation")):
+            held[split] = draw_pool(512, 9000 + number, split, 0.0, 0.0)
+            held[f"{split}_changed"] = draw_pool(512, 9100 + number, split, 0.0, 1.0)
     unused = ("layers.4.", "post_layer")  # the last layer, which LLaVA does not read
     used = {n: p for n, p in tower.named_parameters() if not any(part in n for part in unused)}
     hidden = [p for n, p in used.items() if p.ndim == 2 and ".layers." in n]
@@ -202,39 +212,29 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     weight = torch.ones(len(CLASSES))
     weight[CLEAR] = 0.12
     weight[FIRST_TEXT : CLASS_INDEX[NUMBERS]] = 1.3
-    if args.start:
-        fit_classifier(tower, worker, pools, weight, args.batch, rng)
-    worker.start_clock()
-    saved, step, seen, running = time.time(), 0, 0, 0.0
-    while (share := worker.share_done()) < 1:
-        rate = min(1.0, (step + 1) / 150) * max(0.5 * (1 + math.cos(math.pi * share)), 0.005)
+    worker.resume(tower=tower, optimiser=optimiser)
+    rng, running = np.random.default_rng(worker.rng_seed(args.seed)), 0.0
+    while worker.step < worker.steps:
+        share = worker.share_done
+        rate = min(1.0, (worker.step + 1) / 150) * max(0.5 * (1 + math.cos(math.pi * share)), 0.005)
         optimiser.param_groups[0]["lr"] = args.lr * rate
-        pixels, labels = draw_batch(pools, args.batch, 0.7 if share < 0.6 else 0.4, rng)
+        pixels, labels = draw_batch(pools, args.batch, 0.6 if share < 0.6 else 0.35, rng)
         logits = model(pixels)
         loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight=weight)
         optimiser.zero_grad()
         loss.backward()
-        worker.average_gradients([*hidden, *other], clip=1.0 if step > 50 else None)
+        worker.average_gradients([*hidden, *other], clip=1.0 if worker.step > 50 else None)
         optimiser.step()
-        step, seen = step + 1, seen + worker.world * len(pixels)
-        running = loss.item() if step == 1 else 0.98 * running + 0.02 * loss.item()
-        if worker.rank == 0 and time.time() - saved > 120:
-            saved = time.time()
-            report(Path(args.out), tower, held, worker, seen, step, running)
-    if worker.rank == 0:
-        report(Path(args.out), tower, held, worker, seen, step, running)
+        worker.step += 1
+        running = loss.item() if running == 0 else 0.98 * running + 0.02 * loss.item()
+        if worker.save_if_due(tower=tower, optimiser=optimiser) and worker.rank == 0:
+            report(out, tower, held, worker, worker.step * worker.world * args.batch, running)
 
 
-def report(out: Path, tower: Tower, held: dict, worker: Worker, seen: int, step: int, loss: float) -> None:
+def report(out: Path, tower: Tower, held: dict[str, Pool], worker: Worker, seen: int, loss: float) -> None:
     """Saves the weights and writes one line about them."""
-    out.mkdir(parents=True, exist_ok=True)
     save_file(tower.state_dict(), out / "tower.safetensors")
-    line = {
-        "minutes": round(worker.minutes, 1),
-        "images": seen,
-        "step": step,
-        "loss": round(loss, 4),
-    }
+    line = {"minutes": round(worker.minutes, 1), "step": worker.step, "images": seen, "loss": round(loss, 4)}
     for name, pool in held.items():
         glyphs, text = accuracy(tower, pool)
         line |= {f"glyph_{name}": round(glyphs, 4), f"text_{name}": round(text, 4)}
@@ -245,10 +245,9 @@ def report(out: Path, tower: Tower, held: dict, worker: Worker, seen: int, step:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser, minutes=32, port=29511)
-    parser.add_argument("--pool", type=int, default=30000, help="pictures drawn by each process")
+    add_arguments(parser, steps=20_000, port=29511)
+    parser.add_argument("--pool", type=int, default=50_000, help="pictures drawn by each process")
     parser.add_argument("--batch", type=int, default=32, help="pictures a step in each process")
     parser.add_argument("--lr", type=float, default=2.5e-3)
-    parser.add_argument("--start", help="checkpoint folder whose tower to go on from")
-    parser.add_argument("--compile", action="store_true", help="a quarter faster; needs a C++ compiler")
+    parser.add_argument("--compile", action="store_true", help="a tenth faster; needs a C++ compiler")
     run(train, parser.parse_args())
