@@ -116,6 +116,8 @@ def _by_length(
 
     def length(item: TrainingItem) -> tuple[bool, int]:
         record = records[item.record]
+        if recipe.stage == 1:
+            return item.asked, record.letters * item.asked
         hint = 100 if item.hinted and record.is_risky else 0  # letters, roughly
         return record.image is not None, record.letters + len(record.answer or "") + hint
 
