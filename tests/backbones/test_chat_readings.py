@@ -185,17 +185,18 @@ def test_the_riskiest_reading_is_the_verdict_in_one_run_of_the_head(guarded, pro
     backbone, runs = guarded.backbone, []
     guarded.modules.register_forward_pre_hook(lambda m, args: runs.append(len(args[0])))
     pictures = [make_image(seed) for seed in (1, 2, 5)]
-    text = "USER: <image>\nwhat is it? ASSISTANT: a cup</s>USER: and how? why? ASSISTANT:"
+    turns = "</s>".join(f"USER: {words} ASSISTANT: a cup" for words in ("<image>\nwhat is it?", "and how?", "why?"))
+    text = f"{turns}</s>USER: go on. ASSISTANT:"
     inputs = processor(
         images=pictures, text=[text, "USER: <image>\nwhy? ASSISTANT:", text], return_tensors="pt", padding=True
     )
     output = guarded.generate(**inputs, max_new_tokens=2)
-    readings = [len(backbone.readings(one)) for one in inputs["input_ids"].tolist()]
-    assert readings[0] > 4 and readings[1] == 1
+    readings = [len(backbone.turns(one)) for one in inputs["input_ids"].tolist()]
+    assert readings == [4, 1, 4]
     assert runs == ([sum(readings)] if most > 2 else [2] * (sum(readings) // 2) + [1] * (sum(readings) % 2))
     for place, verdict in enumerate(output.verdicts):
-        spoken = backbone.readings(inputs["input_ids"][place].tolist())[1:]
-        said = [processor.tokenizer.decode(one).strip() for one in spoken]
+        spoken = backbone.turns(inputs["input_ids"][place].tolist())[1:]
+        said = [processor.tokenizer.decode(one.ids).strip() for one in spoken]
         alone = guarded.classify(images=[pictures[place]] * len(said), questions=said) if said else []
         assert verdict.image_index == 0 and verdict.attention is not None
         assert all(one.flagged <= verdict.flagged for one in alone)
