@@ -77,6 +77,7 @@ class LoraSettings(BaseModel):
 
 
 HEADS = {
+    "reading": "reading:ReadingHead",
     "concept": "concept:ConceptHead",
     "pooled_question": "published:PooledQuestionHead",
     "first_token": "published:FirstTokenHead",
@@ -100,9 +101,9 @@ class SafetyConfig(BaseModel):
         num_head_tokens: learned tokens beside the patches at the head's input (s1).
         num_lm_tokens: learned tokens beside the image at the language model's input (s2); 0 = none.
         attention_heads: heads of the head's cross-attention; must divide the width.
-        query: `concept` (one learned query per risk type plus the pooled question), `pooled_question`
-            (published head, question pooled from its real tokens) or `first_token` (published head as
-            published).
+        query: `reading` (one learned query per risk type, which reads the text), `concept` (the same with the mean of
+            the text, as before format 6), `pooled_question` (published head, question pooled from its real tokens) or
+            `first_token` (published head as published).
         ensemble: sets of projector, head tokens and head, each trained on its own losses; the verdict comes from the
             mean of their logits (deep ensembles, arXiv 1612.01474).
         mode: `gated` (a sample judged clean gets the base's own answer) or `always` (every image gets tokens
@@ -123,7 +124,7 @@ class SafetyConfig(BaseModel):
     num_head_tokens: int = Field(default=8, gt=0, le=1024)
     num_lm_tokens: int = Field(default=8, ge=0, le=1024)
     attention_heads: int = Field(default=4, gt=0, le=256)
-    query: HeadName = "concept"
+    query: HeadName = "reading"
     ensemble: int = Field(default=2, gt=0, le=32)
     mode: Literal["gated", "always"] = "gated"
     lora: LoraSettings | None = LoraSettings()
@@ -158,9 +159,12 @@ class SafetyConfig(BaseModel):
         return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None})
 
     def branch(self, name: str) -> "SafetyConfig":
-        """Design of the branch of an added type: the default one, whatever the rest is, with one type."""
+        """Design of the branch of an added type: the default one, whatever the rest is, with one type; beside a head that
+        does not read, which is asked in other readings, one that does not.
+        """
         taxonomy = Taxonomy(types=(name,), levels=self.taxonomy.levels)
-        return SafetyConfig(taxonomy=taxonomy, num_lm_tokens=0, ensemble=1, lora=None)
+        query = "reading" if self.query == "reading" else "concept"
+        return SafetyConfig(taxonomy=taxonomy, num_lm_tokens=0, query=query, ensemble=1, lora=None)
 
     @classmethod
     def preset(cls, name: str) -> "SafetyConfig":

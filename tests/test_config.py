@@ -9,7 +9,7 @@ def test_presets_are_what_the_documentation_says():
     default, paper = SafetyConfig.preset("default"), SafetyConfig.preset("paper")
     assert default == SafetyConfig()
     assert SafetyConfig.preset("no-lora") == SafetyConfig(lora=None)
-    assert (default.projector, default.width, default.query, default.mode) == ("mlp", 128, "concept", "gated")
+    assert (default.projector, default.width, default.query, default.mode) == ("mlp", 128, "reading", "gated")
     assert (paper.projector, paper.width, paper.query, paper.mode) == (
         "c_abstractor",
         None,

@@ -1,4 +1,4 @@
-"""The adapter folder's format, version 5: which files, which keys, which tensors. No reading or writing here.
+"""The adapter folder's format, version 6: which files, which keys, which tensors. No reading or writing here.
 
     adapter_config.json              AdapterConfig, human readable
     <kind>.safetensors               the tensors of a part's modules; a guard's: safety.safetensors
@@ -30,11 +30,14 @@ from pydantic import (
 from safety_modules.backbones.bases import LORA_PREFIX, lora_targets
 from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.base import Defence, Settings, check_order
+from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.defences.registry import KINDS
 from safety_modules.errors import ConfigError
 
 FORMAT = "safety-modules-adapter"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
+SINCE_6 = "reading"
+"""A guard's `query` that no version before 6 knows."""
 
 CONFIG_FILE = "adapter_config.json"
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -192,6 +195,9 @@ class AdapterConfig(Keys):
     def _consistent(self) -> "AdapterConfig":
         if not self.parts:
             raise ValueError("no parts: expected at least one defence")
+        queries = [part.settings.design.query for part in self.parts if isinstance(part.settings, GuardSettings)]
+        if SINCE_6 in queries and self.format_version < 6:
+            raise ValueError(f"format_version {self.format_version} does not know the query {SINCE_6!r}")
         try:
             check_order([part.defence for part in self.parts])
             files = [file for part in self.parts for file in part.shapes(self.base.sizes).items()]

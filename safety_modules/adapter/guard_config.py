@@ -1,6 +1,8 @@
 """adapter_config.json of versions 1 to 4: one guard, its settings among the other keys."""
 
-from pydantic import Field, model_validator
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
 
 from safety_modules.adapter.format import AdapterConfig, Keys, PartRecord
 from safety_modules.config import SafetyConfig
@@ -29,6 +31,12 @@ class GuardConfig(Keys):
     thresholds: dict[str, Threshold]
     temperature: Temperature = 1.0
     rules: dict[str, Rule] = Field(default={})
+
+    @field_validator("safety", mode="before")
+    @classmethod
+    def _default_query(cls, safety: Any) -> Any:
+        # The default of a later version is another.
+        return {"query": "concept", **safety} if isinstance(safety, dict) else safety
 
     @model_validator(mode="after")
     def _keys_of_the_version(self) -> "GuardConfig":
@@ -65,7 +73,7 @@ class GuardConfig(Keys):
         return score * self.temperature if name in self.safety.added else score
 
     def in_parts(self) -> AdapterConfig:
-        """The same as version 5 says it. Raises pydantic.ValidationError."""
+        """The same as later versions say it. Raises pydantic.ValidationError."""
         settings = GuardSettings(
             design=self.safety, thresholds=self.thresholds, temperature=self.temperature, rules=self.rules
         )

@@ -105,9 +105,9 @@ class Backbone(ABC):
         image_token_id: the id that stands for one image feature in `input_ids`.
         pad_token_id: the id used for padding.
         lock: a reentrant lock, one per model; held around everything that changes what the model computes.
-        prompt: the base's prompt for a question about images, as text; this and the next four: see `ChatFormat`.
+        prompt: the base's prompt for a question about images, as text; this and the next five: see `ChatFormat`.
         whole_text: all that is said in a prompt, as ids.
-        readings: what a prompt is to be judged by.
+        turns, parts: what a prompt is to be judged by, by a head that reads and by one that takes the mean.
         insert_hint: ids with the hint after the last user turn.
         answer_ids: ids of an answer as they follow the prompt.
     """
@@ -121,7 +121,8 @@ class Backbone(ABC):
         self.chat = chat
         self.prompt = chat.prompt
         self.whole_text = chat.whole_text
-        self.readings = chat.readings
+        self.turns = chat.turns
+        self.parts = chat.parts
         self.insert_hint = chat.insert_hint
         self.answer_ids = chat.answer_ids
         self.image_token_id = chat.image_token_id

@@ -1,4 +1,4 @@
-"""The LLaVA-1.5 chat format on token ids: what is said, in which parts it is judged, where a hint goes.
+"""The LLaVA-1.5 chat format on token ids: what is said, in which readings it is judged, where a hint goes.
 
 `USER: <image>\\n{question} ASSISTANT: {answer}</s>`. Works on ids, not on text, so that what the user's own
 processor made of the prompt is kept id for id.
@@ -7,9 +7,10 @@ Does not cover other chat formats: their prompts are judged by all they say, and
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import groupby, takewhile
+from itertools import accumulate, groupby, takewhile
 from typing import Any, NamedTuple
 
 from safety_modules.errors import PromptError
@@ -21,6 +22,18 @@ WINDOW, STEP = 24, 6
 
 # Behind the mark, so that "3.5" and "e.g." within a word stay whole; Chinese and Japanese have no space there.
 _ENDS = re.compile(r"(?<=[.!?;\n])\s+|(?<=[。！？；])")
+
+
+class Reading(NamedTuple):
+    """A text that is judged beside a picture.
+
+    Attributes:
+        ids: its tokens, without image tokens and special tokens; none where it has no words: the picture alone.
+        turn: of the user, counted from 1: the last one in it, or the one it is a part of; 0 where nothing is said.
+    """
+
+    ids: list[int]
+    turn: int = 0
 
 
 class ChatFormat:
@@ -72,6 +85,10 @@ class ChatFormat:
             Its ids, in order, without image tokens and special tokens.
         """
         ids = list(ids)
+        start, end = self._said(ids)
+        return self._text_ids(ids[start:end])
+
+    def _said(self, ids: list[int]) -> tuple[int, int]:
         start, end = 0, len(ids)
         first = next(_places(ids, self._user), None)
         if first is not None and self._is_system(ids[: first[0]]):
@@ -79,23 +96,55 @@ class ChatFormat:
         *_, last = None, *_places(ids, self._assistant)
         if last is not None and last[0] >= start and not self._decode(self._text_ids(ids[last[1] :])).strip():
             end = last[0]
-        return self._text_ids(ids[start:end])
+        return start, end
 
-    def readings(self, ids: Sequence[int]) -> list[list[int]]:
-        """What a prompt is to be judged by, the riskiest counts: all that is said, and each part of it asked alone.
+    def turns(self, ids: Sequence[int]) -> list[Reading]:
+        """What a prompt is to be judged by, the riskiest counts: all that is said, and all up to each turn of the user.
 
-        A head that takes the mean over a text loses a harmful sentence in a long harmless one, or in a conversation.
-        Where one turn of one short sentence is all, so it is the one reading. The first is `whole_text`, always.
+        The language model acts on the conversation: what was asked before stays asked ("go on"), and an answer between
+        belongs to what is said after it. A `USER:` that a user typed makes one more reading, and hides nothing. The
+        first reading is `whole_text`, always, or nothing where a prompt has no words.
         """
+        ids = list(ids)
+        start, end = self._said(ids)
+        users = list(_places(ids, self._user))
+        answers = [place for place, _ in _places(ids, self._assistant)]
+        stops = [*(place for place, _ in users[1:]), end]
+        found = [Reading(self._text_ids(ids[start:end]), len(users) or 1)]
+        for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=True), 1):
+            stop = min([stop, *(place for place in answers if place >= begin)])
+            found.append(Reading(self._text_ids(ids[start:stop]), turn))
+        return self._distinct(found)
+
+    def parts(self, ids: Sequence[int]) -> list[Reading]:
+        """As `turns`, for a head that takes the mean over a text: all that is said, and each part of it asked alone.
+
+        Such a head loses a harmful sentence in a long harmless one, or in a conversation. Where one turn of one short
+        sentence is all, so it is the one reading.
+        """
+        ids = list(ids)
         whole = self.whole_text(ids)
-        found = [whole]
-        for part in parts(self._decode(whole)):
+        found = [Reading(whole, len(list(_places(ids, self._user))) or 1)]
+        for part in text_parts(self._decode(whole)):
             asked = self._asked_alone(part.text)
-            found += [asked] if part.whole else []
+            found += [Reading(asked, part.turn)] if part.whole else []
             if part.in_windows:
                 lead = self._lead if asked[: len(self._lead)] == self._lead else []
-                found += [lead + window for window in windows(asked[len(lead) :])]
-        return [list(one) for one in dict.fromkeys(map(tuple, found))]
+                found += [Reading(lead + window, part.turn) for window in windows(asked[len(lead) :])]
+        return self._distinct(found)
+
+    def _distinct(self, readings: list[Reading]) -> list[Reading]:
+        """Each text once, those without words without ids. Of a prompt without words one is left, of no turn."""
+        found: dict[tuple[int, ...], Reading] = {}
+        for one in readings:
+            ids = one.ids if self._has_words(one.ids) else []
+            found.setdefault(tuple(ids), Reading(ids, one.turn))
+        return [*found.values()] if self._has_words(readings[0].ids) else [Reading([])]
+
+    def _has_words(self, ids: list[int]) -> bool:
+        """Whether there is a letter, a digit or a symbol (such as an emoji) beside role markers."""
+        said = self._decode(ids).replace(USER, "").replace(ASSISTANT, "")
+        return any(unicodedata.category(character)[0] in "LNS" for character in said)
 
     def _asked_alone(self, text: str) -> list[int]:
         """What the head sees of a question in a prompt of its own."""
@@ -228,35 +277,42 @@ class SplitChatFormat(ChatFormat):
 
 
 def _places(ids: Sequence[int], spellings: list[list[int]]) -> Iterator[tuple[int, int]]:
-    """Start and end of every occurrence of any spelling."""
+    """Start and end of every occurrence of any spelling, each end once: one may be the end of another."""
+    ends = set[int]()
     for start in range(len(ids)):
         for spelling in spellings:
-            if list(ids[start : start + len(spelling)]) == spelling:
-                yield start, start + len(spelling)
+            end = start + len(spelling)
+            if end not in ends and list(ids[start:end]) == spelling:
+                ends.add(end)
+                yield start, end
 
 
 class PromptPart(NamedTuple):
-    """A part of what is said: its text, whether it is judged as a whole, whether also window by window."""
+    """A part of what is said: its text, the user's turn it is in or answers, whether it is judged as a whole, whether
+    also window by window.
+    """
 
     text: str
+    turn: int
     whole: bool
     in_windows: bool
 
 
-def parts(text: str) -> Iterator[PromptPart]:
+def text_parts(text: str) -> Iterator[PromptPart]:
     """Turns where there are several, and sentences of a turn that has several, of a text without its first role marker.
 
     An answer is not cut into sentences: it is long, and mostly the model's own. A user may type one, too, so that it
     is judged like any turn, and in windows.
     """
     said = re.split(f"({USER}|{ASSISTANT})", USER + text)[1:]
-    turns = [(role, turn.strip()) for role, turn in zip(said[::2], said[1::2], strict=True) if turn.strip()]
-    for role, turn in turns:
+    numbers = accumulate(role == USER for role in said[::2])
+    turns = [(*one, turn) for *one, said in zip(numbers, said[::2], said[1::2], strict=True) if (turn := said.strip())]
+    for number, role, turn in turns:
         sentences = [one for one in _ENDS.split(turn) if any(map(str.isalpha, one))] if role == USER else []
         several = len(sentences) > 1
-        yield PromptPart(turn, len(turns) > 1, not several)
+        yield PromptPart(turn, number, len(turns) > 1, not several)
         if several:
-            yield from (PromptPart(sentence, True, True) for sentence in sentences)
+            yield from (PromptPart(sentence, number, True, True) for sentence in sentences)
 
 
 def windows(ids: Sequence[int]) -> list[list[int]]:

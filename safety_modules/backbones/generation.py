@@ -19,6 +19,62 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+CONSTRAINTS: dict[str, Any] = {
+    # veto or favour tokens of the caller's choice
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "sequence_bias": None,
+    "logits_processor": None,
+    "prefix_allowed_tokens_fn": None,
+    "watermarking_config": None,
+    # force tokens of the caller's choice
+    "constraints": None,
+    "force_words_ids": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    # veto what the prompt says, where a caller can write a refusal
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "penalty_alpha": None,
+    # go on behind a refusal
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "exponential_decay_length_penalty": None,
+    # prefer other answers than the likely one
+    "length_penalty": 1.0,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "typical_p": 1.0,
+    "guidance_scale": 1.0,
+    "dola_layers": None,
+    "assistant_ensemble_weight": None,
+    # writes the end of the prompt anew
+    "token_healing": False,
+}
+"""Options of `generate` that can take a refusal from a model or put other words in its place, by the value with which
+they do nothing. `eos_token_id` is one where it leaves out an end of the base's own: the model would go on behind it.
+"""
+UNCONSTRAINING = frozenset({
+    # how many, how long, until when: a part of what would be said
+    "max_length", "max_new_tokens", "max_time", "stop_strings", "num_return_sequences",
+    # a choice among what the model finds likely, as the base would choose
+    "do_sample", "num_beams", "early_stopping", "temperature", "top_k", "top_p", "top_h", "min_p", "epsilon_cutoff",
+    "eta_cutoff", "renormalize_logits", "remove_invalid_values",
+    # the same tokens, computed in another way
+    "use_cache", "cache_implementation", "cache_config", "max_cache_len", "return_legacy_cache", "prefill_chunk_size",
+    "low_memory", "compile_config", "disable_compile", "continuous_batching_config", "use_mtp", "speculation_type",
+    "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+    "assistant_early_exit", "assistant_lookbehind", "target_lookbehind", "prompt_lookup_num_tokens",
+    "max_matching_ngram_size",
+    # what is returned, and the ids of tokens that are not said
+    "output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate",
+    "pad_token_id", "bos_token_id", "decoder_start_token_id", "transformers_version",
+})  # fmt: skip
+"""Options that cannot. One that is in neither list, of a newer transformers, counts as one that can."""
+
 _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
 
 
@@ -50,6 +106,31 @@ def end_ids(model: Any, kwargs: dict[str, Any]) -> set[int]:
     """The ids that end a sequence."""
     end = option(model, kwargs, "eos_token_id")
     return set() if end is None else {int(i) for i in torch.as_tensor(end).flatten()}
+
+
+def constraints(model: Any, kwargs: dict[str, Any]) -> list[str]:
+    """Names of the options by which a call could take a refusal from the model (`CONSTRAINTS`).
+
+    Set by the call: as arguments, or in the generation config passed with them. What the model's own config says is the
+    base's, whoever asks.
+    """
+    passed, own, plain = kwargs.get("generation_config"), model.generation_config, GenerationConfig()
+    fields = {name: CONSTRAINTS.get(name, value) for name, value in vars(plain).items() if not name.startswith("_")}
+    found = []
+    for name, neutral in (fields | CONSTRAINTS).items():
+        value = getattr(passed, name, None) if kwargs.get(name) is None else kwargs[name]
+        if value is None or name in UNCONSTRAINING or (hasattr(value, "__len__") and not len(value)):
+            continue
+        if name == "eos_token_id":
+            if not end_ids(model, {}) <= {int(i) for i in torch.as_tensor(value).flatten()}:
+                found.append(name)
+        elif not any(_same(value, other) for other in (neutral, getattr(own, name, None))):
+            found.append(name)
+    return found
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) in (bool, int, float, str, list, tuple, dict) and bool(value == other)
 
 
 def pad_id(model: Any, kwargs: dict[str, Any], default: int) -> int:

@@ -119,6 +119,8 @@ def _cells(path: Path, verdict: "Verdict") -> tuple[str, ...]:
     name = f"[red]{verdict.type}[/red]" if verdict.flagged else "[green]not flagged[/green]"
     if verdict.frames > 1:
         name += f" (frame {verdict.frame + 1} of {verdict.frames}, {verdict.frames_judged} judged)"
+    if verdict.flagged and (verdict.turn or 0) > 1:
+        name += f" (turn {verdict.turn})"
     type = verdict.nearest
     if type is None:
         return escape(str(path)), name, "", "", "every type is off"

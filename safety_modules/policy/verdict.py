@@ -38,6 +38,8 @@ class Verdict:
         attention: where the head looked, (types, rows, columns) over the patches, or None. Not compared by
             ==.
         image_index: which image of its sample (or of the call to classify) this is, from 0.
+        turn: of the user, counted from 1, that decides: with the first so many what was said is as risky as all of it.
+            None without a question.
         frame: of an animation, the number of the frame this is about, from 0.
         frames_judged: how many frames were judged.
         frames: how many the picture has; 1 where it is no animation.
@@ -58,6 +60,7 @@ class Verdict:
     limits: dict[str, float] = field(compare=False)
     attention: torch.Tensor | None = field(default=None, repr=False, compare=False)
     image_index: int = 0
+    turn: int | None = None
     frame: int = 0
     frames_judged: int = 1
     frames: int = 1
@@ -81,7 +84,8 @@ class Verdict:
         if self.frames > 1:
             where += f", frame {self.frame + 1} of {self.frames} ({self.frames_judged} judged)"
         if self.flagged:
-            return f"{where}: {self.type}, level {self.level} [{self.rule}]"
+            by = "" if self.turn is None else f", turn {self.turn}"
+            return f"{where}: {self.type}, level {self.level}{by} [{self.rule}]"
         if nearest is None:
             return f"{where}: not flagged: every type is switched off"
         return (
@@ -100,6 +104,7 @@ class Verdict:
             "rule": self.rule,
             "scores": dict(self.scores),
             "thresholds": dict(self.limits),
+            "turn": self.turn,
             "frame": self.frame,
             "frames_judged": self.frames_judged,
             "frames": self.frames,

@@ -9,6 +9,7 @@ import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.chat import Reading
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import Steer, embed_questions, question_readings
 from safety_modules.defences.guard.modules import head_class
@@ -56,17 +57,17 @@ class QuestionEmbeddings:
 
     def __init__(self, backbone: Backbone, config: SafetyConfig) -> None:
         self.backbone, self.config = backbone, config
-        self._kept: dict[tuple[str | None, History], list[torch.Tensor]] = {}
+        self._kept: dict[tuple[str | None, History], list[Reading]] = {}
 
     def __call__(
         self, questions: Sequence[str | None], histories: Sequence[History] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Whole questions, as a head is trained on them: embeddings (B, T, D), mask (B, T), nowhere true for None."""
         pairs = zip(questions, histories or [()] * len(questions), strict=True)
-        return embed_questions(self.backbone, [self.readings(*pair)[0] for pair in pairs])
+        return embed_questions(self.backbone, [self.readings(*pair)[0].ids for pair in pairs])
 
-    def readings(self, question: str | None, history: History = ()) -> list[torch.Tensor]:
-        """What a question is judged by after what was said before, ids (T,) each: see `question_readings`."""
+    def readings(self, question: str | None, history: History = ()) -> list[Reading]:
+        """What a question is judged by after what was said before: see `question_readings`."""
         asked = question, history
         if asked not in self._kept:
             if len(self._kept) >= MAX_KEPT:

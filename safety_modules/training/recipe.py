@@ -21,7 +21,6 @@ STAGE_2_ONLY = (
     "hint_rate",
     "caution",
     "answer_tokens",
-    "length_window",
     "lora_dropout",
     "activation_checkpointing",
 )
@@ -58,7 +57,7 @@ class Recipe(BaseModel):
         hint_rate: stage 2: share of risky samples whose prompt holds the policy's hint.
         caution: stage 2: the target of a sample of the mildest level; {reason}, {type} and {answer} are filled in.
         answer_tokens: stage 2: longest answer asked from the base where a record has none.
-        length_window: stage 2: samples are sorted by length within this many batches, to save padding; 1 = not.
+        length_window: samples are sorted by length within this many batches, to save padding; 1 = not.
         lora_dropout: stage 2: whether the design's dropout on LoRA's inputs is on. On a CPU it can take two fifths of a
             step.
         precision: of the forward and backward passes; what is trained stays float32. The base keeps its own.

@@ -61,7 +61,7 @@ def training_order(records: Sequence[Record], recipe: Recipe) -> list[TrainingIt
     # Where only the question makes the risk, a row without it would carry a wrong label.
     asked |= np.array([bool(record.meta.get(NEEDS_QUESTION)) for record in records])[order]
     items = [TrainingItem(int(r), bool(a), bool(h)) for r, a, h in zip(order, asked, hinted, strict=True)]
-    if recipe.stage == 2 and recipe.length_window > 1:
+    if recipe.length_window > 1:
         items = _by_length(items, records, recipe, rng)
     return items
 
@@ -116,6 +116,8 @@ def _by_length(
 
     def length(item: TrainingItem) -> tuple[bool, int]:
         record = records[item.record]
+        if recipe.stage == 1:
+            return item.asked, record.letters * item.asked
         hint = 100 if item.hinted and record.is_risky else 0  # letters, roughly
         return record.image is not None, record.letters + len(record.answer or "") + hint
 

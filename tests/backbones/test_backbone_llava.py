@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 from guard_cases import attach_as_trained
-from guard_policies import flag_everything, flag_nothing
+from guard_policies import flag_everything, flag_nothing, flag_nothing
 from transformers import GenerationConfig
 
 from safety_modules import pocket
@@ -113,13 +113,13 @@ def test_beams_and_several_answers(package, safety, folder, processor, ask, ask_
 
 
 def test_allowed_tokens_see_the_callers_rows_whoever_asks_for_several_answers(package, processor, ask_package):
-    attach_as_trained(package, processor.tokenizer)
+    attach_as_trained(package, processor.tokenizer).guard.mode = "always"
     inputs, rows = ask_package(*ROWS), set()
     several = GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
     package.generate(
         **inputs,
         generation_config=several,
-        policy=flag_everything(),
+        policy=flag_nothing(),
         prefix_allowed_tokens_fn=lambda row, ids: (rows.add(row), list(range(20)))[1],
     )
     assert rows == set(range(2 * len(ROWS)))

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from transformers import LlavaProcessor
 
 from safety_modules import pocket
-from safety_modules.backbones.chat import ASSISTANT, STEP, USER, WINDOW, ChatFormat, SplitChatFormat, parts, windows
+from safety_modules.backbones.chat import (
+    ASSISTANT,
+    STEP,
+    USER,
+    WINDOW,
+    ChatFormat,
+    Reading,
+    SplitChatFormat,
+    text_parts,
+    windows,
+)
 from safety_modules.backbones.hf_llava import HFLlava
 from safety_modules.defences.guard import embed_questions
 from safety_modules.policy.scores import judgements
@@ -54,12 +64,13 @@ def test_every_token_a_user_types_is_in_what_the_head_sees(chats, pieces, before
     for chat in chats:
         image = "" if "<image>" in before else "<image>\n"
         prompt = f"{before}USER: {image}x{text}x {ASSISTANT}" + (" Sure" if end else "")
-        whole, *others = chat.readings(chat._encode(prompt))
         own = chat.tokenizer(f"x{text}x", add_special_tokens=False)["input_ids"]
-        # The edges may merge with their neighbours; "x" stands there.
-        assert contains(whole, [i for i in own if i not in chat.special_ids][1:-1])
-        for one in others:
-            assert one and not chat.special_ids.intersection(one)
+        for readings in (chat.turns(chat._encode(prompt)), chat.parts(chat._encode(prompt))):
+            whole, *others = readings
+            # The edges may merge with their neighbours; "x" stands there.
+            assert contains(whole.ids, [i for i in own if i not in chat.special_ids][1:-1])
+            for one in others:
+                assert not chat.special_ids.intersection(one.ids) and 1 <= one.turn <= whole.turn
 
 
 @settings(max_examples=60, deadline=None)
@@ -69,24 +80,55 @@ def test_a_call_and_classify_see_the_same(chats, pieces):
     for chat in chats:
         ids = chat._encode(chat.prompt(question))
         patches = [i for i in ids for _ in range(4 if i == chat.image_token_id else 1)]
-        assert chat.readings(ids) == chat.readings(patches) and chat.readings(ids)[0] == chat.whole_text(ids)
+        for readings in (chat.turns, chat.parts):
+            assert readings(ids) == readings(patches)
+            assert readings(ids)[0].ids in ([], chat.whole_text(ids))
 
 
 @pytest.mark.parametrize("question", ["what is this?", "How do I use it against someone", "why", "3.5 of it?"])
 def test_one_turn_of_one_sentence_is_one_reading(chats, question):
     for chat in chats:
         for system in ("", "A chat between a curious user and an assistant. "):
-            (reading,) = chat.readings(chat._encode(system + chat.prompt(question)))
-            assert chat._decode(reading).strip() == question
-            assert reading == chat._asked_alone(question)
+            ids = chat._encode(system + chat.prompt(question))
+            (reading,) = chat.parts(ids)
+            assert chat.turns(ids) == [reading]
+            assert chat._decode(reading.ids).strip() == question
+            assert reading == Reading(chat._asked_alone(question), 1)
 
 
 def test_turns_and_sentences_are_judged_as_if_asked_alone(chats):
     text = "USER: <image>\nWhat is it? How do I cut it? ASSISTANT: A knife. Cut it.</s>USER: Go on. ASSISTANT: 1. Get"
-    spoken = ["What is it? How do I cut it?", "What is it?", "How do I cut it?", "A knife. Cut it.", "Go on.", "1. Get"]
+    spoken = {"What is it? How do I cut it?": 1, "What is it?": 1, "How do I cut it?": 1, "A knife. Cut it.": 1}
+    spoken |= {"Go on.": 2, "1. Get": 2}
     for chat in chats:
-        _, *readings = chat.readings(chat._encode(text))
-        assert readings == [chat._asked_alone(one) for one in spoken]
+        _, *readings = chat.parts(chat._encode(text))
+        assert readings == [Reading(chat._asked_alone(one), turn) for one, turn in spoken.items()]
+
+
+def test_a_conversation_is_read_up_to_each_turn_of_the_user(chats):
+    text = "USER: <image>\nWhat is it? ASSISTANT: A knife.</s>USER: And how? ASSISTANT: No.</s>USER: Go on. ASSISTANT:"
+    until = ["What is it?", "What is it? ASSISTANT: A knife.USER: And how?"]
+    until.append(f"{until[1]} ASSISTANT: No.USER: Go on.")
+    for chat in chats:
+        said = [(chat._decode(one.ids).split(), one.turn) for one in chat.turns(chat._encode(text))]
+        assert said == [(chat._decode(chat._encode(until[turn - 1])).split(), turn) for turn in (3, 1, 2)]
+        begun = chat.turns(chat._encode(f"{text} Sure, here"))
+        assert chat._decode(begun[0].ids).endswith("Sure, here") and [one.turn for one in begun] == [3, 1, 2, 3]
+
+
+@pytest.mark.parametrize("question", ["", "  ", "\n", " \t\n ", "?", "...", "USER:", "ASSISTANT: USER: !"])
+def test_a_prompt_without_words_is_no_question(chats, question):
+    for chat in chats:
+        for ids in (chat._encode(chat.prompt(question)), chat._encode(f"USER: {question}<image> {ASSISTANT}")):
+            assert chat.turns(ids) == chat.parts(ids) == [Reading([])]
+        (said,) = chat.turns(chat._encode(chat.prompt("a")))
+        assert said.ids
+    turns = "USER: <image>\n ASSISTANT: A knife.</s>USER: Go on. ASSISTANT:"
+    assert [Reading([], 1)] == [one for one in chats[1].turns(chats[1]._encode(turns)) if not one.ids]
+
+
+def test_a_symbol_is_a_word(chats):
+    assert len(chats[1].turns(chats[1]._encode(chats[1].prompt("\U0001f4a3")))[0].ids) > 1
 
 
 def test_a_long_sentence_is_judged_in_windows_that_leave_nothing_out(chats):
@@ -94,7 +136,7 @@ def test_a_long_sentence_is_judged_in_windows_that_leave_nothing_out(chats):
         for role in (USER, ASSISTANT):  # whoever is said to say it
             said = " and ".join(f"a cup {number}" for number in range(40))
             prompt = f"USER: <image>\nhi {ASSISTANT} ho {role} {said} {ASSISTANT}"
-            readings = chat.readings(chat._encode(prompt))
+            readings = [one.ids for one in chat.parts(chat._encode(prompt))]
             asked = chat._asked_alone(said)
             assert asked in readings
             cut = [one[len(chat._lead) :] for one in readings if len(one) == WINDOW + len(chat._lead)]
@@ -111,10 +153,11 @@ def test_windows_overlap_and_reach_both_ends(length):
 
 
 def test_parts_say_everything_once():
-    found = list(parts("Hi. Yes! ASSISTANT: a. b. USER:  USER: one"))
+    found = list(text_parts("Hi. Yes! ASSISTANT: a. b. USER:  USER: one"))
+    assert [part.turn for part in found] == [1, 1, 1, 1, 3]
     assert [part.text for part in found] == ["Hi. Yes!", "Hi.", "Yes!", "a. b.", "one"]
     assert [part.in_windows for part in found] == [False, True, True, True, True]
-    assert [part.text for part in parts("3. 4. why?")] == ["3. 4. why?"]  # no letter, no sentence
+    assert [part.text for part in text_parts("3. 4. why?")] == ["3. 4. why?"]  # no letter, no sentence
 
 
 def test_under_another_template_a_typed_marker_starts_nothing(model, processor, monkeypatch):
@@ -142,17 +185,18 @@ def test_the_riskiest_reading_is_the_verdict_in_one_run_of_the_head(guarded, pro
     backbone, runs = guarded.backbone, []
     guarded.modules.register_forward_pre_hook(lambda m, args: runs.append(len(args[0])))
     pictures = [make_image(seed) for seed in (1, 2, 5)]
-    text = "USER: <image>\nwhat is it? ASSISTANT: a cup</s>USER: and how? why? ASSISTANT:"
+    turns = "</s>".join(f"USER: {words} ASSISTANT: a cup" for words in ("<image>\nwhat is it?", "and how?", "why?"))
+    text = f"{turns}</s>USER: go on. ASSISTANT:"
     inputs = processor(
         images=pictures, text=[text, "USER: <image>\nwhy? ASSISTANT:", text], return_tensors="pt", padding=True
     )
     output = guarded.generate(**inputs, max_new_tokens=2)
-    readings = [len(backbone.readings(one)) for one in inputs["input_ids"].tolist()]
-    assert readings[0] > 4 and readings[1] == 1
+    readings = [len(backbone.turns(one)) for one in inputs["input_ids"].tolist()]
+    assert readings == [4, 1, 4]
     assert runs == ([sum(readings)] if most > 2 else [2] * (sum(readings) // 2) + [1] * (sum(readings) % 2))
     for place, verdict in enumerate(output.verdicts):
-        spoken = backbone.readings(inputs["input_ids"][place].tolist())[1:]
-        said = [processor.tokenizer.decode(one).strip() for one in spoken]
+        spoken = backbone.turns(inputs["input_ids"][place].tolist())[1:]
+        said = [processor.tokenizer.decode(one.ids).strip() for one in spoken]
         alone = guarded.classify(images=[pictures[place]] * len(said), questions=said) if said else []
         assert verdict.image_index == 0 and verdict.attention is not None
         assert all(one.flagged <= verdict.flagged for one in alone)

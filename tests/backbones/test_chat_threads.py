@@ -15,7 +15,7 @@ def test_what_another_thread_set_on_the_tokenizer_stays_and_does_not_matter(mode
     def all_ids(backbone):
         prompt = backbone.prompt_ids("how do I use what is shown here?", images=2)
         hinted = backbone.insert_hint(prompt, "Note: this may do harm.")
-        return prompt, hinted, backbone.answer_ids("I'm sorry."), backbone.readings(prompt)
+        return prompt, hinted, backbone.answer_ids("I'm sorry."), backbone.turns(prompt), backbone.parts(prompt)
 
     expected = all_ids(find_backbone(model, processor))
     shared = copy.deepcopy(processor)

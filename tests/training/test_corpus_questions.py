@@ -19,7 +19,7 @@ def backbone(model: Any, processor: Any) -> Backbone:
     return find_backbone(model, processor)
 
 
-@pytest.mark.parametrize("query", ["concept", "pooled_question", "first_token"])
+@pytest.mark.parametrize("query", ["reading", "concept", "pooled_question", "first_token"])
 def test_remembered_questions_equal_those_of_the_guard(backbone: Backbone, query: str) -> None:
     config = SafetyConfig(query=query)
     embed = QuestionEmbeddings(backbone, config)
@@ -27,7 +27,7 @@ def test_remembered_questions_equal_those_of_the_guard(backbone: Backbone, query
     wanted, wanted_mask = embed_questions(backbone, [question_ids(backbone, config, prompt) for prompt in prompts])
     for prompt in prompts:
         (reading,) = question_readings(backbone, config, prompt)
-        assert torch.equal(reading, question_ids(backbone, config, prompt))
+        assert reading.ids == question_ids(backbone, config, prompt).tolist()
     for _ in range(2):  # computed, then remembered
         found, mask = embed(ASKED)
         assert torch.equal(mask, wanted_mask)
@@ -37,8 +37,8 @@ def test_remembered_questions_equal_those_of_the_guard(backbone: Backbone, query
 def test_what_was_said_before_is_part_of_what_is_asked(backbone: Backbone) -> None:
     embed, history = QuestionEmbeddings(backbone, SafetyConfig()), (("what is this?", "a knife"),)
     prompt = backbone.prompt_ids("why?", history=history)
-    assert torch.equal(embed.readings("why?", history)[0], question_ids(backbone, embed.config, prompt))
-    assert len(embed.readings("why?", history)[0]) > len(embed.readings("why?")[0])
+    assert embed.readings("why?", history)[0].ids == question_ids(backbone, embed.config, prompt).tolist()
+    assert len(embed.readings("why?", history)[0].ids) > len(embed.readings("why?")[0].ids)
 
 
 def test_row_without_question_has_no_true_position(backbone: Backbone) -> None:

@@ -83,7 +83,7 @@ class ConceptHead(nn.Module):
     """
 
     needs_question = False
-    reads_first_token = False
+    reads = "parts"
 
     def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 
 from safety_modules.backbones import Backbone
-from safety_modules.backbones.generation import until_stop
+from safety_modules.backbones.generation import constraints, until_stop
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.answer import Answer, Row
 from safety_modules.defences.base import SEED, Answering, Defence, Settings
@@ -281,10 +281,11 @@ class Guard(Defence):
         assert call.vision is not None
         vision = call.vision if len(images) == len(call.vision) else call.vision[images]
         found = iter(judge(self, vision, prompts, policy, places))
+        constrained = bool(constraints(self.backbone.model, call.kwargs))
         for row in rows:
             record, verdicts = call.records[call.rows[row]], [next(found) for _ in range(call.counts[row])]
             record.judged(verdicts)
-            routes[row] = route(verdicts, policy, self.mode).hinting(record, self.hints)
+            routes[row] = route(verdicts, policy, self.mode, constrained).hinting(record, self.hints)
             record.steered = routes[row].by == "steered"
         return call, routes
 
@@ -352,13 +353,14 @@ def guard_among(defences: Sequence[Defence]) -> Guard:
     raise GuardError(f"no guard: expected one among the defences attached, got {kinds}. Attach with adapter=...")
 
 
-def route(verdicts: Sequence[Verdict], policy: Policy, mode: str) -> Route:
+def route(verdicts: Sequence[Verdict], policy: Policy, mode: str, constrained: bool = False) -> Route:
     """Who answers a row, given the verdicts on its images: the most severe one drives it.
 
     Args:
         verdicts: one per image; empty = nothing was judged.
         policy: whose words are used.
         mode: see `Guard.mode`.
+        constrained: whether the caller vetoes or forces tokens, so that a steered model might be unable to refuse.
     """
     if not verdicts:
         return Route("base")
@@ -366,7 +368,7 @@ def route(verdicts: Sequence[Verdict], policy: Policy, mode: str) -> Route:
     words = (driver.type, driver.level, driver.probabilities[driver.type])
     if mode == "external" and driver.action in ("hint", "refuse"):
         return Route("policy", driver, refusal=REFUSAL)
-    if driver.action == "refuse":
+    if driver.action == "refuse" or (driver.action == "hint" and constrained):
         return Route("policy", driver, refusal=policy.refusal_text(*words))
     hint = policy.hint(*words) if driver.action == "hint" else None
     if mode == "always":

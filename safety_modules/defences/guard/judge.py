@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.chat import Reading
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.errors import DataError, GuardError
@@ -26,7 +27,7 @@ MAX_READINGS = 128
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
     """A whole prompt as the head sees it, ids (T,): what it is trained on, and the first of `question_readings`.
 
-    All that is said, or the first token of the prompt as published (`Head.reads_first_token`).
+    All that is said, or the first token of the prompt as published (`Head.reads`).
 
     Args:
         backbone: the base.
@@ -34,23 +35,25 @@ def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]
         prompt: ids without padding, image tokens expanded or not.
     """
     return torch.tensor(
-        list(prompt[:1]) if head_class(config).reads_first_token else backbone.whole_text(prompt)
+        list(prompt[:1]) if head_class(config).reads == "first token" else backbone.whole_text(prompt)
     ).long()
 
 
-def question_readings(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int] | None) -> list[torch.Tensor]:
-    """All that a prompt is judged by, ids (T,) each; the riskiest counts. No prompt: one empty reading."""
+def question_readings(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int] | None) -> list[Reading]:
+    """All that a prompt is judged by; the riskiest counts. No prompt, or one without words: one empty reading."""
     if prompt is None:
-        return [torch.zeros(0, dtype=torch.long)]
-    if head_class(config).reads_first_token:
-        return [question_ids(backbone, config, prompt)]
-    return [torch.tensor(reading).long() for reading in backbone.readings(prompt)]
+        return [Reading([])]
+    head = head_class(config)
+    found = backbone.turns(prompt) if head.reads == "turns" else backbone.parts(prompt)
+    if head.reads == "first token" or (head.needs_question and not found[0].ids):
+        return [Reading(question_ids(backbone, config, prompt).tolist(), found[0].turn)]
+    return found
 
 
-def embed_questions(backbone: Backbone, texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def embed_questions(backbone: Backbone, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings (B, T, D) and mask (B, T) of ids of any lengths; an empty row has no true position."""
     width = max(1, *map(len, texts))
-    padded = torch.stack([torch.cat([t, t.new_full((width - len(t),), backbone.pad_token_id)]) for t in texts])
+    padded = torch.tensor([[*text, *[backbone.pad_token_id] * (width - len(text))] for text in texts])
     mask = torch.stack([torch.arange(width) < len(text) for text in texts])
     return backbone.embed_text(padded), mask.to(backbone.device)
 
@@ -176,13 +179,24 @@ def judge(
     decisions.check()
     maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)
     of = range(len(vision)) if places is None else places
-    return [decisions.verdict(row, maps[row], place) for row, place in zip(chosen, of, strict=True)]
+    verdicts = [decisions.verdict(row, maps[row], place) for row, place in zip(chosen, of, strict=True)]
+    return list(_with_turns(verdicts, readings, decisions.severity.tolist()))
+
+
+def _with_turns(
+    verdicts: Sequence[Verdict], readings: Sequence[Sequence[Reading]], severities: Sequence[int]
+) -> Iterator[Verdict]:
+    """Each with the user's turn that decides it: the first with which what was said is as severe as all of it."""
+    severity = iter(severities)
+    for verdict, texts in zip(verdicts, readings, strict=True):
+        _, turn = min((-next(severity), one.turn) for one in texts)
+        yield replace(verdict, turn=turn or None)
 
 
 def head_output(
     judging: Judging,
     vision: Callable[[list[int]], torch.Tensor | None],
-    readings: Sequence[Sequence[torch.Tensor]],
+    readings: Sequence[Sequence[Reading]],
     at_once: int | None = None,
     alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     attention: bool = True,
@@ -192,13 +206,13 @@ def head_output(
     Args:
         judging: whose modules.
         vision: features (n, P, Dv) of these of the images, which come once for each of their readings.
-        readings: of each image's question, ids (T,); an empty one is none. See `question_readings`.
+        readings: of each image's question; an empty one is none. See `question_readings`.
         at_once: readings in one run of the head; None = all.
         alone: entered for each run.
         attention: False = none is kept, which would fill memory.
     """
     images = [image for image, texts in enumerate(readings) for _ in texts]
-    texts = [text for one in readings for text in one]
+    texts = [reading.ids for one in readings for reading in one]
     found = []
     for start in range(0, len(texts), at_once or len(texts)):
         here = slice(start, None if at_once is None else start + at_once)

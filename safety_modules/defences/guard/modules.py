@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -14,6 +14,12 @@ from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
 
 
+Reads = Literal["turns", "parts", "first token"]
+"""All that is said up to each turn of the user; all that is said and each part of it alone, for a head that takes the
+mean of a text; or the prompt's first token, as published. See `ChatFormat`.
+"""
+
+
 class Head(Protocol):
     """What classifies. A new one is one file that has this, and a line in `config.HEADS`.
 
@@ -22,8 +28,8 @@ class Head(Protocol):
 
     needs_question: bool
     """Whether it can judge no image without a text."""
-    reads_first_token: bool
-    """Whether the text it sees is the prompt's first token, as published, instead of all that is said."""
+    reads: Reads
+    """What of a prompt it is shown."""
 
     def __call__(
         self,

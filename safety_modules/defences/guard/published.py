@@ -90,7 +90,7 @@ class FirstTokenHead(nn.Module):
     """
 
     needs_question = True
-    reads_first_token = True
+    reads = "first token"
 
     def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class FirstTokenHead(nn.Module):
         if question is None:
             raise ConfigError(
                 "the published head has no question: expected text features, got None. "
-                'Pass questions, or use SafetyConfig(query="concept").'
+                'Pass questions, or use SafetyConfig(query="reading").'
             )
         mask = (
             question.new_ones(question.shape[:2], dtype=torch.bool) if question_mask is None else question_mask.bool()
@@ -125,7 +125,7 @@ class FirstTokenHead(nn.Module):
         if not mask.is_meta and not bool(mask.any(1).all()):
             raise ConfigError(
                 "the published head has no question: expected at least one text position per row, "
-                'got a row with none. Pass a question for every image, or use SafetyConfig(query="concept").'
+                'got a row with none. Pass a question for every image, or use SafetyConfig(query="reading").'
             )
         query = self.query(question, mask)
         keys = torch.cat([tokens.expand(features.shape[0], -1, -1), features], 1)  # (B, K+P, D_s)
@@ -148,7 +148,7 @@ class PooledQuestionHead(FirstTokenHead):
     It can steer *where* the head looks, but the classifiers never see it beside what was found.
     """
 
-    reads_first_token = False
+    reads = "parts"
 
     def query(self, question: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return masked_mean(question, mask)[0]

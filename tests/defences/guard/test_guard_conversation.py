@@ -49,9 +49,15 @@ def test_every_turn_is_judged_and_the_hint_stands_before_the_answer(
     text, policy = prompt(processor), Policy.default()
     inputs = processor(images=make_image(1), text=text, return_tensors="pt")
     ids = inputs["input_ids"]
-    readings = [processor.tokenizer.decode(reading).strip() for reading in guarded.backbone.readings(ids[0].tolist())]
-    assert {LAST, *(part for turn in TURNS for part in turn)} < set(readings)
-    assert not any(SYSTEM in reading for reading in readings)
+    decode, backbone = processor.tokenizer.decode, guarded.backbone
+    parts = [decode(one.ids).strip() for one in backbone.parts(ids[0].tolist())]
+    assert {LAST, *(part for turn in TURNS for part in turn)} < set(parts)
+    turns = {one.turn: decode(one.ids) for one in backbone.turns(ids[0].tolist())}
+    assert sorted(turns) == [1, 2, 3, 4]
+    for turn, said in turns.items():
+        assert [words in said for words, _ in [*TURNS, (LAST, None)]] == [place < turn for place in range(4)]
+        assert [words in said for _, words in TURNS] == [place + 1 < turn for place in range(3)]
+    assert not any(SYSTEM in reading for reading in [*parts, *turns.values()])
     hint = policy.hint("illegal", "high")
     steered = processor.tokenizer.decode(guarded.backbone.insert_hint(ids[0].tolist(), hint))
     tail = steered[steered.rindex(LAST) :]

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 from guard_cases import NEW, ROWS, Recorder, greedy_by_hand
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from safety_modules.policy import Policy
 
@@ -87,15 +87,15 @@ def test_eight_threads_get_the_sequential_answers(guarded, model, tiny_base, ask
     assert list(model.state_dict()) == list(tiny_base.state_dict())
 
 
-class FailsLater(LogitsProcessor):
+class FailsLater(StoppingCriteria):
     """At the third token."""
 
     def __init__(self):
         self.steps = 0
 
-    def __call__(self, input_ids, scores):
+    def __call__(self, input_ids, scores, **kwargs):
         self.steps += 1
-        return fail() if self.steps == 3 else scores
+        return fail() if self.steps == 3 else torch.zeros(len(input_ids), dtype=torch.bool)
 
 
 class FailingStreamer(Recorder):
@@ -112,7 +112,7 @@ FAILURES = {
     "one linear's LoRA": lambda safety, patch: patch.setattr(safety.lora._slots[-1].adapted, "forward", fail),
     "lm_head": lambda safety, patch: patch.setattr(safety.backbone.model.lm_head, "forward", fail),
     "stitching": lambda safety, patch: patch.setattr("safety_modules.defences.call.stitch", fail),
-    "third token": lambda safety, patch: {"logits_processor": LogitsProcessorList([FailsLater()])},
+    "third token": lambda safety, patch: {"stopping_criteria": StoppingCriteriaList([FailsLater()])},
     "streamer": lambda safety, patch: {"streamer": FailingStreamer()},
 }
 

@@ -5,14 +5,16 @@ import torch
 
 from safety_modules.defences.guard.concept import ConceptHead, masked_mean
 from safety_modules.defences.guard.published import FirstTokenHead, PooledQuestionHead
+from safety_modules.defences.guard.reading import BLOCKS, REACH, ReadingHead
 from safety_modules.errors import ConfigError
 
 
-def make_head(seed=0, **changes):
+def make_head(seed=0, kind=ConceptHead, **changes):
     torch.manual_seed(seed)
-    return ConceptHead(
-        **{"width": 8, "text_width": 6, "num_types": 3, "num_levels": 4, "attention_heads": 2, **changes}
-    )
+    return kind(**{"width": 8, "text_width": 6, "num_types": 3, "num_levels": 4, "attention_heads": 2, **changes})
+
+
+both = pytest.mark.parametrize("kind", [ConceptHead, ReadingHead])
 
 
 def identity_attention(attention):
@@ -72,21 +74,18 @@ def test_paper_head_with_hand_set_weights_gives_known_numbers():
     assert torch.allclose(out.level_logits, torch.tensor([[1.0, 2.0]]))
 
 
-@pytest.mark.parametrize("kind", ["concept", "first_token", "pooled_question"])
-def test_both_heads_have_one_signature_and_one_shape(kind):
-    if kind == "concept":
-        head = make_head()
-    else:
-        published = {"first_token": FirstTokenHead, "pooled_question": PooledQuestionHead}[kind]
-        head = published(8, 6, num_types=3, num_levels=4, attention_heads=2)
+@pytest.mark.parametrize("kind", [ReadingHead, ConceptHead, FirstTokenHead, PooledQuestionHead])
+def test_all_heads_have_one_signature_and_one_shape(kind):
+    head = make_head(kind=kind)
     out = head(torch.randn(2, 5, 8), torch.randn(4, 8), torch.randn(2, 7, 6), torch.ones(2, 7, dtype=torch.bool))
     assert out.type_logits.shape == (2, 4)
     assert out.level_logits.shape == (2, 4)
     assert out.attention.shape == (2, 3, 5)
 
 
-def test_attention_is_over_the_patches_and_the_tokens_hold_the_rest():
-    head, features = make_head(), torch.randn(2, 5, 8)
+@both
+def test_attention_is_over_the_patches_and_the_tokens_hold_the_rest(kind):
+    head, features = make_head(kind=kind), torch.randn(2, 5, 8)
     mass = head(features, torch.randn(4, 8)).attention.sum(-1)
     assert (mass > 0).all() and (mass < 1).all()
     assert torch.allclose(head(features, torch.empty(0, 8)).attention.sum(-1), torch.ones(2, 3))
@@ -101,8 +100,73 @@ def test_padding_cannot_change_a_verdict():
     assert torch.equal(head(features, tokens, padded, mask).type_logits, alone.type_logits)
 
 
-def test_without_a_question_the_learned_vector_stands_in():
-    head, features, tokens = make_head(), torch.randn(2, 5, 8), torch.randn(4, 8)
+@pytest.mark.parametrize("around", [0, 4])
+def test_padding_moves_no_reading(around):
+    head, features, tokens = make_head(kind=ReadingHead), torch.randn(1, 5, 8), torch.randn(4, 8)
+    question, pads = torch.randn(1, 3, 6), torch.full((1, 4, 6), float("nan"))
+    padded = torch.cat([pads[:, :around], question, pads], 1)
+    mask = torch.tensor([[False] * around + [True] * 3 + [False] * 4])
+    torch.testing.assert_close(head(features, tokens, padded, mask), head(features, tokens, question))
+
+
+def test_rows_of_a_batch_are_read_alone():
+    head, features, tokens = make_head(kind=ReadingHead), torch.randn(3, 5, 8), torch.randn(4, 8)
+    questions, lengths = torch.randn(3, 9, 6), (9, 2, 0)
+    mask = torch.tensor([[place < length for place in range(9)] for length in lengths])
+    together = head(features, tokens, questions, mask)
+    for row, length in enumerate(lengths):
+        alone = head(features[row : row + 1], tokens, questions[row : row + 1, :length] if length else None)
+        torch.testing.assert_close(together.type_logits[row], alone.type_logits[0])
+
+
+def test_order_is_read_and_the_mean_is_not():
+    question = torch.randn(1, 6, 6)
+    for kind, equal in ((ReadingHead, False), (ConceptHead, True)):
+        head, features, tokens = make_head(kind=kind), torch.randn(1, 5, 8), torch.randn(4, 8)
+        forwards, backwards = (head(features, tokens, q).type_logits for q in (question, question.flip(1)))
+        assert torch.allclose(forwards, backwards, atol=1e-6) == equal
+
+
+def test_a_position_knows_its_neighbours_and_no_further():
+    reader, reach = make_head(kind=ReadingHead).reader, BLOCKS * REACH
+    text = torch.randn(1, 4 * reach, 6)
+    other = text.clone()
+    other[:, 0] = -text[:, 0]
+    seen = []
+    hook = reader.text_norm.register_forward_hook(lambda module, args, output: seen.append(output))
+    for one in (text, other):
+        reader(one, torch.ones(1, 4 * reach, dtype=torch.bool))
+    hook.remove()
+    moved = (seen[0] != seen[1]).any(-1)[0]
+    assert moved[: reach + 1].all() and not moved[reach + 1 :].any()
+
+
+def test_one_word_is_found_in_a_text_of_any_length():
+    torch.manual_seed(0)
+    reader = make_head(kind=ReadingHead, num_types=1, attention_heads=1).reader
+    word, rest = torch.randn(1, 1, 6), torch.randn(1, 2000, 6)
+    with torch.no_grad():  # a query that looks for exactly what stands at the word, as training makes one
+        at = reader.text_norm(_read(reader, torch.cat([rest[:, :20], word, rest[:, 20:40]], 1)))[0, 20]
+        reader.key.weight.copy_(torch.eye(8))
+        reader.queries.copy_(3 * at[None])
+        found = [
+            reader(torch.cat([rest[:, :20], word, rest[:, 20:length]], 1), torch.ones(1, length + 1).bool())
+            for length in (40, 400, 2000)
+        ]
+    spread = reader.value.weight.norm()
+    assert all((one - found[0]).norm() < 0.2 * spread for one in found)
+
+
+def _read(reader, text):
+    x, mask = reader.down(reader.norm(text)), torch.ones(*text.shape[:2], 1, dtype=torch.bool)
+    for block in reader.blocks:
+        x = block(x, mask)
+    return x
+
+
+@both
+def test_without_a_question_the_learned_vector_stands_in(kind):
+    head, features, tokens = make_head(kind=kind), torch.randn(2, 5, 8), torch.randn(4, 8)
     question, mask = torch.randn(2, 3, 6), torch.tensor([[True] * 3, [False] * 3])
     mixed, none = head(features, tokens, question, mask), head(features, tokens)
     assert torch.allclose(mixed.type_logits[1], none.type_logits[1])
@@ -156,8 +220,8 @@ def toy_world(seed):
     return torch.stack(features), torch.stack(questions), torch.tensor(labels)
 
 
-def held_out_accuracy(use_question, seed=0):
-    head, tokens = make_head(seed, width=16, num_types=1), torch.zeros(1, 16)
+def held_out_accuracy(use_question, kind=ConceptHead, seed=0):
+    head, tokens = make_head(seed, kind, width=16, num_types=1), torch.zeros(1, 16)
     optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
     for step in range(100):
         features, questions, labels = toy_world(seed=step)
@@ -172,9 +236,11 @@ def held_out_accuracy(use_question, seed=0):
     return float((logits.argmax(-1) == labels).float().mean())
 
 
-def test_the_concept_head_learns_that_risk_lies_in_image_and_question_together():
-    assert held_out_accuracy(use_question=True) == 1.0
+@both
+def test_the_head_learns_that_risk_lies_in_image_and_question_together(kind):
+    assert held_out_accuracy(True, kind) == 1.0
 
 
-def test_without_the_question_one_of_two_questions_about_a_picture_is_judged_wrong():
-    assert held_out_accuracy(use_question=False) == 0.5
+@both
+def test_without_the_question_one_of_two_questions_about_a_picture_is_judged_wrong(kind):
+    assert held_out_accuracy(False, kind) == 0.5

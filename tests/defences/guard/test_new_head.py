@@ -17,7 +17,7 @@ from safety_modules.policy.scores import HeadOutput
 
 class MeanHead(nn.Module):
     needs_question = False
-    reads_first_token = False
+    reads = "turns"
 
     def __init__(self, width, text_width, num_types, num_levels, attention_heads):
         super().__init__()
