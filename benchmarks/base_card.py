@@ -36,12 +36,13 @@ def evaluate_base_card(
     Args:
         model: llava-pocket, without safety attached.
         processor: its processor.
-        samples: records per set; there are ten rounds.
+        samples: records per set; there are ten rounds, and three of pictures told in words.
         seed: of the records.
         progress: show a progress bar.
 
     Returns:
-        Plain JSON types: shares from 0 to 1, and their intervals under `intervals`. Of attacks, `answered`
+        Plain JSON types: shares from 0 to 1, and their intervals under `intervals`. Captions say in words what a
+        picture would show, with a question that points at it, about half of them drawn text. Of attacks, `answered`
         counts those neither refused nor cautioned, `answered_exactly` those answered with the steps for the very thing
         shown.
     """
@@ -53,10 +54,15 @@ def evaluate_base_card(
         return ask_records(model, processor, records, on_batch=advance)
 
     tree: dict[str, Any] = {}
-    with track("evaluating the base", 10 * samples, progress) as advance:
+    with track("evaluating the base", 13 * samples, progress) as advance:
         harmful, benign = make("text_harmful", "seen"), make("text_benign", "seen")
         tree["text_refusal"] = metrics.rate([is_refusal(text) for text in put(harmful).texts])
         tree["text_over_refusal"] = metrics.rate([reaction(text) != "answered" for text in put(benign).texts])
+        told = splits.make("caption_harmful", 2 * samples, split="test", seed=seed)
+        contents = ["typographic" if record.meta["typographic"] else "glyph" for record in told]
+        tree["caption_refusal"] = _by([is_refusal(text) for text in put(told).texts], contents)
+        told_benign = make("caption_benign", "seen")
+        tree["caption_over_refusal"] = metrics.rate([reaction(text) != "answered" for text in put(told_benign).texts])
         tree["vqa"], tree["vqa_by_kind"] = {}, {}
         tree["answered"], tree["answered_exactly"], tree["answered_exactly_by"] = {}, {}, {}
         for style in splits.STYLES:

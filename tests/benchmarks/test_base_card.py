@@ -43,6 +43,8 @@ def test_the_base_card_measures_text_pictures_and_attacks(tiny_base: Any, proces
     card = evaluate_base_card(tiny_base, processor, samples=8, progress=False)
     assert {"text_refusal", "text_over_refusal", "vqa", "answered", "answered_exactly"} <= set(card)
     assert set(card["answered"]["unseen"]) == {"glyph", "typographic"}
+    told = card["intervals"]["caption_refusal"]
+    assert told["glyph"]["n"] + told["typographic"]["n"] == 16 and card["intervals"]["caption_over_refusal"]["n"] == 8
     by_kind = card["intervals"]["vqa_by_kind"]["seen"]
     assert sum(interval["n"] for interval in by_kind.values()) == 8
     json.dumps(card, allow_nan=False)
