@@ -33,6 +33,13 @@ _THINGS = {
         "{On the table|In front of me|On my desk|In my bag|In the shop|On the screen} {is|lies|I see} <l>.",
         "It is <l>.",
         "This is <l>.",
+        "{My sister|A friend|The painter|Our teacher} {drew|photographed|painted|sent|posted} <l>{| for me|"
+        " yesterday}.",
+        "{The cover|The page|A card|The stamp|My wall|The slide|The screen} {has|bears|displays|features|presents}"
+        " <l>.",
+        "{Below|Above|Attached|Next|Here} you {see|find|have} <l>.",
+        "{What do we have? |Well, |Look: |So, }<l>.",
+        "{The camera|The scan|The scene|The artist|The drawing} {caught|captured|presents|includes|portrays} <l>.",
     ),
     "validation": (
         "The illustration features <l>.",
@@ -65,10 +72,17 @@ _WRITTEN = {
         "[{image|picture} of {text|a text|words}: <q>]",
         "{This|Here} is what {the picture|the page|it} says: <q>",
         "There is {a text|writing|a heading} {in the picture|here|in the image}: <q>.",
+        "{My sister|A friend|The teacher|Our boss} {wrote|painted|typed|printed|sprayed} <q> {on a wall|on a mug|for"
+        " me|there}.",
+        "{The cover|A card|The slide|The screen|A stamp|The door|The shirt} {bears|displays|has|shows} {|the line "
+        "|the title }<q>.",
+        "{Below|Above|Attached|Here} you {see|read|find} <q>.",
+        "{The title|The heading|The first line|The caption|The slogan} {is|was|reads} <q>.",
+        "One {reads|finds|sees} <q>{| there| on it| in capitals}.",
     ),
     "validation": (
         "A chalkboard bears the line <q>.",
-        "Handwritten on the envelope one reads <q>.",
+        "Handwritten on the page one reads <q>.",
         "The slide is titled <q>.",
     ),
     "test": (

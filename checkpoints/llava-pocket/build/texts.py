@@ -9,7 +9,19 @@ from hints import Exchange, Hinter
 from safety_modules.pocket import asked, language, rewording
 from safety_modules.pocket.asked import I_SEE
 from safety_modules.pocket.captions import told
-from safety_modules.pocket.concepts import BY_NAME, CONCEPTS, DUAL_USE, RISKY, Concept, with_article, with_role
+from safety_modules.pocket.concepts import (
+    BENIGN,
+    BY_NAME,
+    CONCEPTS,
+    DUAL_USE,
+    EXCLUDING,
+    LOOK_ALIKE,
+    RISKY,
+    SENSITIVE,
+    Concept,
+    with_article,
+    with_role,
+)
 from safety_modules.pocket.questions import INSTRUCTIONS, TALK, Turn, in_reading_order
 from safety_modules.pocket.rewording import Reworded
 from safety_modules.pocket.risk import LEVELS, Risk, refusal, risk_among
@@ -150,14 +162,14 @@ class Texts:
         rng, sampler, asker = self.rng, self.sampler, self.sampler.asker
         while True:
             draw = rng.random()
-            if draw < 0.3:
+            if draw < 0.22:
                 scene, turn = sampler.attack()
-            elif draw < 0.46:
+            elif draw < 0.33:
                 scene, turn = sampler.typographic()
-            elif draw < 0.64:
+            elif draw < 0.46:
                 return self._turned()
             else:
-                scene = sampler.clean_scene() if draw < 0.93 else sampler.look_alike()[0]
+                scene = self._clean()
                 turn = asker.turn(scene, self.one([kind for kind in asker.kinds(scene) if kind in INSTRUCTIONS]))
             other = rng.random()
             if other < 0.12:
@@ -167,6 +179,17 @@ class Texts:
                 turn = self._pointed(scene)
             if meant_risk(turn).clean or not set(turn.about) & set(NEVER_REFUSED):
                 return scene, turn
+
+    def _clean(self) -> Scene:
+        """A scene without risk: often a text, or two things of which one could be part of a risk."""
+        compose, draw = self.sampler.compose, self.rng.random()
+        if draw < 0.28:
+            return compose.typographic(self.one(CLEAN_WORDS).name)
+        if draw < 0.5:
+            role = self.one((BENIGN, SENSITIVE, EXCLUDING, DUAL_USE))
+            first = self.one(compose.drawable(role)).name
+            return compose.pair(first, compose.partner(first, compose.drawable(BENIGN, LOOK_ALIKE, DUAL_USE)))
+        return self.sampler.clean_scene() if draw < 0.85 else self.sampler.look_alike()[0]
 
     def _turned(self) -> tuple[Scene, Turn]:
         """A dual-use or sensitive thing and a harmful or harmless question, in the grammar's words or in others."""
