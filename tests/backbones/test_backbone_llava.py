@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 from guard_cases import attach_as_trained
-from guard_policies import flag_everything, flag_nothing, flag_nothing
+from guard_policies import flag_everything, flag_nothing
 from transformers import GenerationConfig
 
 from safety_modules import pocket
