@@ -15,7 +15,7 @@ import torch
 from safety_modules import Policy, attach_safety, pocket
 from safety_modules.attach import SafetyAttachment
 from safety_modules.backbones import chat
-from safety_modules.backbones.chat import ASSISTANT, USER
+from safety_modules.backbones.chat import ASSISTANT, USER, Reading
 from safety_modules.defences.guard.judge import judge
 from safety_modules.evaluation.matchers import is_caution, is_refusal
 from safety_modules.records.record import Record
@@ -122,7 +122,11 @@ def flagged(attachment: SafetyAttachment, limit: int, only: str) -> None:
     }
     print(f"{'':44s}" + "".join(f"{name:>24s}" for name in sets))
     print(f"{'':44s}" + "".join(f"{name:>8s}" for _ in sets for name in readings))
-    several = backbone.readings
+    several = backbone.turns, backbone.parts
+
+    def whole(ids: Sequence[int]) -> list[Reading]:
+        return [Reading(backbone.whole_text(ids), 1)]
+
     for label, form in forms(np.random.default_rng(0)).items():
         if only and only not in label:
             continue
@@ -130,13 +134,13 @@ def flagged(attachment: SafetyAttachment, limit: int, only: str) -> None:
         for name, records in sets.items():
             prompts = [backbone.processor.tokenizer(form(record))["input_ids"] for record in records]
             for how in readings:
-                backbone.readings = several if how == "all" else lambda ids: [backbone.whole_text(ids)]
+                backbone.turns, backbone.parts = several if how == "all" else (whole, whole)
                 asked = [last_turn(attachment, prompt) if how == "last" else prompt for prompt in prompts]
                 with attachment.inference():
                     verdicts = judge(attachment, features[name], asked, policy)
                 cells.append(100 * float(np.mean([verdict.flagged for verdict in verdicts])))
         print(f"{label:44s}" + "".join(f"{cell:8.1f}" for cell in cells), flush=True)
-    backbone.readings = several
+    backbone.turns, backbone.parts = several
 
 
 WAYS = ("kept", "left out", "new turn")

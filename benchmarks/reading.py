@@ -2,8 +2,8 @@
 
     python benchmarks/reading.py --out DIR --query reading --query concept
 
-`--blocks N` puts the states behind the language model's first N blocks in the place of the input embeddings, so that the
-text side can be compared with one that borrows the base's.
+`--blocks N` puts the states behind the language model's first N blocks in the place of the input embeddings, so that
+the text side can be compared with one that borrows the base's.
 """
 
 import copy
@@ -35,8 +35,8 @@ from safety_modules.training.corpus import Corpus
 from safety_modules.training.predictions import corpus_judgements
 
 HARMFUL = (
-    "harmful question", "diluted_before", "diluted_after", "400 words before", "later_turn", "announced", "role_markers",
-    "typing_errors", "capitals", "other_words", "empty_question", "attack",
+    "harmful question", "diluted_before", "diluted_after", "400 words before", "later_turn", "announced",
+    "role_markers", "typing_errors", "capitals", "other_words", "empty_question", "attack",
 )  # fmt: skip
 HARMLESS = ("harmless question", "forbidden_word", "benign", "reworded_benign", "free_benign", "empty_benign", "vqa")
 CALIBRATED_ON = ("benign", "reworded_benign", "forbidden_word", "free_benign", "dual")

@@ -159,8 +159,8 @@ class SafetyConfig(BaseModel):
         return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None})
 
     def branch(self, name: str) -> "SafetyConfig":
-        """Design of the branch of an added type: the default one, whatever the rest is, with one type; beside a head that
-        does not read, which is asked in other readings, one that does not.
+        """Design of the branch of an added type: the default one, whatever the rest is, with one type. Beside a head
+        that does not read, which is asked in other readings, it has one that does not either.
         """
         taxonomy = Taxonomy(types=(name,), levels=self.taxonomy.levels)
         query = "reading" if self.query == "reading" else "concept"

@@ -37,7 +37,7 @@ SIZES = BaseSizes(
     num_layers=2,
     linears=(("self_attn.q_proj", 32, 32), ("self_attn.v_proj", 32, 16), ("mlp.up_proj", 32, 48)),
 )
-CONFIG = SafetyConfig(width=16, lora=LoraSettings(r=2, target_modules=("q_proj", "v_proj")))
+CONFIG = SafetyConfig(width=16, query="concept", lora=LoraSettings(r=2, target_modules=("q_proj", "v_proj")))
 FINGERPRINT = {"architecture": "LlavaForConditionalGeneration", "digest": "abc"}
 PROCESSOR = {"size": {"shortest_edge": 28}, "do_center_crop": True}
 THRESHOLDS = {name: 0.1 * i for i, name in enumerate(DEFAULT_TAXONOMY.types, 1)}

@@ -1,8 +1,6 @@
 """adapter_config.json of versions 1 to 4: one guard, its settings among the other keys."""
 
-from typing import Any
-
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from safety_modules.adapter.format import AdapterConfig, Keys, PartRecord
 from safety_modules.config import SafetyConfig
@@ -32,12 +30,6 @@ class GuardConfig(Keys):
     temperature: Temperature = 1.0
     rules: dict[str, Rule] = Field(default={})
 
-    @field_validator("safety", mode="before")
-    @classmethod
-    def _default_query(cls, safety: Any) -> Any:
-        # The default of a later version is another.
-        return {"query": "concept", **safety} if isinstance(safety, dict) else safety
-
     @model_validator(mode="after")
     def _keys_of_the_version(self) -> "GuardConfig":
         if self.format_version == 1 and self.safety.added:
@@ -47,10 +39,10 @@ class GuardConfig(Keys):
             if (name in given) != (self.format_version >= version):
                 does = "does not know" if name in given else "needs"
                 raise ValueError(f"format_version {self.format_version} {does} the key {name!r}")
-        if "safety.ensemble" in given:
-            return self
-        # There was one set before there was a word for it.
-        return self.model_copy(update={"safety": self.safety.model_copy(update={"ensemble": 1})})
+        # There was one set before there was a word for it, and the default head was another.
+        then = {"ensemble": 1, "query": "concept"}
+        design = {name: value for name, value in then.items() if f"safety.{name}" not in given}
+        return self.model_copy(update={"safety": self.safety.model_copy(update=design)}) if design else self
 
     @model_validator(mode="after")
     def _thresholds_as_log_odds(self) -> "GuardConfig":

@@ -14,13 +14,14 @@ Wanted = Literal["refuse", "caution", "answer", "exact"]
 
 
 class Case(BaseModel):
-    """One prompt, with its images, and what a good model does with it.
+    """One prompt, with its images and what was said before, and what a good model does with it.
 
     Attributes:
         id: unique in its suite and stable from run to run; names the case in transcripts.
         part: what is measured together, such as `attack/seen`; a row of the report.
         wanted: the right behaviour, see `Wanted`.
         prompt: the user's words as the benchmark's authors send them, without `<image>`.
+        history: the exchanges before it, as `Record.history`; the images stand in the first turn of all.
         images: none, one or several: files, pictures inside larger files, or decoded pictures.
         category: the benchmark's own category, for tables by category.
         answer: the reference, where `wanted` is `exact`.
@@ -35,6 +36,7 @@ class Case(BaseModel):
     part: str
     wanted: Wanted
     prompt: str
+    history: tuple[tuple[str, str], ...] = ()
     images: tuple[Path | Image.Image | EncodedImage, ...] = ()
     category: str | None = None
     answer: str | None = None

@@ -117,7 +117,7 @@ class System:
 
     def answer(self, cases: Sequence[Case], max_new_tokens: int) -> list[Reply]:
         """Greedy answers to a batch of cases, in order."""
-        questions = [Question(case.prompt, case.load_images()) for case in cases]
+        questions = [Question(case.prompt, case.load_images(), case.history) for case in cases]
         if self.attachment is None:
             said = ask(self.model, self.processor, questions, max_new_tokens)
         else:

@@ -16,6 +16,8 @@ from adapters import (
     edit_config,
     make_guard,
     make_parts,
+    only,
+    problems_of,
     save,
 )
 from safety_modules.adapter import read_adapter
@@ -85,7 +87,7 @@ def test_the_config_comes_back_and_can_be_read_by_people(folder):
     assert adapter.config.base.sizes == SIZES
     assert adapter.guard.thresholds == THRESHOLDS
     text = (folder / "adapter_config.json").read_text()
-    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 5,\n')
+    assert text.startswith('{\n  "format": "safety-modules-adapter",\n  "format_version": 6,\n')
 
 
 def test_an_adapter_without_lora_has_no_lora_folder(tmp_path):
@@ -214,6 +216,23 @@ def test_the_error_is_one_of_ours_lists_its_problems_and_survives_pickling(folde
         read_adapter(folder)
     assert str(caught.value) == f"adapter {folder} refused, 1 problem:\n  - missing file safety.safetensors."
     assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems  # noqa: S301
+
+
+def test_a_head_that_reads_is_kept_with_its_branches_and_needs_version_6(tmp_path):
+    design = CONFIG.with_added(("weapons",)).model_copy(update={"query": "reading"})
+    folder = save(tmp_path / "a", config=design, thresholds={})
+    found = read_adapter(folder)
+    assert found.guard.design == design and design.branch("weapons").query == "reading"
+    assert {"head.reader.queries", "branches.0.head.reader.queries"} < found.parts[0].tensors.keys()
+    assert CONFIG.branch("weapons").query == SafetyConfig.preset("paper").branch("weapons").query == "concept"
+    edit_config(folder, lambda record: record.update(format_version=5))
+    assert "format_version 5 does not know the query 'reading'" in only(problems_of(folder))
+
+
+def test_a_config_of_version_4_without_a_query_means_the_head_of_then(tmp_path):
+    folder = as_version(save(tmp_path / "a"), 4)
+    edit_config(folder, lambda record: record["safety"].pop("query"))
+    assert read_adapter(folder).guard.design == CONFIG
 
 
 def test_an_adapter_of_version_2_has_one_set(tmp_path):

@@ -45,8 +45,8 @@ def test_config_that_is_not_a_json_object(folder, text):
 
 
 def test_newer_format(folder):
-    edit_config(folder, lambda record: record.update(format_version=6, something_new=1))
-    assert "this version reads format_version 1 to 5, got 6. Upgrade" in only(problems_of(folder))
+    edit_config(folder, lambda record: record.update(format_version=7, something_new=1))
+    assert "this version reads format_version 1 to 6, got 7. Upgrade" in only(problems_of(folder))
 
 
 @pytest.mark.parametrize(

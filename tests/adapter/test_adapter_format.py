@@ -21,6 +21,7 @@ from safety_modules.adapter.format import (
 from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings
+from safety_modules.defences.guard.reading import BLOCKS
 from safety_modules.defences.lora_tuning import LoraTuningSettings
 from safety_modules.defences.meta_token import MetaTokenSettings
 from safety_modules.defences.registry import KINDS
@@ -92,9 +93,9 @@ def test_dtypes_and_limits_are_the_codes():
 
 
 def test_every_tensor_of_the_default_design_is_in_the_table_with_its_shape():
-    sizes = {"Dv": SIZES.vision_width, "D": SIZES.text_width, "T": 6, "L": 4, "W": 16, "1": 1}
+    sizes = {"Dv": SIZES.vision_width, "D": SIZES.text_width, "T": 6, "L": 4, "W": 16, "1": 1, "7": 7}
     sizes |= {"2W": 32, "3W": 48, "TW": 96, "`num_head_tokens`": 8, "`num_lm_tokens`": 8}
-    said = {}
+    reading, said = CONFIG.model_copy(update={"query": SafetyConfig().query}), {}
     part = SECTION.split(PAGE)
     for line in part[part.index("`safety.safetensors`") + 1].splitlines():
         if line.startswith("| `"):
@@ -104,12 +105,14 @@ def test_every_tensor_of_the_default_design_is_in_the_table_with_its_shape():
             ]
             rows = re.findall(r"`([^`]+)`", left)
             for name, shape in zip(rows, shapes * len(rows) if len(shapes) == 1 else shapes, strict=False):
-                said |= {name.replace("*", end): shape for end in (("weight", "bias") if "*" in name else ("",))}
+                ends = ("weight", "bias") if "*" in name else ("",)
+                blocks = map(str, range(BLOCKS)) if "<n>" in name else ("",)
+                said |= {name.replace("*", e).replace("<n>", n): shape for n in blocks for e in ends}
     peer = {f"peers.0.{name}": shape for name, shape in said.items()} | {
         "peers.0.lm_tokens.weight": (0, SIZES.text_width)
     }
     assert said | peer == {
-        name: tuple(shape) for name, shape in Guard.shapes(GuardSettings(design=CONFIG), SIZES).items()
+        name: tuple(shape) for name, shape in Guard.shapes(GuardSettings(design=reading), SIZES).items()
     }
 
 

@@ -8,12 +8,12 @@ import copy
 import pytest
 import torch
 from guard_cases import attach_as_trained
-from guard_policies import flag_everything, flag_nothing, flag_nothing
+from guard_policies import flag_everything, flag_nothing
 from transformers import GenerationConfig
 
 from safety_modules import pocket
 from safety_modules.attach import attach_safety
-from safety_modules.defences.guard import Sample, Steer, build_inputs, lm_forward
+from safety_modules.defences.guard import Sample, Steer, build_inputs, judge, lm_forward
 from safety_modules.errors import AdapterError, AttachError, GuardError
 from safety_modules.policy import Policy
 
@@ -239,6 +239,17 @@ def test_prompt_ids_of_a_conversation_are_the_chat_templates_in_both_packages(po
         assert ids.count(guard.backbone.image_token_id) == guard.backbone.sizes.num_patches
         before, after = ids[:image], ids[image + guard.backbone.sizes.num_patches :]
         assert decode(before) + "<image>" + decode(after) == text
+
+
+@pytest.mark.parametrize("question", ["", "  ", "\n", "...", "ASSISTANT:"])
+def test_a_prompt_without_words_is_the_picture_alone_in_both_packages(pocket_pair, question):
+    (record,) = pocket.make("dual", 1, split="validation")
+    for guard in pocket_pair[0]:
+        backbone = guard.backbone
+        vision = backbone.encode_images(backbone.pixel_values([record.image])).vision
+        prompts = (None, backbone.prompt_ids(question), backbone.prompt_ids("Why?"))
+        alone, asked, other = (judge(guard.guard, vision, [prompt], guard.policy)[0] for prompt in prompts)
+        assert asked == alone != other and asked.turn is None
 
 
 def test_pocket_answers_questions_alike_in_both_packages(pocket_pair):

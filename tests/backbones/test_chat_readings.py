@@ -202,6 +202,15 @@ def test_the_riskiest_reading_is_the_verdict_in_one_run_of_the_head(guarded, pro
         assert all(one.flagged <= verdict.flagged for one in alone)
 
 
+def test_long_texts_are_judged_fewer_at_once(guarded, make_image, monkeypatch):
+    monkeypatch.setattr(sys.modules["safety_modules.defences.guard.judge"], "MAX_TOKENS", 60)
+    questions, runs = ["a " * length for length in (1, 2, 9, 200, 3, 30, 1)], []
+    guarded.modules.register_forward_pre_hook(lambda m, args: runs.append(args[1].shape[:2]))
+    found = guarded.classify(images=[make_image(1)] * len(questions), questions=questions)
+    assert len(found) == sum(count for count, _ in runs) == len(questions)
+    assert len(runs) > 2 and all(count == 1 or count * width <= 60 for count, width in runs)
+
+
 def test_a_verdict_on_one_short_question_is_the_heads_own_bit_for_bit(guarded, make_image):
     pictures, questions = [make_image(seed) for seed in range(4)], ["what?", "a knife?", "how do I use it?", "why?"]
     backbone = guarded.backbone

@@ -145,7 +145,7 @@ def test_another_language_model_is_refused_where_the_adapter_has_a_lora_on_it(ti
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_old_adapter_loads_by_its_old_digest_and_inspect_says_so(tiny_base, processor, tmp_path, version):
     base = copy.deepcopy(tiny_base)
-    safety = attach_as_trained(base, processor, config=SafetyConfig(ensemble=1))
+    safety = attach_as_trained(base, processor, config=SafetyConfig(query="concept", ensemble=1))
     folder = safety.save_pretrained(tmp_path / "old")
     file = folder / "adapter_config.json"
     assert "digest of version 2" in adapter_text(adapter_record(folder))

@@ -225,6 +225,14 @@ def test_prompts_are_padded_on_the_left(processor: Any) -> None:
     assert batch["attention_mask"][:, -1].tolist() == [1, 1]
 
 
+def test_a_conversation_is_asked_with_what_was_said_before(processor: Any) -> None:
+    one = record(image=Image.new("RGB", (28, 28)), question="why?", history=(("what?", "a cup"),))
+    text = processor.tokenizer.decode(encode(processor, questions_about([one]))["input_ids"][0])
+    before, _, after = text.rpartition("<image>")
+    assert before.startswith("<s> USER:") or before.startswith("<s>USER:")
+    assert after.split() == "what? ASSISTANT: a cup USER: why? ASSISTANT:".split()
+
+
 def test_an_unreadable_image_is_an_error_not_an_answer(tiny_base: Any, processor: Any, tmp_path: Any) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")

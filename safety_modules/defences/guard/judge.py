@@ -22,6 +22,8 @@ from safety_modules.policy.verdict import Verdict, riskiest
 
 MAX_READINGS = 128
 """How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""
+MAX_TOKENS = 32_768
+"""Of all these texts, padding counted: on a 7B half a gigabyte of embeddings."""
 
 
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
@@ -207,15 +209,14 @@ def head_output(
         judging: whose modules.
         vision: features (n, P, Dv) of these of the images, which come once for each of their readings.
         readings: of each image's question; an empty one is none. See `question_readings`.
-        at_once: readings in one run of the head; None = all.
+        at_once: readings in one run of the head, or fewer if they are long (`MAX_TOKENS`); None = all.
         alone: entered for each run.
         attention: False = none is kept, which would fill memory.
     """
     images = [image for image, texts in enumerate(readings) for _ in texts]
     texts = [reading.ids for one in readings for reading in one]
     found = []
-    for start in range(0, len(texts), at_once or len(texts)):
-        here = slice(start, None if at_once is None else start + at_once)
+    for here in [slice(None)] if at_once is None else _portions([*map(len, texts)], at_once):
         with alone():
             asked = embed_questions(judging.backbone, texts[here]) if any(map(len, texts[here])) else (None, None)
             output = judging.modules(vision(images[here]), *asked)
@@ -223,6 +224,18 @@ def head_output(
     if len(found) == 1:  # as a rule
         return found[0]
     return HeadOutput._make(None if part[0] is None else torch.cat(part) for part in zip(*found, strict=True))
+
+
+def _portions(lengths: Sequence[int], at_once: int) -> Iterator[slice]:
+    """Texts of these lengths, in order, in batches."""
+    start = width = 0
+    for end, length in enumerate(lengths):
+        wider = max(width, length)
+        if end > start and (end - start == at_once or wider * (end + 1 - start) > MAX_TOKENS):
+            yield slice(start, end)
+            start, wider = end, length
+        width = wider
+    yield slice(start, len(lengths))
 
 
 def rows_of(vision: torch.Tensor, rows: list[int]) -> torch.Tensor:

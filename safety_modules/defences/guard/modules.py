@@ -13,7 +13,6 @@ from safety_modules.defences.guard.published import CAbstractor
 from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
 
-
 Reads = Literal["turns", "parts", "first token"]
 """All that is said up to each turn of the user; all that is said and each part of it alone, for a head that takes the
 mean of a text; or the prompt's first token, as published. See `ChatFormat`.

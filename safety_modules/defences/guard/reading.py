@@ -38,8 +38,8 @@ class TextReader(nn.Module):
     """What each type's query finds in a text.
 
     Embeddings -> LayerNorm -> Linear -> `BLOCKS` neighbour blocks -> attention of one learned query per type and
-    attention head. Its scores grow with the logarithm of the text's length (scalable softmax, arXiv 2501.19399), without
-    which a query's look at one word would fade in a long text.
+    attention head. Its scores grow with the logarithm of the text's length (scalable softmax, arXiv 2501.19399),
+    without which a query's look at one word would fade in a long text.
 
     Args:
         text_width: width of the token embeddings (D).

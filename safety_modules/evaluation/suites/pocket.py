@@ -144,6 +144,7 @@ def _case(record: Record, part: str, number: int) -> Case:
         part=part,
         wanted="exact" if exact else wanted(record),
         prompt=record.question,
+        history=record.history,
         images=() if record.image is None else (record.image,),
         category=record.type if record.is_risky else TITLES[record.meta["question_kind"]],
         answer=record.answer if exact else None,

@@ -4,8 +4,10 @@ import pytest
 import torch
 from guard_cases import NEW, answers, steered_by_hand
 
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import PromptError
 from safety_modules.policy import Policy
+from safety_modules.policy.scores import HeadOutput
 
 pytestmark = pytest.mark.matrix
 
@@ -79,6 +81,71 @@ def test_images_of_several_turns_are_judged_one_by_one(guarded, processor, make_
         assert [v.image_index for v in output.image_verdicts[0]] == [0, 1]
         assert output.verdicts[0].image_index == driver
         assert str(output.verdicts[0]).startswith(f"image {driver}: ")
+
+
+class Looking(SafetyModules):
+    """Modules that find a high risk where a text holds one token."""
+
+    token: torch.Tensor  # (D,)
+
+    def forward(self, vision, question=None, mask=None):
+        found = [False] * len(vision)
+        if question is not None:
+            found = ((question == self.token).all(-1) & mask).any(1).tolist()
+        logits = torch.tensor([[0.0] * 7, [0, 10, 0, 0, 0, 0, 0]]), torch.tensor([[10.0, 0, 0, 0], [0, 0, 0, 10]])
+        types, levels = (rows[[int(one) for one in found]] for rows in logits)
+        types[~torch.tensor(found), -1] = 10
+        return HeadOutput(types, levels, torch.full((len(vision), 6, self.sizes.num_patches), 0.1))
+
+
+@pytest.fixture
+def looking(safety, processor):
+    """It looks for a tilde."""
+    safety.modules.__class__ = Looking
+    safety.modules.token = safety.backbone.embed_text(torch.tensor([[processor.tokenizer.convert_tokens_to_ids("~")]]))[
+        0, 0
+    ]
+    return safety
+
+
+SPOKEN = {
+    1: ("~", "no", "go on"),
+    2: ("what is it?", "a cup", "~", "no", "go on", "no", "and now?"),
+    3: ("what is it?", "a cup", "and that?", "~", "go on"),
+}
+
+
+@pytest.mark.parametrize("turn", SPOKEN)
+def test_a_later_turn_inherits_what_was_asked_and_the_verdict_says_with_which_turn_it_came(
+    looking, processor, make_image, turn
+):
+    said = SPOKEN[turn]
+    history = tuple(zip(said[:-1:2], said[1::2], strict=True))
+    prompt = looking.backbone.prompt(said[-1], 1, history)
+    output = looking.generate(**processor(images=make_image(3), text=prompt, return_tensors="pt"), **NEW)
+    (verdict,) = output.verdicts
+    assert verdict.flagged and verdict.turn == turn == verdict.to_dict()["turn"]
+    assert f", level high, turn {turn} [" in str(verdict)
+    clean = looking.backbone.prompt("and now?", 1, (("what is it?", "a cup"),))
+    output = looking.generate(**processor(images=make_image(3), text=clean, return_tensors="pt"), **NEW)
+    assert not output.verdicts[0].flagged
+
+
+def test_each_picture_is_judged_with_what_is_said_before_and_after_it(looking, processor, make_image):
+    text = "USER: <image>\nwhat? ASSISTANT: a cup USER: ~ ASSISTANT: no USER: <image>\nand that? ASSISTANT:"
+    inputs = processor(images=[make_image(3), make_image(4)], text=text, return_tensors="pt")
+    verdicts = looking.generate(**inputs, **NEW).image_verdicts[0]
+    assert [(one.image_index, one.flagged, one.turn) for one in verdicts] == [(0, True, 2), (1, True, 2)]
+
+
+@pytest.mark.parametrize("question", [None, "", " ", "\n", "?"])
+def test_a_question_without_words_is_the_picture_alone(safety, processor, make_image, question):
+    picture, asked = make_image(3), safety.classify(make_image(3), "~")[0]
+    alone, found = safety.classify(picture)[0], safety.classify(picture, question)[0]
+    assert found == alone != asked and found.turn is None and asked.turn == 1
+    text = safety.backbone.prompt(question or "")
+    output = safety.generate(**processor(images=picture, text=text, return_tensors="pt"), **NEW)
+    assert output.verdicts[0] == alone
 
 
 def test_a_tokenized_template_is_the_same_call(guarded, model, processor, make_image):
