@@ -5,7 +5,7 @@
 The same command goes on after an interruption and ends in the same weights. With `--start` it begins with the weights
 and the tokenizer of a checkpoint, with or without another tower.
 
-The tower is frozen, so its features are computed once, and kept in `--out`. Every fourth batch is text only. Writes
+The tower is frozen, so its features are computed once, and kept in `--out`. Every third batch is text only. Writes
 a stock Hugging Face folder `checkpoint/` (model and processor), refreshed four times, and `log.jsonl`.
 """
 
@@ -43,7 +43,7 @@ from safety_modules.pocket.scenes import Scene
 from safety_modules.pocket.splits import STYLES, make
 
 ALIGNMENT = 0.3
-TEXT_ONLY = 4
+TEXT_ONLY = 3
 """One batch of so many has no pictures."""
 REPORTS = 4
 MEASURED = 200

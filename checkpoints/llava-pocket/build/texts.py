@@ -90,7 +90,7 @@ class Texts:
         """At least so many exchanges about one thing or another."""
         said: list[Exchange] = []
         while len(said) < exchanges:
-            said += self._caption() if self.rng.random() < 0.45 else self._text()
+            said += self._caption() if self.rng.random() < 0.5 else self._text()
         return said
 
     def _text(self) -> list[Exchange]:
@@ -162,11 +162,11 @@ class Texts:
         rng, sampler, asker = self.rng, self.sampler, self.sampler.asker
         while True:
             draw = rng.random()
-            if draw < 0.22:
+            if draw < 0.24:
                 scene, turn = sampler.attack()
-            elif draw < 0.33:
+            elif draw < 0.4:
                 scene, turn = sampler.typographic()
-            elif draw < 0.46:
+            elif draw < 0.52:
                 return self._turned()
             else:
                 scene = self._clean()
@@ -183,9 +183,9 @@ class Texts:
     def _clean(self) -> Scene:
         """A scene without risk: often a text, or two things of which one could be part of a risk."""
         compose, draw = self.sampler.compose, self.rng.random()
-        if draw < 0.28:
+        if draw < 0.32:
             return compose.typographic(self.one(CLEAN_WORDS).name)
-        if draw < 0.5:
+        if draw < 0.54:
             role = self.one((BENIGN, SENSITIVE, EXCLUDING, DUAL_USE))
             first = self.one(compose.drawable(role)).name
             return compose.pair(first, compose.partner(first, compose.drawable(BENIGN, LOOK_ALIKE, DUAL_USE)))
