@@ -111,7 +111,7 @@ class ChatFormat:
         answers = [place for place, _ in _places(ids, self._assistant)]
         stops = [*(place for place, _ in users[1:]), end]
         found = [Reading(self._text_ids(ids[start:end]), len(users) or 1)]
-        for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=True), 1):
+        for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=False), 1):
             stop = min([stop, *(place for place in answers if place >= begin)])
             found.append(Reading(self._text_ids(ids[start:stop]), turn))
         return self._distinct(found)
