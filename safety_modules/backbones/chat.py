@@ -18,7 +18,10 @@ from safety_modules.errors import PromptError
 USER, ASSISTANT, IMAGE = "USER:", "ASSISTANT:", "<image>"
 
 WINDOW, STEP = 24, 6
-"""Tokens of a window, and from one to the next: a sentence longer than a window is also judged window by window."""
+"""Tokens of a window, and from one to the next: a sentence longer than a window is also judged window by window, by a
+head that takes the mean."""
+LONG, LONG_WINDOW, LONG_STEP = 48, 32, 16
+"""The same for one that reads, of a whole text of more than so many tokens."""
 
 # Behind the mark, so that "3.5" and "e.g." within a word stay whole; Chinese and Japanese have no space there.
 _ENDS = re.compile(r"(?<=[.!?;\n])\s+|(?<=[。！？；])")
@@ -54,13 +57,7 @@ class ChatFormat:
         self._assistant = self._spellings(ASSISTANT)
 
     def prompt(self, question: str, images: int = 1, history: Sequence[tuple[str, str]] = ()) -> str:
-        """The prompt as text, with one image placeholder per image in the first turn of the user.
-
-        Args:
-            question: the user's last words.
-            images: how many.
-            history: the exchanges before: the user's words and the assistant's answer.
-        """
+        """The prompt as text: exchanges (user, assistant), then the question; image placeholders in the first turn."""
         end = self.tokenizer.eos_token or ""
         before = "".join(f"{said} {ASSISTANT} {answer}{end}{USER} " for said, answer in history)
         return f"{USER} " + f"{IMAGE}\n" * images + f"{before}{question} {ASSISTANT}"
@@ -99,7 +96,8 @@ class ChatFormat:
         return start, end
 
     def turns(self, ids: Sequence[int]) -> list[Reading]:
-        """What a prompt is to be judged by, the riskiest counts: all that is said, and all up to each turn of the user.
+        """What a prompt is to be judged by, the riskiest counts: all that is said, and all up to each turn of the user;
+        of long texts windows as well.
 
         The language model acts on the conversation: what was asked before stays asked ("go on"), and an answer between
         belongs to what is said after it. A `USER:` that a user typed makes one more reading, and hides nothing. The
@@ -114,15 +112,13 @@ class ChatFormat:
         for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=False), 1):
             stop = min([stop, *(place for place in answers if place >= begin)])
             found.append(Reading(self._text_ids(ids[start:stop]), turn))
+        for said, turn in [*found[1:], found[0]]:  # of equal windows the first turn's counts
+            cut = windows(said, LONG_WINDOW, LONG_STEP) if len(said) > LONG else []
+            found += [Reading(window, turn) for window in cut]
         return self._distinct(found)
 
     def parts(self, ids: Sequence[int]) -> list[Reading]:
-        """As `turns`, for a head that takes the mean over a text: all that is said, and each part of it asked alone.
-
-        Such a head loses a harmful sentence in a long harmless one, or in a conversation. Where one turn of one short
-        sentence is all, so it is the one reading.
-        """
-        ids = list(ids)
+        """As `turns`, for a head that takes the mean, and loses one sentence among others: all, and each part alone."""
         whole = self.whole_text(ids)
         found = [Reading(whole, len(list(_places(ids, self._user))) or 1)]
         for part in text_parts(self._decode(whole)):
@@ -305,8 +301,9 @@ def text_parts(text: str) -> Iterator[PromptPart]:
     is judged like any turn, and in windows.
     """
     said = re.split(f"({USER}|{ASSISTANT})", USER + text)[1:]
-    numbers = accumulate(role == USER for role in said[::2])
-    turns = [(*one, turn) for *one, said in zip(numbers, said[::2], said[1::2], strict=True) if (turn := said.strip())]
+    numbers: Iterator[int] = accumulate(int(role == USER) for role in said[::2])
+    turns = [(n, role, turn.strip()) for n, role, turn in zip(numbers, said[::2], said[1::2], strict=True)]
+    turns = [one for one in turns if one[2]]
     for number, role, turn in turns:
         sentences = [one for one in _ENDS.split(turn) if any(map(str.isalpha, one))] if role == USER else []
         several = len(sentences) > 1
@@ -315,9 +312,9 @@ def text_parts(text: str) -> Iterator[PromptPart]:
             yield from (PromptPart(sentence, number, True, True) for sentence in sentences)
 
 
-def windows(ids: Sequence[int]) -> list[list[int]]:
+def windows(ids: Sequence[int], width: int = WINDOW, step: int = STEP) -> list[list[int]]:
     """Overlapping windows over ids that are longer than one; their ends are always in one."""
-    if len(ids) <= WINDOW:
+    if len(ids) <= width:
         return []
-    starts = [*range(0, len(ids) - WINDOW, STEP), len(ids) - WINDOW]
-    return [list(ids[start : start + WINDOW]) for start in starts]
+    starts = [*range(0, len(ids) - width, step), len(ids) - width]
+    return [list(ids[start : start + width]) for start in starts]
