@@ -18,10 +18,9 @@ from safety_modules.errors import PromptError
 USER, ASSISTANT, IMAGE = "USER:", "ASSISTANT:", "<image>"
 
 WINDOW, STEP = 24, 6
-"""Tokens of a window, and from one to the next: a sentence longer than a window is also judged window by window, by a
-head that takes the mean."""
-LONG, LONG_WINDOW, LONG_STEP = 48, 32, 16
-"""The same for one that reads, of a whole text of more than so many tokens."""
+"""Tokens of a window, and from one to the next: a sentence longer than a window is also judged window by window."""
+LONG = 48
+"""Tokens from which a head that reads is also asked about each part of a text: see `ChatFormat.turns`."""
 
 # Behind the mark, so that "3.5" and "e.g." within a word stay whole; Chinese and Japanese have no space there.
 _ENDS = re.compile(r"(?<=[.!?;\n])\s+|(?<=[。！？；])")
@@ -97,7 +96,7 @@ class ChatFormat:
 
     def turns(self, ids: Sequence[int]) -> list[Reading]:
         """What a prompt is to be judged by, the riskiest counts: all that is said, and all up to each turn of the user;
-        of long texts windows as well.
+        of long texts each part as well.
 
         The language model acts on the conversation: what was asked before stays asked ("go on"), and an answer between
         belongs to what is said after it. A `USER:` that a user typed makes one more reading, and hides nothing. The
@@ -112,10 +111,7 @@ class ChatFormat:
         for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=False), 1):
             stop = min([stop, *(place for place in answers if place >= begin)])
             found.append(Reading(self._text_ids(ids[start:stop]), turn))
-        for said, turn in [*found[1:], found[0]]:  # of equal windows the first turn's counts
-            cut = windows(said, LONG_WINDOW, LONG_STEP) if len(said) > LONG else []
-            found += [Reading(window, turn) for window in cut]
-        return self._distinct(found)
+        return self._distinct(found + (self.parts(ids)[1:] if len(found[0].ids) > LONG else []))
 
     def parts(self, ids: Sequence[int]) -> list[Reading]:
         """As `turns`, for a head that takes the mean, and loses one sentence among others: all, and each part alone."""
@@ -312,9 +308,9 @@ def text_parts(text: str) -> Iterator[PromptPart]:
             yield from (PromptPart(sentence, number, True, True) for sentence in sentences)
 
 
-def windows(ids: Sequence[int], width: int = WINDOW, step: int = STEP) -> list[list[int]]:
+def windows(ids: Sequence[int]) -> list[list[int]]:
     """Overlapping windows over ids that are longer than one; their ends are always in one."""
-    if len(ids) <= width:
+    if len(ids) <= WINDOW:
         return []
-    starts = [*range(0, len(ids) - width, step), len(ids) - width]
-    return [list(ids[start : start + width]) for start in starts]
+    starts = [*range(0, len(ids) - WINDOW, STEP), len(ids) - WINDOW]
+    return [list(ids[start : start + WINDOW]) for start in starts]

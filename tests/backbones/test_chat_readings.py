@@ -13,8 +13,6 @@ from safety_modules import pocket
 from safety_modules.backbones.chat import (
     ASSISTANT,
     LONG,
-    LONG_STEP,
-    LONG_WINDOW,
     STEP,
     USER,
     WINDOW,
@@ -146,16 +144,16 @@ def test_a_long_sentence_is_judged_in_windows_that_leave_nothing_out(chats):
             assert cut == windows(asked[len(chat._lead) :]) and len(cut) > 10
 
 
-@pytest.mark.parametrize("count", [10, 200])
-def test_a_long_text_is_also_read_in_windows_that_leave_nothing_out(chats, count):
+@pytest.mark.parametrize("count", [5, 200])
+def test_a_long_text_is_also_read_part_by_part(chats, count):
     for chat in chats:
-        said = " ".join(f"cup {number}" for number in range(count))
-        ids = chat._encode(f"USER: <image>\nhi {ASSISTANT} {said} USER: why? {ASSISTANT}")
-        whole, first, *cut = chat.turns(ids)
+        said = " ".join(f"Cup {number}." for number in range(count))
+        ids = chat._encode(f"USER: <image>\nhi {ASSISTANT} {said} USER: {said} why? {ASSISTANT}")
+        whole, first, *others = chat.turns(ids)
         assert [one.turn for one in (whole, first)] == [2, 1] and len(first.ids) < 10
-        expected = windows(whole.ids, LONG_WINDOW, LONG_STEP) if len(whole.ids) > LONG else []
-        assert [one.ids for one in cut] == expected and {one.turn for one in cut} <= {2}
-    assert (len(expected) > 10) == (count == 200)
+        long = len(whole.ids) > LONG
+        assert others == [one for one in chat.parts(ids)[1:] if one.ids != first.ids] * long
+        assert long or count == 5
 
 
 @given(length=st.integers(0, 200))
