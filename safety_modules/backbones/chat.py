@@ -19,6 +19,8 @@ USER, ASSISTANT, IMAGE = "USER:", "ASSISTANT:", "<image>"
 
 WINDOW, STEP = 24, 6
 """Tokens of a window, and from one to the next: a sentence longer than a window is also judged window by window."""
+LONG = 48
+"""Tokens from which a head that reads is also asked about each part of a text: see `ChatFormat.turns`."""
 
 # Behind the mark, so that "3.5" and "e.g." within a word stay whole; Chinese and Japanese have no space there.
 _ENDS = re.compile(r"(?<=[.!?;\n])\s+|(?<=[。！？；])")
@@ -54,13 +56,7 @@ class ChatFormat:
         self._assistant = self._spellings(ASSISTANT)
 
     def prompt(self, question: str, images: int = 1, history: Sequence[tuple[str, str]] = ()) -> str:
-        """The prompt as text, with one image placeholder per image in the first turn of the user.
-
-        Args:
-            question: the user's last words.
-            images: how many.
-            history: the exchanges before: the user's words and the assistant's answer.
-        """
+        """The prompt as text: exchanges (user, assistant), then the question; image placeholders in the first turn."""
         end = self.tokenizer.eos_token or ""
         before = "".join(f"{said} {ASSISTANT} {answer}{end}{USER} " for said, answer in history)
         return f"{USER} " + f"{IMAGE}\n" * images + f"{before}{question} {ASSISTANT}"
@@ -99,7 +95,8 @@ class ChatFormat:
         return start, end
 
     def turns(self, ids: Sequence[int]) -> list[Reading]:
-        """What a prompt is to be judged by, the riskiest counts: all that is said, and all up to each turn of the user.
+        """What a prompt is to be judged by, the riskiest counts: all that is said, and all up to each turn of the user;
+        of long texts each part as well.
 
         The language model acts on the conversation: what was asked before stays asked ("go on"), and an answer between
         belongs to what is said after it. A `USER:` that a user typed makes one more reading, and hides nothing. The
@@ -111,18 +108,13 @@ class ChatFormat:
         answers = [place for place, _ in _places(ids, self._assistant)]
         stops = [*(place for place, _ in users[1:]), end]
         found = [Reading(self._text_ids(ids[start:end]), len(users) or 1)]
-        for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=True), 1):
+        for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=False), 1):
             stop = min([stop, *(place for place in answers if place >= begin)])
             found.append(Reading(self._text_ids(ids[start:stop]), turn))
-        return self._distinct(found)
+        return self._distinct(found + (self.parts(ids)[1:] if len(found[0].ids) > LONG else []))
 
     def parts(self, ids: Sequence[int]) -> list[Reading]:
-        """As `turns`, for a head that takes the mean over a text: all that is said, and each part of it asked alone.
-
-        Such a head loses a harmful sentence in a long harmless one, or in a conversation. Where one turn of one short
-        sentence is all, so it is the one reading.
-        """
-        ids = list(ids)
+        """As `turns`, for a head that takes the mean, and loses one sentence among others: all, and each part alone."""
         whole = self.whole_text(ids)
         found = [Reading(whole, len(list(_places(ids, self._user))) or 1)]
         for part in text_parts(self._decode(whole)):
@@ -305,8 +297,9 @@ def text_parts(text: str) -> Iterator[PromptPart]:
     is judged like any turn, and in windows.
     """
     said = re.split(f"({USER}|{ASSISTANT})", USER + text)[1:]
-    numbers = accumulate(role == USER for role in said[::2])
-    turns = [(*one, turn) for *one, said in zip(numbers, said[::2], said[1::2], strict=True) if (turn := said.strip())]
+    numbers: Iterator[int] = accumulate(int(role == USER) for role in said[::2])
+    turns = [(n, role, turn.strip()) for n, role, turn in zip(numbers, said[::2], said[1::2], strict=True)]
+    turns = [one for one in turns if one[2]]
     for number, role, turn in turns:
         sentences = [one for one in _ENDS.split(turn) if any(map(str.isalpha, one))] if role == USER else []
         several = len(sentences) > 1

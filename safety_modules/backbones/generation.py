@@ -109,28 +109,18 @@ def end_ids(model: Any, kwargs: dict[str, Any]) -> set[int]:
 
 
 def constraints(model: Any, kwargs: dict[str, Any]) -> list[str]:
-    """Names of the options by which a call could take a refusal from the model (`CONSTRAINTS`).
-
-    Set by the call: as arguments, or in the generation config passed with them. What the model's own config says is the
-    base's, whoever asks.
-    """
-    passed, own, plain = kwargs.get("generation_config"), model.generation_config, GenerationConfig()
-    fields = {name: CONSTRAINTS.get(name, value) for name, value in vars(plain).items() if not name.startswith("_")}
-    found = []
+    """Those of `CONSTRAINTS` that a call or a config it passes sets; what the model's own config says is the base's."""
+    passed, own, found = kwargs.get("generation_config"), model.generation_config, list[str]()
+    fields = {name: value for name, value in vars(GenerationConfig()).items() if not name.startswith("_")}
     for name, neutral in (fields | CONSTRAINTS).items():
         value = getattr(passed, name, None) if kwargs.get(name) is None else kwargs[name]
         if value is None or name in UNCONSTRAINING or (hasattr(value, "__len__") and not len(value)):
             continue
-        if name == "eos_token_id":
-            if not end_ids(model, {}) <= {int(i) for i in torch.as_tensor(value).flatten()}:
-                found.append(name)
-        elif not any(_same(value, other) for other in (neutral, getattr(own, name, None))):
+        ends = name == "eos_token_id" and end_ids(model, {}) <= end_ids(model, {name: value})
+        plain = type(value) in (bool, int, float, str, list, tuple, dict)  # others may not be comparable
+        if not ends and not (plain and value in (neutral, getattr(own, name, None))):
             found.append(name)
     return found
-
-
-def _same(value: Any, other: Any) -> bool:
-    return type(value) in (bool, int, float, str, list, tuple, dict) and bool(value == other)
 
 
 def pad_id(model: Any, kwargs: dict[str, Any], default: int) -> int:

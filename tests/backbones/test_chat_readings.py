@@ -12,6 +12,7 @@ from transformers import LlavaProcessor
 from safety_modules import pocket
 from safety_modules.backbones.chat import (
     ASSISTANT,
+    LONG,
     STEP,
     USER,
     WINDOW,
@@ -143,6 +144,18 @@ def test_a_long_sentence_is_judged_in_windows_that_leave_nothing_out(chats):
             assert cut == windows(asked[len(chat._lead) :]) and len(cut) > 10
 
 
+@pytest.mark.parametrize("count", [5, 200])
+def test_a_long_text_is_also_read_part_by_part(chats, count):
+    for chat in chats:
+        said = " ".join(f"Cup {number}." for number in range(count))
+        ids = chat._encode(f"USER: <image>\nhi {ASSISTANT} {said} USER: {said} why? {ASSISTANT}")
+        whole, first, *others = chat.turns(ids)
+        assert [one.turn for one in (whole, first)] == [2, 1] and len(first.ids) < 10
+        long = len(whole.ids) > LONG
+        assert others == [one for one in chat.parts(ids)[1:] if one.ids != first.ids] * long
+        assert long or count == 5
+
+
 @given(length=st.integers(0, 200))
 def test_windows_overlap_and_reach_both_ends(length):
     found = windows(range(length))
@@ -207,7 +220,9 @@ def test_long_texts_are_judged_fewer_at_once(guarded, make_image, monkeypatch):
     questions, runs = ["a " * length for length in (1, 2, 9, 200, 3, 30, 1)], []
     guarded.modules.register_forward_pre_hook(lambda m, args: runs.append(args[1].shape[:2]))
     found = guarded.classify(images=[make_image(1)] * len(questions), questions=questions)
-    assert len(found) == sum(count for count, _ in runs) == len(questions)
+    backbone = guarded.backbone
+    readings = sum(len(backbone.turns(backbone.prompt_ids(question))) for question in questions)
+    assert len(found) == len(questions) and sum(count for count, _ in runs) == readings
     assert len(runs) > 2 and all(count == 1 or count * width <= 60 for count, width in runs)
 
 

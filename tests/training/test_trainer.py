@@ -102,8 +102,8 @@ def test_only_safety_parameters_and_lora_change_in_training(
     moved = changed(before, state(safety))
     assert all(name.startswith(parts) for name in moved), f"changed in stage {stage}: {sorted(moved)}"
     # The bias of the keys shifts all attention logits alike: softmax gives it no gradient.
-    # no_question is used only by samples that are not asked; further sets of an ensemble have an empty lm_tokens.
-    idle = {name for name in before if name.endswith(("in_proj_bias", "no_question")) or not before[name].numel()}
+    # `nothing` is used only by samples that are not asked; further sets of an ensemble have an empty lm_tokens.
+    idle = {name for name in before if name.endswith(("in_proj_bias", "reader.nothing")) or not before[name].numel()}
     should = {name for name in before if name.startswith(parts)} - idle
     assert should <= moved, f"not trained in stage {stage}: {sorted(should - moved)}"
 

@@ -180,19 +180,10 @@ def judge(
     decisions, chosen = decide(guard, output, policy, [*map(len, readings)])
     decisions.check()
     maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)
-    of = range(len(vision)) if places is None else places
-    verdicts = [decisions.verdict(row, maps[row], place) for row, place in zip(chosen, of, strict=True)]
-    return list(_with_turns(verdicts, readings, decisions.severity.tolist()))
-
-
-def _with_turns(
-    verdicts: Sequence[Verdict], readings: Sequence[Sequence[Reading]], severities: Sequence[int]
-) -> Iterator[Verdict]:
-    """Each with the user's turn that decides it: the first with which what was said is as severe as all of it."""
-    severity = iter(severities)
-    for verdict, texts in zip(verdicts, readings, strict=True):
-        _, turn = min((-next(severity), one.turn) for one in texts)
-        yield replace(verdict, turn=turn or None)
+    severity = iter(decisions.severity.tolist())  # of a picture's readings the most severe one's, of equals the first's
+    turns = [min((-next(severity), one.turn) for one in texts)[1] or None for texts in readings]
+    of = zip(chosen, range(len(vision)) if places is None else places, turns, strict=True)
+    return [replace(decisions.verdict(row, maps[row], place), turn=turn) for row, place, turn in of]
 
 
 def head_output(
@@ -216,7 +207,8 @@ def head_output(
     images = [image for image, texts in enumerate(readings) for _ in texts]
     texts = [reading.ids for one in readings for reading in one]
     found = []
-    for here in [slice(None)] if at_once is None else _portions([*map(len, texts)], at_once):
+    few = len(texts) <= (at_once or len(texts)) and len(texts) * max(map(len, texts)) <= MAX_TOKENS
+    for here in [slice(None)] if few or at_once is None else _portions([*map(len, texts)], at_once):
         with alone():
             asked = embed_questions(judging.backbone, texts[here]) if any(map(len, texts[here])) else (None, None)
             output = judging.modules(vision(images[here]), *asked)

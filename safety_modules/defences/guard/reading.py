@@ -38,8 +38,9 @@ class TextReader(nn.Module):
     """What each type's query finds in a text.
 
     Embeddings -> LayerNorm -> Linear -> `BLOCKS` neighbour blocks -> attention of one learned query per type and
-    attention head. Its scores grow with the logarithm of the text's length (scalable softmax, arXiv 2501.19399),
-    without which a query's look at one word would fade in a long text.
+    attention head, and beside what it finds the most of each key over all positions, the same for all types: what is
+    said at all. Scores grow with the logarithm of the text's length (scalable softmax, arXiv 2501.19399), without which
+    a query's look at one word would fade in a long text.
 
     Args:
         text_width: width of the token embeddings (D).
@@ -72,10 +73,12 @@ class TextReader(nn.Module):
         queries = self.queries.unflatten(-1, (self.heads, -1))  # (Q, H, W)
         keys, values = (linear(x).unflatten(-1, (self.heads, -1)) for linear in (self.key, self.value))  # (B, T, H, W)
         count = mask.sum(1)[:, None, None, None]  # (B, 1, 1, 1)
-        scores = torch.einsum("qhw,bthw->bhqt", queries, keys) * queries.shape[-1] ** -0.5 * torch.log1p(count)
+        scores = torch.einsum("qhw,bthw->bhqt", queries, keys) * queries.shape[-1] ** -0.5
+        scores = scores * torch.log1p(count).to(scores)
         weights = scores.masked_fill(~mask[:, None, None], torch.finfo(scores.dtype).min).softmax(-1)  # (B, H, Q, T)
         found = torch.einsum("bhqt,bthw->bqhw", weights, values).flatten(-2)  # (B, Q, D_s)
-        return torch.where(count[..., 0] > 0, found, self.nothing)
+        most = keys.flatten(-2).masked_fill(~real, torch.finfo(x.dtype).min).amax(1, keepdim=True)  # (B, 1, D_s)
+        return torch.where(count[..., 0] > 0, found + most, self.nothing)
 
 
 class ReadingHead(nn.Module):

@@ -54,7 +54,8 @@ def test_every_turn_is_judged_and_the_hint_stands_before_the_answer(
     decode, backbone = processor.tokenizer.decode, guarded.backbone
     parts = [decode(one.ids).strip() for one in backbone.parts(ids[0].tolist())]
     assert {LAST, *(part for turn in TURNS for part in turn)} < set(parts)
-    turns = {one.turn: decode(one.ids) for one in backbone.turns(ids[0].tolist())}
+    readings = backbone.turns(ids[0].tolist())
+    turns = {one.turn: decode(one.ids) for one in reversed(readings)}  # windows come last
     assert sorted(turns) == [1, 2, 3, 4]
     for turn, said in turns.items():
         assert [words in said for words, _ in [*TURNS, (LAST, None)]] == [place < turn for place in range(4)]

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from safety_modules.config import BaseSizes, SafetyConfig
-from safety_modules.defences.guard.concept import ConceptHead
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.defences.guard.published import FirstTokenHead
+from safety_modules.defences.guard.reading import ReadingHead
 from safety_modules.errors import ConfigError
 
 SIZES = BaseSizes(vision_width=16, text_width=32, num_patches=12, grid=(3, 4), vocab_size=100, num_layers=2)
@@ -16,7 +16,7 @@ def make_modules(preset="default", **changes):
 
 
 def test_both_presets_judge_a_batch():
-    for preset, head in (("default", ConceptHead), ("paper", FirstTokenHead)):
+    for preset, head in (("default", ReadingHead), ("paper", FirstTokenHead)):
         modules = make_modules(preset)
         assert isinstance(modules.head, head)
         out = modules(torch.randn(2, 12, 16), torch.randn(2, 5, 32), torch.ones(2, 5, dtype=torch.bool))
