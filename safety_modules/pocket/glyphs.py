@@ -85,8 +85,10 @@ STYLES: tuple[Style, ...] = (
     Style("tabler", "@iconify-json/tabler", "MIT", "build", monochrome=True),
     Style("mingcute", "@iconify-json/mingcute", "Apache-2.0", "build", monochrome=True),
     Style("streamline_blue", "@iconify-json/streamline-color", "CC-BY-4.0", "build"),
+    Style("openmoji_black", "openmoji", "CC-BY-SA-4.0", "build", monochrome=True),
     Style("unifont", "unifont.otf and unifont_upper.otf", "OFL-1.1", "held_out", monochrome=True),
     Style("hugeicons", "@iconify-json/hugeicons", "MIT", "held_out", monochrome=True),
+    Style("openclipart", "openclipart-png", "LicenseRef-PublicDomain", "held_out"),
 )
 _FONTS = {
     "train": "roboto open-sans lato merriweather montserrat inter nunito roboto-slab roboto-mono comic-neue oswald "

@@ -7,8 +7,8 @@
     python checkpoints/llava-pocket/build/glyphs.py --build FOLDER_OF_TGZ     # what only the building of the base uses
 
 Beside the packages lie `Symbola_hint.ttf` of Debian's fonts-symbola, `unifont.otf` and `unifont_upper.otf` of its
-fonts-unifont, and `openclipart/svg` of its openclipart-svg. Every icon is drawn at 96 x 96 pixels with transparency; a
-style becomes one lossless WebP sheet in table order.
+fonts-unifont, and the folder `png` of its openclipart-png as `openclipart-png`. Every icon is drawn at 96 x 96 pixels
+with transparency; a style becomes one lossless WebP sheet in table order.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Set
+from functools import lru_cache
 from pathlib import Path
 
 from icons import UNCLEAR, icons_of
@@ -61,6 +62,13 @@ def draw_svg(svg: str) -> Image.Image:
     return _fill(glyph)
 
 
+def draw_png(path: Path) -> Image.Image:
+    """A picture of any size as (96, 96) RGBA."""
+    glyph = Image.open(path).convert("RGBA")
+    glyph.thumbnail((4 * CELL, 4 * CELL))
+    return _fill(glyph)
+
+
 def _fill(glyph: Image.Image) -> Image.Image:
     """The glyph without its margins, scaled so that its longer side fills the cell, centred."""
     glyph = glyph.crop(glyph.getchannel("A").getbbox())
@@ -82,12 +90,20 @@ def package_of(folder: Path, package: str) -> Path:
     return found[-1]
 
 
+@lru_cache(maxsize=1)
+def contents(archive: Path) -> dict[str, bytes]:
+    """All files of an npm package."""
+    with tarfile.open(archive) as files:
+        return {
+            entry.name.removeprefix("package/"): files.extractfile(entry).read()  # type: ignore[union-attr]
+            for entry in files
+            if entry.isfile()
+        }
+
+
 def member(folder: Path, package: str, name: str) -> bytes:
     """One file of an npm package."""
-    with tarfile.open(package_of(folder, package)) as archive:
-        handle = archive.extractfile(f"package/{name}")
-        assert handle is not None, f"{name} is not a file"
-        return handle.read()
+    return contents(package_of(folder, package))[name]
 
 
 def characters(folder: Path) -> dict[str, str]:
@@ -98,23 +114,25 @@ def characters(folder: Path) -> dict[str, str]:
 
 def drawer(folder: Path, style: Style) -> Callable[[Concept], Image.Image | None]:
     """What draws a concept in the style: from an icon set, single files, a folder of pictures, or a font."""
+
+    def text(name: str) -> str:
+        return member(folder, style.package, name).decode()
+
+    def first(concept: Concept, draw: Callable[[str], Image.Image]) -> Image.Image | None:
+        return next((draw(name) for name in icons_of(concept, style)), None)
+
     if style.package.startswith("@iconify-json/"):
         icons = json.loads(member(folder, style.package, "icons.json"))
         return lambda concept: draw(icons, concept, style)
-    if style.package in ("@icon/icofont", "openclipart"):
-
-        def single(concept: Concept) -> Image.Image | None:
-            for name in icons_of(concept, style):
-                if style.package == "openclipart":
-                    return draw_svg((folder / "openclipart" / "svg" / f"{name}.svg").read_text())
-                return draw_svg(member(folder, style.package, f"icons/{name}.svg").decode())
-            return None
-
-        return single
+    if style.package == "openclipart-png":
+        return lambda concept: first(concept, lambda name: draw_png(folder / style.package / f"{name}.png"))
+    if style.package == "@icon/icofont":
+        return lambda concept: first(concept, lambda name: draw_svg(text(f"icons/{name}.svg")))
     codes = characters(folder)
+    if style.package == "openmoji":
+        return lambda concept: draw_svg(text(f"black/svg/{codes[concept.name].upper()}.svg"))
     if style.package.endswith("-3d"):
-        with tarfile.open(package_of(folder, style.package)) as archive:
-            files = {name.rsplit("/", 1)[-1].split(".")[0]: name[8:] for name in archive.getnames()}
+        files = {name.rsplit("/", 1)[-1].split(".")[0]: name for name in contents(package_of(folder, style.package))}
 
         def picture(concept: Concept) -> Image.Image | None:
             file = files.get(codes[concept.name]) or files.get(codes[concept.name] + "-fe0f")
@@ -135,9 +153,9 @@ def font_files(folder: Path, package: str) -> list[tuple[Set[int], bytes]]:
         files = [(folder / name).read_bytes() for name in package.split(" and ")]
         return [(ttLib.TTFont(io.BytesIO(data)).getBestCmap().keys(), data) for data in files]
     found = []
-    with tarfile.open(package_of(folder, package)) as archive:
-        names = [name[8:] for name in archive.getnames() if name.endswith("-400-normal.woff2")]
-    for name in names:
+    for name in contents(package_of(folder, package)):
+        if not name.endswith("-400-normal.woff2"):
+            continue
         font, plain = ttLib.TTFont(io.BytesIO(member(folder, package, name))), io.BytesIO()
         font.flavor = None
         font.save(plain)
