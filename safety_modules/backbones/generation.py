@@ -188,6 +188,19 @@ class _Processor(LogitsProcessor):
         return self.inner(self.view(input_ids, None), scores)
 
 
+class RowStreamer(BaseStreamer):
+    """A streamer that tells rows apart, so that a batch may be answered in parts: each part streams to its own."""
+
+    def of_rows(self, rows: Sequence[int], records: Sequence[Any]) -> BaseStreamer:
+        """The streamer of these rows of the caller's batch, asked for before the first of their tokens.
+
+        Args:
+            rows: of the batch.
+            records: what is known by now of every row of the batch, `defences.answer.Row`.
+        """
+        raise NotImplementedError
+
+
 class _Streamer(BaseStreamer):
     """generate streams the prompts first and then token by token: only the prompts need the view."""
 
