@@ -46,13 +46,13 @@ endef
 $(VENV)/.run: pyproject.toml requirements/run.txt
 	$(call install,$(VENV),requirements/run.txt)
 
-$(VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
+$(VENV)/.installed: pyproject.toml requirements/run.txt requirements/serve.txt requirements/dev.txt
 	$(call install,$(VENV),requirements/dev.txt)
 
 $(OLDEST_VENV)/.installed: pyproject.toml requirements/oldest.txt
 	$(call install,$(OLDEST_VENV),requirements/oldest.txt)
 
-$(MIDDLE_VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
+$(MIDDLE_VENV)/.installed: pyproject.toml requirements/run.txt requirements/serve.txt requirements/dev.txt
 	$(call install,$(MIDDLE_VENV),requirements/dev.txt)
 
 $(MIDDLE_VENV)/.middle: $(MIDDLE_VENV)/.installed requirements/middle.txt

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli import audit, calibrate, data, evaluate, show, train
+from safety_modules.cli import audit, calibrate, data, evaluate, serve, show, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
@@ -60,6 +60,7 @@ app.command(epilog=epilog("train"))(train.train)
 app.command(epilog=epilog("calibrate"))(calibrate.calibrate)
 app.command(epilog=epilog("audit"))(audit.audit)
 app.command(epilog=epilog("classify"))(show.classify)
+app.command(epilog=epilog("serve"))(serve.serve)
 app.command(epilog=epilog("inspect"))(show.inspect)
 app.command(epilog=epilog("path"))(show.path)
 app.add_typer(evaluate_app, name="evaluate")

@@ -21,6 +21,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "safety-modules classify picture.png folder --question 'What is this?' --overlays maps",
         "safety-modules classify folder --adapter my-7b --model llava-hf/llava-1.5-7b-hf --json",
     ),
+    "serve": (
+        "safety-modules serve",
+        "safety-modules serve llava-hf/llava-1.5-7b-hf --adapter my-7b --host 0.0.0.0 --access keys.yaml",
+    ),
     "inspect": ("safety-modules inspect llava-pocket-safe", "safety-modules inspect --plan llava-1.5-7b"),
     "path": (
         "safety-modules path llava-1.5-7b/stage1",

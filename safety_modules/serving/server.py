@@ -1,0 +1,55 @@
+"""The HTTP server in front of the application: uvicorn, with time limits for clients that send nothing."""
+
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from safety_modules.serving.app import Service, create_app
+
+HEADER_BYTES = 32_768
+KEEP_ALIVE_SECONDS = 5
+STOP_SECONDS = 10
+
+
+def make_server(service: Service) -> uvicorn.Server:
+    """A server that `run()` runs until it is stopped (Ctrl-C, SIGTERM), answering what it has begun."""
+    settings = service.settings
+
+    class Impatient(H11Protocol):
+        """Closes connections on which no request has come in time: uvicorn itself waits for ever for the first."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._late = self.loop.call_later(settings.body_seconds, self._close_if_silent)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._late.cancel()
+            super().connection_lost(exc)
+
+        def _close_if_silent(self) -> None:
+            if self.cycle is None:
+                self.transport.close()
+
+    config = uvicorn.Config(
+        create_app(service),
+        host=settings.host,
+        port=settings.port,
+        http=Impatient,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        limit_concurrency=4 * settings.max_queue,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    return uvicorn.Server(config)
+
+
+def port_of(server: uvicorn.Server) -> int:
+    """The port a started server listens on. For servers that asked for a free one."""
+    return int(server.servers[0].sockets[0].getsockname()[1])
