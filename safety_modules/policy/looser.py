@@ -36,6 +36,8 @@ def looser(
         if now.model_copy(update={"action": before.action, "threshold": before.threshold}) != before:
             found.append(f"{type}: words of its own.")
     first = taxonomy.types[:first_types]
+    # The score of a type that is not the most probable one: highest where all types are equally probable.
+    beaten = math.log(len(first) - 1) if len(first) > 1 else -math.inf
     for type in first:
         covered = [
             other
@@ -43,6 +45,7 @@ def looser(
             if other != type
             and new[type] < old[type]
             and old[other] < old[type]
+            and old[other] <= beaten
             and _strength(than, other) > _strength(policy, type)
         ]
         found += [
