@@ -90,6 +90,7 @@ class Running:
     port: int
     service: Any
     log: io.StringIO
+    key: str | None = None
 
     def post(self, path: str, body: Any, headers: dict[str, str] | None = None, timeout: float = 120) -> Reply:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -99,6 +100,8 @@ class Running:
         self, path: str, headers: dict[str, str] | None = None, timeout: float = 120, raw: bytes | None = None
     ) -> Reply:
         given = {"content-type": "application/json"} | (headers or {})
+        if self.key is not None:
+            given = {"authorization": f"Bearer {self.key}"} | given
         request = urllib.request.Request(self.url + path, raw, given)
         try:
             with urllib.request.urlopen(request, timeout=timeout) as answer:

@@ -366,8 +366,9 @@ class Call:
     def _told_apart(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The caller's arguments, with a streamer that tells rows apart in its form for these."""
         streamer = kwargs.get("streamer")
-        rows = isinstance(streamer, RowStreamer)
-        return {**kwargs, "streamer": streamer.of_rows(self.rows, self.records)} if rows else kwargs
+        if not isinstance(streamer, RowStreamer):
+            return kwargs
+        return {**kwargs, "streamer": streamer.of_rows(self.rows, self.records)}
 
     def _are_answers(self, sequences: Any) -> bool:
         """Whether these are what `generate` gives: (B x n, T or more) ids."""

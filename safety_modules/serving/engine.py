@@ -136,13 +136,11 @@ class Engine:
             options |= {"temperature": first.sampling.temperature, "top_p": first.sampling.top_p}
         if self._live:
             options["streamer"] = Rows(answers)
-        inputs = self._inputs([job.work for job in jobs])
+        options |= self._inputs([job.work for job in jobs])
         with _seeded(first.sampling.seed):
-            output = self.safety.generate(
-                safety=first.chosen.mode != "off", policy=first.chosen.policy, **inputs, **options
-            )
+            output = self.safety.generate(safety=first.chosen.mode != "off", policy=first.chosen.policy, **options)
         if not self._live:
-            self._tell(answers, output, inputs["input_ids"].shape[1])
+            self._tell(answers, output, options["input_ids"].shape[1])
         for answer in answers:
             answer.end()
 

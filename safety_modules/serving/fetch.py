@@ -9,7 +9,8 @@ import ipaddress
 import socket
 import ssl
 import time
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from safety_modules.serving.errors import RequestRefused
@@ -22,7 +23,8 @@ _CHUNK = 65_536
 _NAT64 = ipaddress.ip_network("64:ff9b::/32")
 
 
-class Fetch(NamedTuple):
+@dataclass(frozen=True)
+class Fetch:
     """Fetches by one server's settings."""
 
     settings: ServeSettings
