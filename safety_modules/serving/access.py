@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError, PolicyError, validation_problems
-from safety_modules.io.strict import load_yaml
+from safety_modules.io.strict import load_yaml, without_controls
 from safety_modules.policy.looser import looser
 from safety_modules.policy.policy import Policy, Rule
 from safety_modules.serving.errors import RequestRefused
@@ -143,8 +143,8 @@ class Choices:
         try:
             policy = self._safety.policy_for(operators.changed(asked.policy or {}))
         except PolicyError as error:
-            message = " ".join(str(error).split())
-            raise RequestRefused(400, message, "invalid_policy", "safety.policy") from error
+            message = f"not answered: expected changes to a policy, got others: {' '.join(str(error).split())}"
+            raise RequestRefused(400, without_controls(message), "invalid_policy", "safety.policy") from error
         reasons = looser(policy, operators, guard.config.taxonomy, guard.thresholds, len(guard.config.first_types))
         if reasons:
             self._check(caller, "looser", f"one that may do less ({' '.join(reasons[:3])})", "safety.policy")

@@ -89,6 +89,8 @@ class Fetch:
             if len(data) > self.settings.max_image_bytes:
                 raise _refused(f"expected at most {self.settings.max_image_bytes} bytes, got more")
             if not piece:
+                if answer.length:
+                    raise _refused(f"expected a whole picture, got {len(data)} bytes and {answer.length} missing")
                 return bytes(data)
 
 
