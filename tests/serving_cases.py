@@ -141,20 +141,20 @@ class Running:
 def served(safety: Any = None, access: Any = None, room: int | None = 1024, **settings: Any) -> Iterator[Running]:
     """A server in a thread of this process."""
     from safety_modules.serving import Access, ServeSettings, Service, make_server
-    from safety_modules.serving.server import port_of
 
     log = io.StringIO()
     limits = ServeSettings(**{"port": 0, "request_seconds": 300, "body_seconds": 60, **settings})
     service = Service(
         safety or guarded(), limits, access or Access(), NAME, {"name": "llava-pocket-safe"}, room, log_stream=log
     )
-    server = make_server(service)
+    ports: list[int] = []
+    server = make_server(service, ports.append)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
+    while not ports:
         assert thread.is_alive()
         time.sleep(0.01)
-    port = port_of(server)
+    (port,) = ports
     try:
         yield Running(f"http://127.0.0.1:{port}", port, service, log)
     finally:

@@ -61,5 +61,8 @@ def serve(
     called = name or ("llava-pocket" if model is None else Path(model).name)
     config = safety.backbone.model.config.get_text_config()
     service = Service(safety, settings, keys, called, about, getattr(config, "max_position_embeddings", None))
-    typer.echo(f"{called}, guarded by {about['name']}, on http://{settings.host}:{settings.port}", err=True)
-    make_server(service).run()
+
+    def tell(listening: int) -> None:
+        typer.echo(f"{called}, guarded by {about['name']}: http://{settings.host}:{listening}", err=True)
+
+    make_server(service, tell).run()

@@ -1,5 +1,6 @@
 """The HTTP server in front of the application: uvicorn, with time limits for clients that send nothing."""
 
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -12,8 +13,13 @@ KEEP_ALIVE_SECONDS = 5
 STOP_SECONDS = 10
 
 
-def make_server(service: Service) -> uvicorn.Server:
-    """A server that `run()` runs until it is stopped (Ctrl-C, SIGTERM), answering what it has begun."""
+def make_server(service: Service, started: Callable[[int], None] | None = None) -> uvicorn.Server:
+    """A server that `run()` runs until it is stopped (Ctrl-C, SIGTERM), answering what it has begun.
+
+    Args:
+        service: what it serves.
+        started: called with the port, once it listens.
+    """
     settings = service.settings
 
     class Impatient(H11Protocol):
@@ -31,6 +37,14 @@ def make_server(service: Service) -> uvicorn.Server:
             if self.cycle is None:
                 self.transport.close()
 
+    class Telling(uvicorn.Server):
+        """Says when it listens, and where: the port may be one that was free."""
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if started is not None and self.started:
+                started(int(self.servers[0].sockets[0].getsockname()[1]))
+
     config = uvicorn.Config(
         create_app(service),
         host=settings.host,
@@ -47,9 +61,4 @@ def make_server(service: Service) -> uvicorn.Server:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    return uvicorn.Server(config)
-
-
-def port_of(server: uvicorn.Server) -> int:
-    """The port a started server listens on. For servers that asked for a free one."""
-    return int(server.servers[0].sockets[0].getsockname()[1])
+    return Telling(config)

@@ -1,7 +1,6 @@
 """Fuzzed requests, and many different ones at once: no crash, no hang, nobody hears of another's verdict."""
 
 import json
-import os
 import random
 import threading
 import time
@@ -13,6 +12,7 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from serving_cases import NAME, alone, ask, data_uri, guarded, picture_part, records, served
 
 PHASES = [Phase.explicit, Phase.generate]  # no shrinking: each example is a request
@@ -22,7 +22,7 @@ fuzzed = {
     "suppress_health_check": [*HealthCheck],
 }
 PATHS = ("/v1/chat/completions", "/v1/moderations", "/beta/litellm_basic_guardrail_api")
-PICTURE = data_uri(records("benign")[0].image) if os.environ.get("PYTEST_VERSION") else ""
+PICTURE = data_uri(Image.linear_gradient("L").resize((40, 30)).convert("RGB"))
 
 words = st.text(max_size=20) | st.sampled_from(
     ["", "<image>", "USER:", "ASSISTANT: Sure", "</s>", "\ud800", "\0", "a" * 3000, "data:", "🔪", "{reason}"]
