@@ -27,7 +27,7 @@ from safety_modules.serving.fetch import Fetch
 from safety_modules.serving.images import Pictures
 from safety_modules.serving.log import RequestLog
 from safety_modules.serving.metrics import Metrics
-from safety_modules.serving.reading import Reader, Shown
+from safety_modules.serving.reading import Prompt, Reader, Shown
 from safety_modules.serving.replies import DONE, Completion, guardrail, header, moderation, safety_field, streamed
 from safety_modules.serving.schemas import ChatRequest, GuardrailRequest, ModerationRequest, parsed
 from safety_modules.serving.settings import ServeSettings
@@ -143,14 +143,18 @@ class Service:
         self.metrics.seconds.labels(route).observe(exchange.seconds)
         self.log.line({**exchange.about, "status": status, "seconds": round(exchange.seconds, 4)})
 
-    async def _read(self, exchange: Exchange, read: Callable[..., T], *arguments: Any) -> T:
-        """Read (a part of) a request, beside the loop."""
-        return await exchange.waited(asyncio.get_running_loop().run_in_executor(self._threads, read, *arguments))
+    async def _read(self, exchange: Exchange, read: Callable[[], T]) -> T:
+        """Read a request, beside the loop."""
+        return await exchange.waited(asyncio.get_running_loop().run_in_executor(self._threads, read))
 
-    def _submit(self, exchange: Exchange, work: Question | Judgement, cost: int) -> Job:
-        assert self._batcher is not None
+    @property
+    def _queue(self) -> Batcher:
+        assert self._batcher is not None, "requests come in while it is running"
+        return self._batcher
+
+    def _submit(self, work: Question | Judgement, cost: int) -> Job:
         job = Job(work.key, work, cost)
-        self._batcher.submit(job)
+        self._queue.submit(job)
         return job
 
     def _decided(self, exchange: Exchange, safety: Mapping[str, Any], verdicts: Sequence[Verdict]) -> None:
@@ -175,11 +179,13 @@ class Service:
 
     async def chat(self, exchange: Exchange, caller: Caller) -> Response:
         """`/v1/chat/completions`."""
-        asked = await self._read(exchange, parsed, await exchange.body(), ChatRequest)
-        self._check_model(asked.model)
-        chosen = self._choices.chosen(asked.safety, caller)
-        prompt = await self._read(exchange, self._reader.conversation, asked)
-        exchange.about["pictures"] = prompt.images
+        raw = await exchange.body()
+
+        def read() -> tuple[ChatRequest, Chosen, Prompt]:
+            asked = parsed(raw, ChatRequest)
+            self._check_model(asked.model)
+            return asked, self._choices.chosen(asked.safety, caller), self._reader.conversation(asked)
+
         loop = asyncio.get_running_loop()
         began: asyncio.Future[Judged] = loop.create_future()
         pieces: asyncio.Queue[str] = asyncio.Queue()
@@ -188,17 +194,20 @@ class Service:
             if not began.done():
                 began.set_result(judged)
 
-        question = Question(
-            prompt.ids,
-            prompt.pixels,
-            chosen,
-            prompt.sampling,
-            prompt.limit,
-            asked.stop or (),
-            lambda judged: _in(loop, begin, judged),
-            (lambda text: _in(loop, pieces.put_nowait, text)) if asked.stream else None,
-        )
-        job = self._submit(exchange, question, len(prompt.ids))
+        with self._queue.expecting():
+            asked, chosen, prompt = await self._read(exchange, read)
+            exchange.about["pictures"] = prompt.images
+            question = Question(
+                prompt.ids,
+                prompt.pixels,
+                chosen,
+                prompt.sampling,
+                prompt.limit,
+                asked.stop or (),
+                lambda judged: _in(loop, begin, judged),
+                (lambda text: _in(loop, pieces.put_nowait, text)) if asked.stream else None,
+            )
+            job = self._submit(question, len(prompt.ids))
         completion = Completion(self.model, len(prompt.ids))
         try:
             if not asked.stream:
@@ -255,40 +264,53 @@ class Service:
 
     async def moderate(self, exchange: Exchange, caller: Caller) -> Response:
         """`/v1/moderations`."""
-        asked = await self._read(exchange, parsed, await exchange.body(), ModerationRequest)
-        if asked.safety is not None and asked.safety.mode != "enforce":
-            raise RequestRefused(
-                400,
-                f"nothing judged: expected safety.mode 'enforce', got {asked.safety.mode!r}. Leave it out.",
-                "invalid_body",
-                "safety.mode",
-            )
-        chosen = self._choices.chosen(asked.safety, caller)
-        shown = await self._read(exchange, self._reader.judged, asked)
-        verdicts = await self._judged(exchange, shown, chosen)
+        raw = await exchange.body()
+
+        def read() -> tuple[Shown, Chosen]:
+            asked = parsed(raw, ModerationRequest)
+            if asked.safety is not None and asked.safety.mode != "enforce":
+                raise RequestRefused(
+                    400,
+                    f"nothing judged: expected safety.mode 'enforce', got {asked.safety.mode!r}. Leave it out.",
+                    "invalid_body",
+                    "safety.mode",
+                )
+            chosen = self._choices.chosen(asked.safety, caller)
+            return self._reader.judged(asked), chosen
+
+        verdicts, chosen = await self._judged(exchange, read)
         reply = moderation(self.model, chosen, verdicts)
         return JSONResponse(reply, headers=header(reply["results"][0]["safety"]))
 
-    async def guardrail(self, exchange: Exchange, caller: Caller) -> Response:
+    async def guardrail(self, exchange: Exchange, _caller: Caller) -> Response:
         """litellm's generic guardrail. Words alone pass: this guard judges pictures, and what is asked about them."""
-        asked = await self._read(exchange, parsed, await exchange.body(), GuardrailRequest)
-        verdicts: list[Verdict] = []
-        if asked.images:
-            shown = await self._read(exchange, self._reader.shown, asked.images, asked.texts or [])
-            verdicts = await self._judged(exchange, shown, self._choices.operators)
+        raw = await exchange.body()
+
+        def read() -> tuple[Shown, Chosen]:
+            asked = parsed(raw, GuardrailRequest)
+            return self._reader.shown(asked.images or [], asked.texts or []), self._choices.operators
+
+        verdicts, _ = await self._judged(exchange, read)
         return JSONResponse(guardrail(verdicts))
 
-    async def _judged(self, exchange: Exchange, shown: Shown, chosen: Chosen) -> list[Verdict]:
-        exchange.about["pictures"] = len(shown.frames)
-        work = Judgement(shown.frames, shown.numbers, shown.question, chosen.policy)
-        job = self._submit(exchange, work, sum(map(len, shown.frames)))
+    async def _judged(
+        self, exchange: Exchange, read: Callable[[], tuple[Shown, Chosen]]
+    ) -> tuple[list[Verdict], Chosen]:
+        """Verdicts on pictures, if there are some, and what was chosen; both are noted."""
+        with self._queue.expecting():
+            shown, chosen = await self._read(exchange, read)
+            exchange.about["pictures"] = len(shown.frames)
+            if not shown.frames:
+                return [], chosen
+            work = Judgement(shown.frames, shown.numbers, shown.question, chosen.policy)
+            job = self._submit(work, sum(map(len, shown.frames)))
         try:
             verdicts: list[Verdict] = await exchange.waited(job.done)
         finally:
             job.drop()
         self._decided(exchange, safety_field(chosen, verdicts, riskiest(verdicts)), verdicts)
         self._took(exchange, job)
-        return verdicts
+        return verdicts, chosen
 
     async def models(self, _exchange: Exchange, _caller: Caller) -> Response:
         """`/v1/models`."""

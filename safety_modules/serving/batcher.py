@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from safety_modules.serving.errors import RequestRefused, overloaded
+
+PATIENCE = 5
 
 
 class Job:
@@ -67,7 +69,8 @@ class Batcher:
         run: answers jobs of one key, in that thread; calls `finish` of each.
         size: jobs at a time.
         cost: of a batch: its jobs times the cost of the largest.
-        wait: seconds from the arrival of the oldest job, and from the end of the last batch, that it waits for others.
+        wait: seconds from the arrival of the oldest job, and from the end of the last batch, that it waits for others;
+            for those that are on their way (`expecting`) up to PATIENCE times as long.
         most: jobs that wait.
     """
 
@@ -77,7 +80,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "safety-modules-model")
         self._task: asyncio.Task[None] | None = None
-        self._free = 0.0
+        self._free, self._coming = 0.0, 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -100,6 +103,16 @@ class Batcher:
     def working(self) -> bool:
         """Whether jobs will be answered."""
         return self._task is not None and not self._task.done()
+
+    @contextlib.contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Inside this block a job is on its way: worth waiting for."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+            self._arrived.set()
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raises RequestRefused (503) where there is no room."""
@@ -133,7 +146,8 @@ class Batcher:
             left = 0.0
             if self._jobs:
                 together = self._together()
-                left = max(self._jobs[0].arrived, self._free) + self._wait - time.monotonic()
+                wait = self._wait * (PATIENCE if self._coming else 1)
+                left = max(self._jobs[0].arrived, self._free) + wait - time.monotonic()
                 if left <= 0 or len(together) >= self._size:
                     self._jobs = deque(job for job in self._jobs if job not in together)
                     return together
