@@ -16,9 +16,7 @@ def doctor(
         str, typer.Argument(help="Base model (transformers' LLaVA): folder, hub id, or llava-pocket, which is shipped.")
     ],
     adapter: Adapter = None,
-    data: Annotated[
-        Path | None, typer.Option(help=f"Data of yours, of which {RECORDS} records are looked at.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help=f"Data of yours, of which {RECORDS} records are looked at.")] = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
     json_file: Json = None,

@@ -17,7 +17,9 @@ FLAG = "Use the libraries that were tried (below), and report it."
 def supported(subject: Subject) -> str:
     """Model and processor are ones that can be guarded."""
     sizes = subject.backbone.sizes
-    return f"{type(subject.model).__name__}, {sizes.num_layers} blocks of {sizes.text_width}, {sizes.num_patches} patches"
+    return (
+        f"{type(subject.model).__name__}, {sizes.num_layers} blocks of {sizes.text_width}, {sizes.num_patches} patches"
+    )
 
 
 def finite_weights(subject: Subject) -> str:
@@ -28,16 +30,15 @@ def finite_weights(subject: Subject) -> str:
         if not tensor.is_meta and tensor.is_floating_point() and not bool(tensor.isfinite().all())
     ]
     if wrong:
-        raise Failed("finite weights", f"NaN or infinity in {', '.join(wrong[:3])} ({len(wrong)})", "Download it again.")
+        raise Failed(
+            "finite weights", f"NaN or infinity in {', '.join(wrong[:3])} ({len(wrong)})", "Download it again."
+        )
     return f"{sum(parameter.numel() for parameter in subject.model.parameters()):,} numbers"
 
 
 def base_answers(subject: Subject) -> str:
-    """The base answers by itself, with finite scores."""
-    answer = subject.base_answer()
-    if not all(bool(step.isfinite().any()) and not bool(step.isnan().any()) for step in answer.scores):
-        raise Failed("scores that are numbers", "NaN", "Load it in bfloat16 or float32 (--dtype), or download it again.")
-    new = answer.sequences[:, subject.inputs["input_ids"].shape[1] :]
+    """The base answers by itself, with scores that are numbers."""
+    new = subject.base_answer().sequences[:, subject.inputs["input_ids"].shape[1] :]
     return repr(subject.tokenizer.decode(new[0], skip_special_tokens=True))[:60]
 
 
@@ -56,13 +57,16 @@ def tower_runs_once(subject: Subject) -> str:
     wrong = {name: len(seen) for name, seen in found.items() if seen != [1]}
     if wrong:
         told = ", ".join(f"{count} in {name} calls" for name, count in wrong.items())
-        raise Failed("1 run a call", told, "Take off what wraps the vision tower (a profiler, a patch); else report it.")
+        raise Failed(
+            "1 run a call", told, "Take off what wraps the vision tower (a profiler, a patch); else report it."
+        )
     return "1 a call"
 
 
 def seam(subject: Subject) -> str:
     """Planned features are what the language model sees: its own give its own logits, others give others."""
     backbone, row = subject.backbone, subject.row(0)
+    subject.base_answer()
     with torch.no_grad(), _tower_runs(subject) as runs:
         features = backbone.encode_images(row["pixel_values"]).projected
         expected = subject.model(**row).logits
@@ -94,10 +98,13 @@ def backbone_installed(subject: Subject) -> Iterator[None]:
 def gradients(subject: Subject) -> str:
     """A training step gives safety tokens and LoRA finite gradients, and the base none."""
     row = subject.row(0)
+    subject.base_answer()
     with subject.guarded() as attachment:
         guard, backbone = attachment.guard, attachment.backbone
         trained = dict(guard.named_parameters())
-        wanted = {name: one for name, one in trained.items() if "lm_tokens" in name or "lora_B" in name}
+        wanted = {
+            name: one for name, one in trained.items() if name.startswith("modules.lm_tokens.") or "lora_B" in name
+        }
         if not wanted:
             raise NotApplicable("the design has neither tokens nor LoRA")
         with torch.no_grad():
@@ -105,7 +112,9 @@ def gradients(subject: Subject) -> str:
         prompt = backbone.prompt_ids(QUESTIONS[0])
         sample = Sample(prompt, features, Steer((True,), "Careful."), "I'm sorry.")
         with torch.enable_grad(), attachment.base_frozen(), attachment.lora_mounted(True):
-            loss = lm_forward(backbone, build_inputs(backbone, guard.modules.lm_tokens(), [sample]), use_cache=False).loss
+            loss = lm_forward(
+                backbone, build_inputs(backbone, guard.modules.lm_tokens(), [sample]), use_cache=False
+            ).loss
             found = torch.autograd.grad(loss, [*wanted.values()], allow_unused=True)
     # A fresh LoRA's A has none: its B is zero.
     sizes = {name: None if one is None else float(one.float().norm()) for name, one in zip(wanted, found, strict=True)}

@@ -1,17 +1,13 @@
-"""What a check is: a function that looks at the subject, says a number, and raises where something is not as promised."""
+"""What a check is: a function that says what it saw of its subject, and raises where something is not as promised."""
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
 
 from safety_modules.errors import SafetyModulesError
 
-if TYPE_CHECKING:
-    from safety_modules.doctor.subject import Subject
-
-Look = Callable[["Subject"], str]
-"""Given the base, what was seen, in a few words; its docstring says what is expected."""
+S = TypeVar("S")
 Result = Literal["passed", "failed", "not applicable"]
 
 
@@ -54,7 +50,7 @@ class Finding:
         return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
-def look(check: Look, subject: "Subject", name: str, about: str) -> Finding:
+def look(check: Callable[[S], str], subject: S, name: str, about: str) -> Finding:
     """What a check finds. Whatever it raises is its finding: one that fails never hides the others."""
     began = time.perf_counter()
     found: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Checks of the promises of a guarded call: bit-identical where nothing is done, steered where it is, gone afterwards."""
+"""Checks of a guarded call's promises: bit-identical where nothing is done, steered where it is, gone afterwards."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ from safety_modules.backbones.base import is_guarded
 from safety_modules.defences.base import Defence
 from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.registry import KINDS
-from safety_modules.doctor.check import Failed, Look, NotApplicable
-from safety_modules.doctor.subject import Snapshot, Subject, differences, flagging
+from safety_modules.doctor.check import Failed, NotApplicable
+from safety_modules.doctor.subject import Snapshot, Subject, differences, flagging, same_bits
 from safety_modules.errors import AdapterError
 
 REPORT = "Do not rely on it with these libraries: use the ones that were tried (below), and report it."
@@ -52,8 +52,7 @@ def mixed_batch(subject: Subject) -> str:
     with _guarded(subject) as attachment:
         policy = flagging(attachment, "hint")
         got = subject.generate(subject.inputs, safety=[True, False], policy=policy).sequences
-    mine, width = got[1:, : expected.shape[1]], expected.shape[1]
-    if mine.tolist() != expected.tolist() or got.shape[1] < width:
+    if not same_bits(got[1:, : expected.shape[1]], expected):
         raise Failed("the base's own answer to row 2", "another one", REPORT)
     return "bit-identical"
 
@@ -181,4 +180,4 @@ def _identical(got: Any, expected: Any) -> str:
     return "bit-identical"
 
 
-LOOKS: tuple[Look, ...] = (adapter, off, clean, mixed_batch, risky, refuse, toggles, detach, round_trip)
+LOOKS: tuple[Callable[[Subject], str], ...] = (off, clean, mixed_batch, risky, refuse, toggles, detach, round_trip)

@@ -38,7 +38,7 @@ def left_padding(subject: Subject) -> str:
 
 
 def chat_template(subject: Subject) -> str:
-    """The chat template writes `USER: <image>, question, ASSISTANT:`, which is where hints and questions are looked for."""
+    """The chat template writes `USER: <image> ... ASSISTANT:`, where hints and questions are looked for."""
     if getattr(subject.processor, "chat_template", None) is None:
         raise NotApplicable("the processor has none; prompts are written by hand, as `USER: <image>\\n... ASSISTANT:`")
     text, question = subject.prompts[0], re.escape(QUESTIONS[0])
@@ -108,10 +108,10 @@ def data(subject: Subject) -> str:
     backbone = subject.backbone
     longest = 0
     for record in subject.records:
-        pixels = backbone.pixel_values([record.load_image()])
-        if not bool(pixels.isfinite().all()):
+        images = [] if record.image is None else [record.load_image()]
+        if images and not bool(backbone.pixel_values(images).isfinite().all()):
             raise Failed("finite pixels", str(record.image), "Take the picture out: `safety-modules data check`.")
-        asked = backbone.insert_hint(backbone.prompt_ids(record.question), HINT)
+        asked = backbone.insert_hint(backbone.prompt_ids(record.question, len(images)), HINT)
         longest = max(longest, len(asked) + len(backbone.answer_ids(record.answer or "")))
     most = int(getattr(subject.model.config.text_config, "max_position_embeddings", longest))
     if longest > most:
@@ -122,4 +122,3 @@ def data(subject: Subject) -> str:
 def _prompt(subject: Subject) -> list[int]:
     """Ids of the first question as it is asked."""
     return list(subject.processor(images=subject.pictures[0], text=subject.prompts[0])["input_ids"][0])
-

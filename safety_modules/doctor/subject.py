@@ -1,7 +1,7 @@
 """The base that is looked at: loaded as its user loads it, asked two questions about noise pictures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from torch import nn
 from safety_modules.attach.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment, attached_to
 from safety_modules.backbones import Backbone, find_backbone
-from safety_modules.doctor.check import NotApplicable
+from safety_modules.doctor.check import Failed, NotApplicable
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import LIMIT
 from safety_modules.records import Record
@@ -111,23 +111,49 @@ class Subject:
     def generate(self, inputs: Mapping[str, Any], **options: Any) -> Any:
         """An answer of the model as it stands: greedy, with scores."""
         plain = {"do_sample": False, "num_beams": 1, "max_new_tokens": NEW_TOKENS, "output_scores": True}
-        return self.model.generate(**inputs, **plain, return_dict_in_generate=True, **options)
+        return self.model.generate(**inputs, **{**plain, **options}, return_dict_in_generate=True)
 
     def base_answer(self, row: int | None = None) -> Any:
         """Of the base without safety: both questions, or one alone."""
         inputs = self.inputs if row is None else self.row(row)
-        return self._once("base_answers", lambda: self.generate(inputs), row)
+
+        def answered() -> Any:
+            answer = self.generate(inputs)
+            if any(bool(step.isnan().any()) for step in answer.scores):
+                step = "Load it in bfloat16 or float32 (--dtype), or download it again."
+                raise Failed("scores that are numbers", "NaN", step)
+            return answer
+
+        return self._once("base_answers", answered, row)
 
     @contextmanager
     def guarded(self, **options: Any) -> Iterator[SafetyAttachment]:
-        """With safety on the model inside this block: the adapter, or untrained modules that count as trained."""
-        own = {} if options or self.adapter is None else {"adapter": self.adapter}
-        attachment = attach_safety(self.model, self.processor, **own, **options)
-        for one in attachment.defences:
-            one.trained = True
-        with ExitStack() as stack:
-            stack.callback(attachment.detach)
+        """With safety on the model inside this block; what is untrained counts as trained.
+
+        As the options say; without any, the adapter, or else an untrained guard, which is made once.
+        """
+
+        def attach(**chosen: Any) -> SafetyAttachment:
+            attachment = attach_safety(self.model, self.processor, **chosen)
+            for one in attachment.defences:
+                one.trained = True
+            return attachment
+
+        def once() -> SafetyAttachment:
+            attachment = attach(adapter=self.adapter)
+            attachment.detach()
+            return attachment
+
+        _ = self.backbone  # where there is none, that is what failed
+        if options:
+            attachment = attach(**options)
+        else:
+            attachment = self._once("adapter", once)
+            attachment.install()
+        try:
             yield attachment
+        finally:
+            attachment.detach()
 
     def detached(self) -> None:
         """Whatever a check that failed left on the model is taken off."""
@@ -162,7 +188,8 @@ class Snapshot:
     """What may not be another one after safety was on a model: its numbers, modules, flags and attributes."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.numbers = {name: _sum(tensor) for name, tensor in model.state_dict().items()}
+        state = model.state_dict()  # of a quantised base there is more in it than tensors
+        self.numbers = {name: _sum(tensor) for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
         self.modules = {name: (type(part), part.training) for name, part in model.named_modules()}
         self.gradients = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         self.attributes = {name: sorted(vars(part)) for name, part in model.named_modules()}
@@ -187,5 +214,3 @@ def _sum(tensor: torch.Tensor) -> int | None:
         return None
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
     return int(tensor.detach().contiguous().view(whole).sum(dtype=torch.int64))
-
-

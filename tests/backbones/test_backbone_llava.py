@@ -123,17 +123,21 @@ def test_beams_and_several_answers(package, safety, folder, processor, ask, ask_
         assert torch.equal(got, new_tokens(expected, inputs))
 
 
-def test_allowed_tokens_see_the_callers_rows_whoever_asks_for_several_answers(package, processor, ask_package):
+def test_allowed_tokens_see_the_callers_rows_whoever_asks_for_several_answers(
+    package, answer_of, processor, ask_package
+):
     attach_as_trained(package, processor.tokenizer)
-    inputs, rows = ask_package(*ROWS), set()
-    several = GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
-    package.generate(
-        **inputs,
-        generation_config=several,
-        policy=flag_everything(),
-        prefix_allowed_tokens_fn=lambda row, ids: (rows.add(row), list(range(20)))[1],
-    )
-    assert rows == set(range(2 * len(ROWS)))
+    inputs, several = ask_package(*ROWS), GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
+
+    def rows_seen(answer, **options):
+        rows = set()
+        allow = lambda row, ids: (rows.add(row), list(range(20)))[1]  # noqa: E731
+        answer(**inputs, generation_config=several, prefix_allowed_tokens_fn=allow, **options)
+        return rows
+
+    expected = rows_seen(answer_of)
+    assert len(expected) in (len(ROWS), 2 * len(ROWS))  # transformers counts prompts from 5.24 on
+    assert rows_seen(package.generate, policy=flag_everything()) == expected
 
 
 def test_detached_package_model_is_bit_identical(package, converted, answer_of, processor, ask_package):

@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-
 from scripts import parse, program
 
 from safety_modules import attach_safety
