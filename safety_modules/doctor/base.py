@@ -99,7 +99,7 @@ def gradients(subject: Subject) -> str:
     """A training step gives safety tokens and LoRA finite gradients, and the base none."""
     row = subject.row(0)
     subject.base_answer()
-    with subject.guarded() as attachment:
+    with subject.with_guard() as attachment:
         guard, backbone = attachment.guard, attachment.backbone
         trained = dict(guard.named_parameters())
         wanted = {
@@ -128,7 +128,7 @@ def gradients(subject: Subject) -> str:
 
 def sizes(subject: Subject) -> str:
     """How large the modules are on this base."""
-    with subject.guarded() as attachment:
+    with subject.with_guard() as attachment:
         guard = attachment.guard
         counts = count_parameters(guard.kind, guard.current_settings(), subject.backbone.sizes)
     return f"{counts.total / 1e6:.1f} million parameters, {2 * counts.total / 1e6:.1f} MB in 16 bit"

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -23,8 +24,8 @@ def time_and_memory(subject: Subject) -> str:
     subject.base_answer(0)
     with subject.guarded() as attachment:
         policies = {name: flagging(attachment, action) for name, action in ACTIONS.items()}
-        calls: dict[str, Callable[[], Any]] = {"base": lambda: subject.generate(row, safety=False)}
-        calls |= {name: lambda policy=policy: subject.generate(row, policy=policy) for name, policy in policies.items()}
+        calls: dict[str, Callable[[], Any]] = {"base": partial(subject.generate, row, safety=False)}
+        calls |= {name: partial(subject.generate, row, policy=policy) for name, policy in policies.items()}
         for call in calls.values():
             call()
         found = {name: [_measured(subject, call) for _ in range(ROUNDS)] for name, call in calls.items()}
@@ -64,7 +65,7 @@ def stage_2(subject: Subject) -> str:
 def _planned(subject: Subject, name: str) -> str:
     dtype = str(subject.model.dtype).removeprefix("torch.")
     setting = Setting(dtype=dtype, quantise=subject.quantize)  # type: ignore[arg-type]
-    with subject.guarded() as attachment:
+    with subject.with_guard() as attachment:
         design = attachment.guard.config
     if design.lora is None and name.startswith("llava-1.5-7b/stage2"):
         raise NotApplicable("the design has no LoRA")

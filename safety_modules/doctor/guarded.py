@@ -2,15 +2,12 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones.base import is_guarded
 from safety_modules.defences.base import Defence
-from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.registry import KINDS
 from safety_modules.doctor.check import Failed, NotApplicable
 from safety_modules.doctor.subject import Snapshot, Subject, differences, flagging, same_bits
@@ -35,21 +32,21 @@ def adapter(subject: Subject) -> str:
 def off(subject: Subject) -> str:
     """Switched off for a call, the answer is the base's own, bit for bit."""
     expected = subject.base_answer()
-    with _guarded(subject):
+    with subject.with_guard():
         return _identical(subject.generate(subject.inputs, safety=False), expected)
 
 
 def clean(subject: Subject) -> str:
     """Judged clean, the answer is the base's own, bit for bit."""
     expected = subject.base_answer()
-    with _guarded(subject) as attachment:
+    with subject.with_guard() as attachment:
         return _identical(subject.generate(subject.inputs, policy=flagging(attachment, None)), expected)
 
 
 def mixed_batch(subject: Subject) -> str:
     """Beside a risky row, a row that is off gets the base's own answer on that row, bit for bit."""
     expected = subject.base_answer(1).sequences
-    with _guarded(subject) as attachment:
+    with subject.with_guard() as attachment:
         policy = flagging(attachment, "hint")
         got = subject.generate(subject.inputs, safety=[True, False], policy=policy).sequences
     if not same_bits(got[1:, : expected.shape[1]], expected):
@@ -59,7 +56,7 @@ def mixed_batch(subject: Subject) -> str:
 
 def risky(subject: Subject) -> str:
     """Judged risky, a row is steered: flagged, in one pass of the language model, the caller's prompt given back."""
-    with _guarded(subject) as attachment:
+    with subject.with_guard() as attachment:
         answer = subject.generate(subject.row(0), policy=flagging(attachment, "hint"))
     verdict, usage = answer.verdicts[0], answer.usage[0]
     prompt = subject.row(0)["input_ids"]
@@ -79,7 +76,7 @@ def risky(subject: Subject) -> str:
 
 def refuse(subject: Subject) -> str:
     """Refused by policy, a row is answered with the policy's text and without the language model."""
-    with _guarded(subject) as attachment:
+    with subject.with_guard() as attachment:
         answer = subject.generate(subject.row(0), policy=flagging(attachment, "refuse"), max_new_tokens=64)
     new = answer.sequences[0, subject.row(0)["input_ids"].shape[1] :]
     text = subject.tokenizer.decode(new, skip_special_tokens=True).strip()
@@ -91,7 +88,7 @@ def refuse(subject: Subject) -> str:
 def toggles(subject: Subject) -> str:
     """Off by `disable()`, by `with disabled()`, and for one defence by name: the base's own answer each time."""
     expected = subject.base_answer()
-    with _guarded(subject) as attachment:
+    with subject.with_guard() as attachment:
         kinds, policy = [one.kind for one in attachment.defences], flagging(attachment, "hint")
         attachment.disable()
         _identical(subject.generate(subject.inputs, policy=policy), expected)
@@ -108,7 +105,7 @@ def toggles(subject: Subject) -> str:
 def detach(subject: Subject) -> str:
     """Detached, numbers, classes, flags, hooks and attributes are as before, and so is the answer, bit for bit."""
     expected, before = subject.base_answer(), Snapshot(subject.model)
-    with _guarded(subject) as attachment:
+    with subject.with_guard() as attachment:
         subject.generate(subject.inputs, policy=flagging(attachment, "hint"))
     if changed := Snapshot(subject.model).changed(before):
         raise Failed("the model as it was", f"another {', '.join(changed[:3])} ({len(changed)})", REPORT)
@@ -124,7 +121,7 @@ def round_trip(subject: Subject) -> str:
 
     own = {name.rpartition("base_layer.")[2] for name in subject.model.state_dict()}
     with tempfile.TemporaryDirectory() as name:
-        with _guarded(subject) as attachment:
+        with subject.with_guard() as attachment:
             before = attachment.classify(images=subject.pictures)
             folder = attachment.save_pretrained(Path(name) / "adapter", dtype="float32")
         files = [*folder.rglob("*.safetensors")]
@@ -162,15 +159,6 @@ def of_kinds() -> Iterator[tuple[str, str, Callable[[Subject], str]]]:
 def _options(name: str) -> dict[str, Any]:
     """Of a call that a defence of this kind answers: one that may put another answer in place has no scores."""
     return {"output_scores": False} if not KINDS[name].judges and KINDS[name].prepared is Defence.prepared else {}
-
-
-@contextmanager
-def _guarded(subject: Subject) -> Iterator[SafetyAttachment]:
-    """With a guard on the model: the adapter's, or an untrained one."""
-    with subject.guarded() as attachment:
-        if not any(isinstance(one, Guard) for one in attachment.defences):
-            raise NotApplicable("the adapter has no guard")
-        yield attachment
 
 
 def _identical(got: Any, expected: Any) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from safety_modules.attach.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment, attached_to
 from safety_modules.backbones import Backbone, find_backbone
+from safety_modules.defences.guard.guard import Guard
 from safety_modules.doctor.check import Failed, NotApplicable
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import LIMIT
@@ -115,6 +116,8 @@ class Subject:
 
     def base_answer(self, row: int | None = None) -> Any:
         """Of the base without safety: both questions, or one alone."""
+        if row is not None:
+            self.base_answer()
         inputs = self.inputs if row is None else self.row(row)
 
         def answered() -> Any:
@@ -154,6 +157,14 @@ class Subject:
             yield attachment
         finally:
             attachment.detach()
+
+    @contextmanager
+    def with_guard(self) -> Iterator[SafetyAttachment]:
+        """As `guarded`, where there is a guard among what is attached."""
+        with self.guarded() as attachment:
+            if not any(isinstance(one, Guard) for one in attachment.defences):
+                raise NotApplicable("the adapter has no guard")
+            yield attachment
 
     def detached(self) -> None:
         """Whatever a check that failed left on the model is taken off."""

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
+from safety_modules.attach import SafetyAttachment
 from safety_modules.backbones.base import is_guarded
 from safety_modules.cli import app
 from safety_modules.config import LoraSettings, SafetyConfig
@@ -63,7 +64,7 @@ def failures(record):
 
 @pytest.mark.matrix
 def test_a_base_that_is_well_passes_every_check_and_is_as_before(base, processor, make_image):
-    base(input_ids=torch.tensor([[1, 2]]))  # transformers adds hooks of its own at the first call
+    Subject(base, processor).base_answer()  # transformers adds hooks of its own at the first call
     before = Snapshot(base)
     records = [Record(image=make_image(1), question="why?", answer=None, type="clean", level="safe")]
     record = examine(Subject(base, processor, records=records))
@@ -169,28 +170,28 @@ def test_an_adapter_of_another_base_is_named_once(quick, base, processor, tmp_pa
 
 
 def test_a_guard_that_leaves_something_on_the_model_is_found(quick, base, processor, monkeypatch):
-    detach = guarded.SafetyAttachment.detach
+    detach = SafetyAttachment.detach
 
     def forgetful(self):
         detach(self)
         with torch.no_grad():
             base.lm_head.weight[0, 0] += 1
 
-    monkeypatch.setattr(guarded.SafetyAttachment, "detach", forgetful)
+    monkeypatch.setattr(SafetyAttachment, "detach", forgetful)
     found = failures(examine(Subject(base, processor)))
     assert {"detach", "nothing_left"} <= set(found)
     assert "numbers of lm_head.weight" in found["detach"]["got"]
 
 
 def test_a_guard_that_changes_clean_answers_is_found(quick, base, processor, monkeypatch):
-    generate = guarded.SafetyAttachment._generate
+    generate = SafetyAttachment._generate
 
     def other(self, **kwargs):
         output = generate(self, **kwargs)
         output.sequences[:, -1] += 1
         return output
 
-    monkeypatch.setattr(guarded.SafetyAttachment, "_generate", other)
+    monkeypatch.setattr(SafetyAttachment, "_generate", other)
     found = failures(examine(Subject(base, processor)))
     assert {"off", "clean", "mixed_batch"} <= set(found) and "1 tensors" in found["clean"]["got"]
 
