@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -19,6 +20,7 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
+_ONE_ROW_A_PROMPT = tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 24)
 _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
 
 
@@ -71,8 +73,10 @@ def answer_length(ids: list[int], ends: set[int], pad: int | None) -> int:
 
 
 def rows_per_prompt(model: Any, kwargs: dict[str, Any]) -> int:
-    """How many row numbers generate counts for a prompt: one per sampled answer, one for all its beams."""
-    if option(model, kwargs, "num_beams", 1) > 1:
+    """How many row numbers generate counts for a prompt: one for all its beams; before transformers 5.24 one for each
+    sampled answer, since then one for all of them.
+    """
+    if _ONE_ROW_A_PROMPT or option(model, kwargs, "num_beams", 1) > 1:
         return 1
     return int(option(model, kwargs, "num_return_sequences", 1))
 

@@ -34,7 +34,7 @@ _HIDDEN_IMAGES = (
     "vision_feature_select_strategy",
 )
 _PROMPTS = ("input_ids", "inputs", "attention_mask", "position_ids", "pixel_values")
-_UNMOVABLE = ("past_key_values", "custom_generate", "position_ids")
+_UNMOVABLE = ("past_key_values", "cache", "custom_generate", "position_ids")  # one cache, renamed in transformers 5.24
 
 
 class Mount(NamedTuple):

@@ -7,7 +7,7 @@ import shlex
 import plan
 import pytest
 import torch
-from plan import ATTENTION, Setting, base_config, cost, stage_resources, step_cost
+from plan import base_config
 from scripts import invoke
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
@@ -18,6 +18,7 @@ from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import ConfigError
+from safety_modules.training.plan import ATTENTION, Setting, cost, stage_resources, step_cost
 from safety_modules.training.recipe import Recipe
 
 DESIGN = SafetyConfig(width=16, num_head_tokens=2, num_lm_tokens=2, attention_heads=2, lora=LoraSettings(r=2))
