@@ -114,7 +114,7 @@ class Service:
             refused = as_refused(error)
             if not isinstance(error, SafetyModulesError):
                 LOG.error("a request failed", exc_info=error)
-            exchange.about["error"] = str(refused)
+            exchange.about["error"] = refused.code
             response = refused.response()
         finally:
             if not streams:
@@ -232,7 +232,7 @@ class Service:
                 answered = job.done.result()
             except Exception as error:
                 refused = as_refused(error)
-                exchange.about["error"] = str(refused)
+                exchange.about["error"] = refused.code
                 yield streamed(refused.body())
                 return
             self._noted(exchange, job, chosen, answered, len(prompt.ids))
