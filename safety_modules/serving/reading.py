@@ -18,12 +18,24 @@ ROLES = {"developer": "system"}
 
 
 class Prompt(NamedTuple):
-    """A conversation as the model gets it: ids (T,), pixels (N, C, H, W) or None, and how long the answer may be."""
+    """A conversation as the model gets it; of the request, which may be large, nothing else is kept.
+
+    Attributes:
+        ids: (T,).
+        pixels: (N, C, H, W), or None.
+        limit: new tokens.
+        sampling: of these.
+        stops: words that end the answer.
+        stream: whether it is to be streamed, and whether the stream ends with what it took.
+    """
 
     ids: torch.Tensor
     pixels: torch.Tensor | None
     limit: int
     sampling: Sampling
+    stops: Sequence[str]
+    stream: bool
+    stream_usage: bool
 
     @property
     def images(self) -> int:
@@ -70,7 +82,9 @@ class Reader:
             found = self._backbone.processor(text=[text], images=images or None, return_tensors="pt")
         ids = found["input_ids"][0]
         sampling = Sampling(asked.temperature or 0.0, *((asked.top_p or 1.0, asked.seed) if asked.temperature else ()))
-        return Prompt(ids, found.get("pixel_values"), self._limit(asked, len(ids)), sampling)
+        used = asked.stream_options is not None and asked.stream_options.include_usage
+        limit, stops = self._limit(asked, len(ids)), tuple(asked.stop or ())
+        return Prompt(ids, found.get("pixel_values"), limit, sampling, stops, bool(asked.stream), used)
 
     def judged(self, asked: ModerationRequest) -> Shown:
         """The pictures of a request to judge. Raises RequestRefused."""

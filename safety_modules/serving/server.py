@@ -6,7 +6,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from safety_modules.serving.app import Service, create_app
+from safety_modules.serving.app import create_app
+from safety_modules.serving.service import Service
 
 HEADER_BYTES = 32_768
 KEEP_ALIVE_SECONDS = 5

@@ -47,7 +47,7 @@ def actions(one, added):
     return one.decisions(PICTURES[added], TAXONOMY, CALIBRATED).action
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rules, rules, st.sampled_from([0, 1]))
 def test_what_is_not_looser_never_does_less(asked, operators, added):
     """The promise: no picture is treated more mildly than the operator's policy treats it."""
@@ -56,7 +56,7 @@ def test_what_is_not_looser_never_does_less(asked, operators, added):
         assert (actions(new, added) >= actions(old, added)).all()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rules, rules)
 def test_what_is_looser_does_less_to_some_picture(asked, operators):
     """No policy is called looser for nothing: some picture shows it."""

@@ -145,6 +145,8 @@ def test_one_request_is_one_line_without_words_and_pictures(server):
     assert line["pictures"] == 1 and line["prompt_tokens"] and line["answer_tokens"] and line["seconds"] > 0
     text = json.dumps(line)
     assert record.question not in text and reply.text not in text and "base64" not in text
+    refused = server.line(server.chat({"messages": [{"role": "user", "content": {"secret words": 1}}]}))
+    assert refused["status"] == 400 and refused["error"] == "invalid_body" and "secret" not in json.dumps(refused)
 
 
 def test_what_happened_is_counted(server):

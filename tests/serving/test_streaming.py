@@ -58,7 +58,9 @@ def begin(server, body):
     """A connection on which a stream has begun."""
     connection, seen = send(server, body), b""
     while b"data: " not in seen:
-        seen += connection.recv(1000)
+        piece = connection.recv(1000)
+        assert piece, seen
+        seen += piece
     return connection, seen
 
 
@@ -68,6 +70,10 @@ def until(condition):
             return
         time.sleep(0.01)
     raise AssertionError("it did not happen")
+
+
+LONG = 10**6
+"""Tokens that no machine makes while a test runs."""
 
 
 class Endless:
@@ -83,22 +89,20 @@ class Endless:
 
 
 def test_a_client_that_leaves_in_the_middle_ends_its_call():
-    """What it would have been told is not made: the next request is answered long before."""
-    with Endless(), served(max_tokens=900, room=None) as server:
-        connection, _ = begin(server, ask(records("benign")[0], stream=True, max_tokens=900))
+    """What it would have been told is not made: else the next request would wait for ever."""
+    with Endless(), served(max_tokens=LONG, room=None) as server:
+        connection, _ = begin(server, ask(records("benign")[0], stream=True, max_tokens=LONG))
         assert server.numbers()["safety_modules_requests_waiting"] == 2
         connection.close()
         until(lambda: any(line["status"] == 499 for line in server.lines))
         assert server.numbers()["safety_modules_requests_waiting"] == 1
-        (line,) = [line for line in server.lines if line["status"] == 499]
         reply = server.chat(ask(records("benign")[0], max_tokens=4))
         assert reply.status == 200 and reply.json["usage"]["completion_tokens"] == 4
-        assert server.line(reply)["seconds"] < 900 * line["seconds"]
 
 
 def test_a_client_that_leaves_before_its_answer_ends_its_call():
-    with Endless(), served(max_tokens=900, room=None) as server:
-        connection = send(server, ask(records("benign")[0], max_tokens=900))
+    with Endless(), served(max_tokens=LONG, room=None) as server:
+        connection = send(server, ask(records("benign")[0], max_tokens=LONG))
         until(lambda: server.numbers()["safety_modules_requests_waiting"] == 2)
         connection.close()
         until(lambda: any(line["status"] == 499 for line in server.lines))
@@ -106,13 +110,13 @@ def test_a_client_that_leaves_before_its_answer_ends_its_call():
 
 
 def test_an_answer_that_takes_too_long_is_ended_with_an_error_in_the_stream():
-    with Endless(), served(max_tokens=900, room=None, request_seconds=6) as server:
-        connection, seen = begin(server, ask(records("benign")[0], stream=True, max_tokens=900))
+    with Endless(), served(max_tokens=LONG, room=None, request_seconds=8) as server:
+        connection, seen = begin(server, ask(records("benign")[0], stream=True, max_tokens=LONG))
         with connection:
             while piece := connection.recv(10_000):
                 seen += piece
                 if b"\r\n0\r\n\r\n" in seen:
                     break
-        assert b'"error"' in seen and b"[DONE]" not in seen and b"within 6 seconds" in seen
-        late = server.chat(ask(records("benign")[0], max_tokens=900))
+        assert b'"error"' in seen and b"[DONE]" not in seen and b"within 8 seconds" in seen
+        late = server.chat(ask(records("benign")[0], max_tokens=LONG))
         assert late.status == 503 and late.headers["retry-after"] and late.error["type"] == "overloaded_error"
