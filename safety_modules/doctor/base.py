@@ -8,10 +8,8 @@ from torch import nn
 
 from safety_modules.adapter.parameters import count_parameters
 from safety_modules.defences.guard.steer import Sample, Steer, build_inputs, lm_forward
-from safety_modules.doctor.check import Failed, NotApplicable
+from safety_modules.doctor.check import REPORT, Failed, NotApplicable
 from safety_modules.doctor.subject import QUESTIONS, Subject, flagging, same_bits
-
-FLAG = "Use the libraries that were tried (below), and report it."
 
 
 def supported(subject: Subject) -> str:
@@ -27,7 +25,8 @@ def finite_weights(subject: Subject) -> str:
     wrong = [
         name
         for name, tensor in subject.model.state_dict().items()
-        if not tensor.is_meta and tensor.is_floating_point() and not bool(tensor.isfinite().all())
+        if isinstance(tensor, torch.Tensor) and not tensor.is_meta and tensor.is_floating_point()
+        if not bool(tensor.isfinite().all())
     ]
     if wrong:
         raise Failed(
@@ -71,21 +70,21 @@ def seam(subject: Subject) -> str:
         features = backbone.encode_images(row["pixel_values"]).projected
         expected = subject.model(**row).logits
         runs.clear()
-        with backbone_installed(subject):
+        with _installed(subject):
             with backbone.planned(features):
                 own = subject.model(**row).logits
             with backbone.planned([torch.zeros_like(one) for one in features]):
                 other = subject.model(**row).logits
     if not same_bits(own, expected):
         gap = float((own.float() - expected.float()).abs().max())
-        raise Failed("the base's own logits from its own features", f"others, by up to {gap:.3g}", FLAG)
+        raise Failed("the base's own logits from its own features", f"others, by up to {gap:.3g}", REPORT)
     if runs or same_bits(other, expected):
-        raise Failed("planned features in the place of the tower's", "the tower's", FLAG)
+        raise Failed("planned features in the place of the tower's", "the tower's", REPORT)
     return "bit-identical"
 
 
 @contextmanager
-def backbone_installed(subject: Subject) -> Iterator[None]:
+def _installed(subject: Subject) -> Iterator[None]:
     """The base's classes as they are while safety is on it, and nothing else of it."""
     backbone = subject.backbone
     backbone.install(backbone.base_generate)
@@ -96,7 +95,7 @@ def backbone_installed(subject: Subject) -> Iterator[None]:
 
 
 def gradients(subject: Subject) -> str:
-    """A training step gives safety tokens and LoRA finite gradients, and the base none."""
+    """The loss of a training step has finite gradients down to the safety tokens and LoRA, in the base's own dtype."""
     row = subject.row(0)
     subject.base_answer()
     with subject.with_guard() as attachment:
@@ -117,13 +116,12 @@ def gradients(subject: Subject) -> str:
             ).loss
             found = torch.autograd.grad(loss, [*wanted.values()], allow_unused=True)
     # A fresh LoRA's A has none: its B is zero.
-    sizes = {name: None if one is None else float(one.float().norm()) for name, one in zip(wanted, found, strict=True)}
-    wrong = [name for name, size in sizes.items() if size is None or not 0 < size < float("inf")]
+    norms = {name: 0.0 if one is None else float(one.float().norm()) for name, one in zip(wanted, found, strict=True)}
+    wrong = [name for name, norm in norms.items() if not 0 < norm < float("inf")]
     if wrong:
         step = "Load the base in bfloat16 or float32 (--dtype): in float16 small gradients vanish."
         raise Failed("finite gradients that are not 0", f"none in {', '.join(wrong[:3])} ({len(wrong)})", step)
-    least = min(size for size in sizes.values() if size is not None)
-    return f"{len(sizes)} tensors, the smallest norm {least:.1e}"
+    return f"{len(norms)} tensors, the smallest norm {min(norms.values()):.1e}"
 
 
 def sizes(subject: Subject) -> str:

@@ -8,6 +8,9 @@ from typing import Any, Literal, TypeVar
 from safety_modules.errors import SafetyModulesError
 
 S = TypeVar("S")
+
+REPORT = "Do not rely on it with these libraries: use the ones that were tried (below), and report it."
+"""What to do where a promise of the package's own is not kept."""
 Result = Literal["passed", "failed", "not applicable"]
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from safety_modules.doctor import base, cost, guarded, prompts
-from safety_modules.doctor.check import Failed, Finding, look
+from safety_modules.doctor.check import REPORT, Failed, Finding, look
 from safety_modules.doctor.subject import Snapshot, Subject
 from safety_modules.version import installed, never_tried
 
@@ -65,7 +65,7 @@ def examine(subject: Subject, told: Callable[[Finding], None] = lambda _: None) 
     def nothing_left(_: Subject) -> str:
         """After all of these checks the model is as it was."""
         if changed := Snapshot(subject.model).changed(before):
-            raise Failed("the model as it was", f"another {', '.join(changed[:3])} ({len(changed)})", guarded.REPORT)
+            raise Failed("the model as it was", f"another {', '.join(changed[:3])} ({len(changed)})", REPORT)
         return f"{len(before.numbers)} tensors, {len(before.modules)} modules"
 
     for name, about, check in (*checks(), ("nothing_left", str(nothing_left.__doc__), nothing_left)):

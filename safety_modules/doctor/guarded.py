@@ -9,11 +9,9 @@ from typing import Any
 from safety_modules.backbones.base import is_guarded
 from safety_modules.defences.base import Defence
 from safety_modules.defences.registry import KINDS
-from safety_modules.doctor.check import Failed, NotApplicable
+from safety_modules.doctor.check import REPORT, Failed, NotApplicable
 from safety_modules.doctor.subject import Snapshot, Subject, differences, flagging, same_bits
 from safety_modules.errors import AdapterError
-
-REPORT = "Do not rely on it with these libraries: use the ones that were tried (below), and report it."
 
 
 def adapter(subject: Subject) -> str:

@@ -88,15 +88,16 @@ def question(subject: Subject) -> str:
 
 
 def hint(subject: Subject) -> str:
-    """The safe hint has a place after the question, and everything before it stays id for id."""
+    """The safe hint has a place after the question, and before `ASSISTANT:`."""
     backbone, ids = subject.backbone, _prompt(subject)
     try:
         found = backbone.insert_hint(ids, HINT)
     except PromptError as error:
         raise Failed("a place after the question", str(error), "Use the base's own chat template.") from error
     text, tail = subject.tokenizer.decode(found), f"{QUESTIONS[0]} {HINT}"
-    kept = len([*takewhile(lambda pair: pair[0] == pair[1], zip(ids, found, strict=False))])
-    if tail not in text or not text.rstrip().endswith(ASSISTANT) or kept < len(ids) // 2:
+    kept = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, found, strict=False))]
+    pictures = kept.count(backbone.image_token_id) == ids.count(backbone.image_token_id)
+    if tail not in text or not text.rstrip().endswith(ASSISTANT) or not pictures:
         raise Failed(f"... {tail} {ASSISTANT}", repr(text[-160:]), "Report it with the name of the tokenizer.")
     return repr(text[text.rindex(QUESTIONS[0]) :])
 

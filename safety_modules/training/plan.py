@@ -5,7 +5,8 @@ keep for the backward pass is counted as they keep it. Only attention is replace
 """
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -249,9 +250,24 @@ def cost(compute: Callable[[], Any], known: Iterable[torch.Tensor]) -> Cost:
 
     Does not cover: what a GPU's allocator loses to rounding and gaps, and the workspaces of its libraries.
     """
-    with _Meter(known) as meter:
+    with _Meter(known) as meter, _autocast_on_meta():
         compute()
     return Cost(meter.peak, meter.flops)
+
+
+@contextmanager
+def _autocast_on_meta() -> Iterator[None]:
+    """Inside this block `torch.autocast` takes meta tensors, as transformers before 5 asks of it, and does nothing."""
+    own: Any = torch.autocast
+
+    def autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
+        return nullcontext() if device_type == "meta" else own(device_type, *args, **kwargs)
+
+    torch.autocast = autocast  # type: ignore[assignment,misc]
+    try:
+        yield
+    finally:
+        torch.autocast = own  # type: ignore[misc]
 
 
 class _Meter(TorchDispatchMode):

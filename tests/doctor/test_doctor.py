@@ -2,6 +2,8 @@
 
 import copy
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,14 +13,16 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
-from safety_modules.attach import SafetyAttachment
+from safety_modules.attach import SafetyAttachment, attach_safety, detach_safety
 from safety_modules.backbones.base import is_guarded
 from safety_modules.cli import app
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.lora_tuning import LoraTuningSettings
 from safety_modules.defences.registry import KINDS
 from safety_modules.doctor import examine as examination
 from safety_modules.doctor import guarded
 from safety_modules.doctor.check import Failed, NotApplicable, look
+from safety_modules.doctor.cost import stage_1
 from safety_modules.doctor.examine import checks, examine, print_findings
 from safety_modules.doctor.subject import Snapshot, Subject
 from safety_modules.errors import ConfigError
@@ -167,6 +171,38 @@ def test_an_adapter_of_another_base_is_named_once(quick, base, processor, tmp_pa
     assert {one["seen"] for one in record["checks"] if one["name"] in ("off", "risky")} == {
         "needs adapter, which failed"
     }
+
+
+def test_an_adapter_without_a_guard_is_checked_as_far_as_it_goes(quick, base, processor, tmp_path):
+    one = LoraTuningSettings(lora=LoraSettings(r=2))
+    folder = attach_as_trained_defence(base, processor, one).save_pretrained(tmp_path / "adapter")
+    detach_safety(base)
+    record = examine(Subject(base, processor, adapter=folder))
+    assert failures(record) == {}
+    assert {one["seen"] for one in record["checks"] if one["name"] in ("off", "gradients", "sizes")} == {
+        "the adapter has no guard"
+    }
+
+
+def test_a_training_that_does_not_fit_the_device_is_named(well, monkeypatch):
+    subject = SimpleNamespace(
+        model=SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"), config=well.config),
+        quantize=None,
+        with_guard=lambda: nullcontext(SimpleNamespace(guard=SimpleNamespace(config=SafetyConfig()))),
+    )
+    for memory, result in ((10**6, "failed"), (10**12, "passed")):
+        there = SimpleNamespace(total_memory=memory)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device, there=there: there)
+        found = look(stage_1, subject, "stage_1", "It fits.")
+        assert found.result == result, found
+        assert result == "passed" or (found.expected == "at most 0.0 GB" and "batch_size" in found.next_step)
+
+
+def attach_as_trained_defence(model, processor, settings):
+    attachment = attach_safety(model, processor, defence=settings)
+    for one in attachment.defences:
+        one.trained = True
+    return attachment
 
 
 def test_a_guard_that_leaves_something_on_the_model_is_found(quick, base, processor, monkeypatch):
