@@ -12,7 +12,6 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones.generation import end_ids
 from safety_modules.defences.answer import Row
-from safety_modules.defences.ecso import Ecso
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import Verdict, riskiest
 from safety_modules.serving.access import Chosen
@@ -98,8 +97,7 @@ class Engine:
         self.backbone = safety.backbone
         self.tokenizer = self.backbone.processor.tokenizer
         self.ends = frozenset(end_ids(self.backbone.model, {}))
-        # A defence that may take an answer back has none to show before the end.
-        self._live = not any(isinstance(one, Ecso) for one in safety.defences)
+        self._live = not any(one.retracts for one in safety.defences)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Answer jobs of one key, and finish each. A job that cannot be answered spoils none of the others."""
