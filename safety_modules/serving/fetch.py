@@ -67,7 +67,8 @@ class Fetch:
         host = str(parts.hostname)
         connection = http.client.HTTPConnection(host, timeout=_left(until))
         try:
-            connection.sock = _connected(host, parts.scheme, until)
+            # Kept: the connection forgets its socket where the host closes it behind the answer.
+            connection.sock = sock = _connected(host, parts.scheme, until)
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", path, headers={"Accept": "image/*", "User-Agent": "safety-modules"})
             answer = connection.getresponse()
@@ -75,15 +76,14 @@ class Fetch:
                 return answer.getheader("location") or ""
             if answer.status != 200:
                 raise _refused(f"expected status 200 from {host}, got {answer.status}")
-            return self._body(answer, connection.sock, until)
+            return self._body(answer, sock, until)
         finally:
             connection.close()
 
     def _body(self, answer: http.client.HTTPResponse, sock: Any, until: float) -> bytes:
         data = bytearray()
         while True:
-            if sock is not None:
-                sock.settimeout(_left(until))  # in all, not for each piece: a slow host must not hold a thread
+            sock.settimeout(_left(until))  # in all, not for each piece: a slow host must not hold a thread
             piece = answer.read1(_CHUNK)
             data += piece
             if len(data) > self.settings.max_image_bytes:

@@ -1,5 +1,6 @@
 """The HTTP server in front of the application: uvicorn, with time limits for clients that send nothing."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -24,19 +25,33 @@ def make_server(service: Service, started: Callable[[int], None] | None = None) 
     settings = service.settings
 
     class Impatient(H11Protocol):
-        """Closes connections on which no request has come in time: uvicorn itself waits for ever for the first."""
+        """Closes connections on which a request begins and does not go on: uvicorn itself waits for ever."""
+
+        _late: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._late = self.loop.call_later(settings.body_seconds, self._close_if_silent)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._late.cancel()
+            self._forget()
             super().connection_lost(exc)
 
-        def _close_if_silent(self) -> None:
-            if self.cycle is None:
-                self.transport.close()
+        def _watch(self) -> None:
+            """From the first byte to the last of a request's headers; its body has a limit of its own."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._forget()
+            elif self._late is None:
+                self._late = self.loop.call_later(settings.body_seconds, self.transport.close)
+
+        def _forget(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
 
     class Telling(uvicorn.Server):
         """Says when it listens, and where: the port may be one that was free."""

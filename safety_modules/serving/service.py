@@ -133,7 +133,8 @@ class Service:
             name = host[0] if host[2].isdecimal() and host[0] else request.headers.get("host", "")
             if name.lower() not in LOCAL_NAMES:
                 raise RequestRefused(403, "not answered: expected this machine's own name as host, got another.")
-        return self.access.caller(request.headers.get("authorization"))
+        key = request.headers.get("x-api-key")  # litellm's guardrails send theirs so
+        return self.access.caller(request.headers.get("authorization") or (key and f"Bearer {key}"))
 
     def _over(self, exchange: Exchange, status: int) -> None:
         """Note a request that is over."""

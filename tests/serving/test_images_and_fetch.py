@@ -4,6 +4,7 @@ import base64
 import socket
 import struct
 import threading
+import time
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -184,19 +185,26 @@ def test_a_name_that_changes_its_mind_is_asked_once_and_its_first_address_is_the
     assert asked == ["pics.example"] and connected == ["8.8.8.8"]
 
 
-@pytest.fixture
-def host(monkeypatch):
+@pytest.fixture(params=["HTTP/1.0", "HTTP/1.1"])
+def host(monkeypatch, request):
     """A host of pictures on this machine, which counts as public, under the name pics.example."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = request.param
+
         def do_GET(self):
             self.server.paths.append((self.path, self.headers["Host"]))
             status, headers, body = self.server.answers.get(self.path, (404, {}, b""))
             self.send_response(status)
+            pieces = body if isinstance(body, list) else [body]
+            length = str(sum(len(piece) for piece in pieces if isinstance(piece, bytes)))
+            if self.protocol_version == "HTTP/1.1":  # before, an answer ends where the connection does
+                headers = {"Content-Length": length} | headers
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            for piece in body if isinstance(body, list) else [body]:
+            self.close_connection = True
+            for piece in pieces:
                 if isinstance(piece, float):
                     self.server.over.wait(piece)
                 else:
@@ -264,7 +272,7 @@ def test_redirects_are_followed_by_the_same_rules(host):
 
 def test_a_host_that_is_slow_large_or_wrong_is_left(host):
     host.answers |= {
-        "/slow": (200, {}, [b"x", 60.0]),
+        "/slow": (200, {}, [b"x", 60.0, b"y"]),
         "/drip": (200, {}, [piece for _ in range(500) for piece in (b"x", 0.02)]),
         "/large": (200, {}, b"x" * 5000),
         "/short": (200, {"Content-Length": "100"}, b"x"),
@@ -276,5 +284,7 @@ def test_a_host_that_is_slow_large_or_wrong_is_left(host):
         ("missing", {}, "got 404"),
         ("short", {}, "whole picture"),
     ):
+        began = time.monotonic()
         with pytest.raises(RequestRefused, match=why):
             get(f"http://pics.example/{path}", **options)
+        assert time.monotonic() - began < 9  # what the drip takes is 10

@@ -143,6 +143,11 @@ def test_clients_that_send_nothing_or_little_are_left():
         for beginning in (b"", b"POST /v1", HEAD):
             said, seconds = exchange(server, beginning)
             assert said == b"" and seconds < 30
+        kept = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        said, seconds = exchange(server, kept + b"GET /")
+        assert b" 200 " in said and seconds < 30  # closed while it waits for the rest of a second request
+        said, _ = exchange(server, kept, wait=1.5, more=kept.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert said.count(b" 200 ") == 2  # and not between two
         assert server.get("/healthz").status == 200
 
 

@@ -118,6 +118,12 @@ def test_the_guardrail_blocks_what_the_policy_would_not_let_pass(server):
     assert server.post(GUARDRAIL, {"input_type": "response", "texts": ["hello"]}).json == {"action": "NONE"}
 
 
+def test_a_gateways_key_comes_in_a_header_of_its_own(server):
+    for key, status in ((server.key, 200), ("other", 401)):
+        headers = {"authorization": "", "x-api-key": key}
+        assert server.post(GUARDRAIL, {"input_type": "request", "texts": ["hello"]}, headers).status == status
+
+
 def test_a_guardrail_that_cannot_read_a_picture_lets_nothing_pass(server):
     assert guardrail(server, images=["data:image/png;base64,AAAA"]).status == 400
     assert guardrail(server, images=["https://example.org/a.png"]).status == 400
