@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +14,7 @@ from safety_modules.paths import recipe_file
 from safety_modules.training.plan import Setting, stage_resources
 from safety_modules.training.recipe import Recipe
 
-ROUNDS = 3
+ROUNDS = 5
 ACTIONS = {"clean": None, "risky": "hint", "refuse": "refuse"}
 
 
@@ -28,28 +28,40 @@ def time_and_memory(subject: Subject) -> str:
         calls |= {name: partial(subject.generate, row, policy=policy) for name, policy in policies.items()}
         for call in calls.values():
             call()
-        found = {name: [_measured(subject, call) for _ in range(ROUNDS)] for name, call in calls.items()}
-    seconds = {name: median(second for second, _ in seen) for name, seen in found.items()}
-    peaks = {name: max(peak for _, peak in seen) for name, seen in found.items()}
+        # In turns: a machine that is busy with something else is so for all of them.
+        rounds = [{name: _measured(subject, call) for name, call in calls.items()} for _ in range(ROUNDS)]
     told = []
     for name in ACTIONS:
-        more = f", {(peaks[name] - peaks['base']) / 1e6:+.0f} MB" if peaks["base"] else ""
-        told.append(f"{name} {seconds[name] / seconds['base']:.2f} x{more}")
-    return f"base {seconds['base']:.2f} s for {NEW_TOKENS} tokens; {'; '.join(told)}"
+        times = median(one[name].seconds / one["base"].seconds for one in rounds)
+        more = max(one[name].peak for one in rounds) - max(one["base"].peak for one in rounds)
+        told.append(f"{name} {times:.2f} x" + (f", {more / 1e6:+.0f} MB" if _on_gpu(subject) else ""))
+    seconds = median(one["base"].seconds for one in rounds)
+    return f"base {seconds:.3f} s for {NEW_TOKENS} tokens; {'; '.join(told)}"
 
 
-def _measured(subject: Subject, call: Callable[[], Any]) -> tuple[float, int]:
-    """Seconds, and bytes at the highest point of a GPU's allocator (0 elsewhere)."""
+class _Taken(NamedTuple):
+    """What a call took: seconds (on a CPU this process's own), and bytes at the highest point of a GPU's allocator."""
+
+    seconds: float
+    peak: int
+
+
+def _measured(subject: Subject, call: Callable[[], Any]) -> _Taken:
+    if not _on_gpu(subject):
+        began = time.process_time()
+        call()
+        return _Taken(time.process_time() - began, 0)
     device = subject.model.device
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
     began = time.perf_counter()
     call()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began, torch.cuda.max_memory_allocated(device) if on_gpu else 0
+    torch.cuda.synchronize(device)
+    return _Taken(time.perf_counter() - began, torch.cuda.max_memory_allocated(device))
+
+
+def _on_gpu(subject: Subject) -> bool:
+    return bool(subject.model.device.type == "cuda")
 
 
 def stage_1(subject: Subject) -> str:
@@ -71,7 +83,7 @@ def _planned(subject: Subject, name: str) -> str:
         raise NotApplicable("the design has no LoRA")
     needed = stage_resources(subject.model.config, design, Recipe.from_yaml(recipe_file(name)), setting).total
     told = f"{needed / 1e9:.2f} GB planned by {name}"
-    if subject.model.device.type != "cuda":
+    if not _on_gpu(subject):
         return told
     there = torch.cuda.get_device_properties(subject.model.device).total_memory
     if needed > there:
