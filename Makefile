@@ -9,6 +9,7 @@ OLDEST_VENV ?= .venv-oldest
 MIDDLE_VENV ?= .venv-middle
 NEWEST_VENV ?= .venv-newest
 RELEASED_VENV ?= .venv-released
+LITELLM_VENV ?= .venv-litellm
 ARGS ?=
 # Processes that `make test` and `make test-all` share the test files out to; one torch thread in each of them.
 JOBS ?= 2
@@ -18,7 +19,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-pretrained check format test test-all test-matrix test-oldest test-middle test-newest test-newest-released test-quant test-lmms clean
+.PHONY: help venv demo demo-pretrained check format test test-all test-matrix test-oldest test-middle test-newest test-newest-released test-quant test-lmms test-serve clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +81,12 @@ $(VENV)/quant/.installed: requirements/quant.txt | $(VENV)/.installed
 $(VENV)/lmms/.installed: requirements/lmms.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/lmms,requirements/lmms.txt)
 
+# A proxy in front of ours pins other releases of what both need: an environment without anything of ours.
+$(LITELLM_VENV)/.installed: requirements/litellm.txt | $(VENV)/.installed
+	$(VENV)/bin/python -m venv --clear $(LITELLM_VENV)
+	$(LITELLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	@touch $@
+
 venv: $(VENV)/.installed ## only the virtual environment with everything installed
 
 demo: $(VENV)/.run ## the whole tour: attack, train, evaluate, toggle, save, detach (about 6 minutes)
@@ -126,6 +133,9 @@ test-quant: $(VENV)/.installed $(VENV)/quant/.installed ## 4 and 8 bit bases (bi
 test-lmms: $(VENV)/.installed $(VENV)/lmms/.installed ## our model and our tasks inside lmms-eval
 	PYTHONPATH=$(abspath $(VENV)/lmms) $(VENV)/bin/python -m pytest tests/evaluation/test_lmms_arguments.py tests/evaluation/test_lmms_tasks.py tests/evaluation/test_lmms_model.py $(ARGS)
 
+test-serve: $(VENV)/.installed $(LITELLM_VENV)/.installed ## litellm as a proxy in front of our server
+	LITELLM=$(abspath $(LITELLM_VENV))/bin/litellm $(VENV)/bin/python -m pytest tests/serving/test_litellm.py $(ARGS)
+
 clean: ## remove the virtual environments and all caches (not runs/)
-	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(RELEASED_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(RELEASED_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,9 @@ def serve(
     policy: Annotated[Path | None, typer.Option(help="Policy file; default: the one that comes along.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default: this machine alone.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default: 8000; 0 = a free one.")] = None,
-    access: Annotated[Path | None, typer.Option(help="Who may ask: a YAML file of names, digests of keys, and what each may.")] = None,
+    access: Annotated[
+        Path | None, typer.Option(help="Who may ask: a YAML file of names, digests of keys, and what each may.")
+    ] = None,
     image_host: Annotated[
         list[str] | None, typer.Option(help="Host that pictures may be fetched from; repeat. Default: none.")
     ] = None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -19,6 +20,7 @@ from serving_cases import NAME, ask, records
 LITELLM = os.environ.get("LITELLM")
 pytestmark = pytest.mark.skipif(LITELLM is None, reason="needs litellm in an environment of its own: make test-serve")
 SECONDS = 600
+KEY = f"sk-{secrets.token_hex(32)}"
 
 
 def config(server):
@@ -51,7 +53,7 @@ def client(server, tmp_path_factory):
     words = [LITELLM, "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
     # Its own environment: nothing of ours on its path, and no look at the network for prices of models.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
+    environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "LITELLM_MASTER_KEY": KEY}
     with (folder / "log").open("wb") as log:
         proxy = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
     try:
@@ -63,7 +65,7 @@ def client(server, tmp_path_factory):
                 break
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
-        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="sk-any", max_retries=0, timeout=SECONDS)
+        yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0, timeout=SECONDS)
     finally:
         proxy.terminate()
         proxy.wait(60)
