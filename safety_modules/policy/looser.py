@@ -36,16 +36,16 @@ def looser(
         if now.model_copy(update={"action": before.action, "threshold": before.threshold}) != before:
             found.append(f"{type}: words of its own.")
     first = taxonomy.types[:first_types]
-    # The score of a type that is not the most probable one: highest where all types are equally probable.
-    beaten = math.log(len(first) - 1) if len(first) > 1 else -math.inf
+    # A rule's risk is that of its type and of all less probable ones: all of it for the most probable type, and for any
+    # other one at most what is left where all types are equally probable.
+    share = (len(first) - 1) / len(first)
     for type in first:
         covered = [
             other
             for other in first
             if other != type
             and new[type] < old[type]
-            and old[other] < old[type]
-            and old[other] <= beaten
+            and _risk(old[other]) < share * _risk(old[type])
             and _strength(than, other) > _strength(policy, type)
         ]
         found += [
@@ -57,6 +57,11 @@ def looser(
     if (policy.wording, policy.refusal) != (than.wording, than.refusal):
         found.append("words of its own.")
     return found
+
+
+def _risk(threshold: float) -> float:
+    """The probability that these log-odds are."""
+    return 1 / (1 + math.exp(-threshold))
 
 
 def _strength(policy: Policy, type: str) -> int:

@@ -26,10 +26,15 @@ def policy(rules, **more):
 
 
 def pictures(added=0):
-    """Head outputs of all kinds: one sure type, several, none; the last type is beside them if it was added later."""
+    """Head outputs of all kinds: one sure type, several, equal ones with any share of clean, none.
+
+    The last type is beside them if it was added later.
+    """
     draw = np.random.default_rng(0)
     types = np.concatenate([draw.dirichlet([share] * 3 + [clean], 400)
                             for share, clean in ((0.2, 0.2), (1, 1), (30, 3), (200, 1e-3))])  # fmt: skip
+    risky = draw.random((3000, 1))
+    types = np.concatenate([types, np.concatenate([draw.dirichlet([2000] * 3, 3000) * risky, 1 - risky], 1)])
     if added:
         rest = types[:, [0, 1, 3]]
         types[:, [0, 1, 3]] = rest / rest.sum(1, keepdims=True)
