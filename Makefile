@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV ?= .venv
 OLDEST_VENV ?= .venv-oldest
 MIDDLE_VENV ?= .venv-middle
+NEWEST_VENV ?= .venv-newest
+RELEASED_VENV ?= .venv-released
+LITELLM_VENV ?= .venv-litellm
 ARGS ?=
 # Processes that `make test` and `make test-all` share the test files out to; one torch thread in each of them.
 JOBS ?= 2
@@ -16,10 +19,10 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-pretrained check format test test-all test-matrix test-oldest test-middle test-newest test-quant test-lmms clean
+.PHONY: help venv demo demo-pretrained check format test test-all test-matrix test-oldest test-middle test-newest test-newest-released test-quant test-lmms test-serve clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Adopt the environment in $(1) if it works, else make it anew; then install the pins in $(2).
 # Installing satisfied pins again takes seconds, and the stamp saves even those.
@@ -46,18 +49,28 @@ endef
 $(VENV)/.run: pyproject.toml requirements/run.txt
 	$(call install,$(VENV),requirements/run.txt)
 
-$(VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
+$(VENV)/.installed: pyproject.toml requirements/run.txt requirements/serve.txt requirements/dev.txt
 	$(call install,$(VENV),requirements/dev.txt)
 
 $(OLDEST_VENV)/.installed: pyproject.toml requirements/oldest.txt
 	$(call install,$(OLDEST_VENV),requirements/oldest.txt)
 
-$(MIDDLE_VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
+$(MIDDLE_VENV)/.installed: pyproject.toml requirements/run.txt requirements/serve.txt requirements/dev.txt
 	$(call install,$(MIDDLE_VENV),requirements/dev.txt)
 
 $(MIDDLE_VENV)/.middle: $(MIDDLE_VENV)/.installed requirements/middle.txt
 	$(MIDDLE_VENV)/bin/python -m pip install --disable-pip-version-check -r requirements/middle.txt
 	@touch $@
+
+$(NEWEST_VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
+	$(call install,$(NEWEST_VENV),requirements/dev.txt)
+
+$(NEWEST_VENV)/.newest: $(NEWEST_VENV)/.installed requirements/newest.txt
+	$(NEWEST_VENV)/bin/python -m pip install --disable-pip-version-check -r requirements/newest.txt
+	@touch $@
+
+$(RELEASED_VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
+	$(call install,$(RELEASED_VENV),requirements/dev.txt)
 
 $(VENV)/llava/.installed: requirements/llava.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/llava,requirements/llava.txt)
@@ -67,6 +80,12 @@ $(VENV)/quant/.installed: requirements/quant.txt | $(VENV)/.installed
 
 $(VENV)/lmms/.installed: requirements/lmms.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/lmms,requirements/lmms.txt)
+
+# A proxy in front of ours pins other releases of what both need: an environment without anything of ours.
+$(LITELLM_VENV)/.installed: requirements/litellm.txt | $(VENV)/.installed
+	$(VENV)/bin/python -m venv --clear $(LITELLM_VENV)
+	$(LITELLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r $<
+	@touch $@
 
 venv: $(VENV)/.installed ## only the virtual environment with everything installed
 
@@ -100,8 +119,13 @@ test-oldest: $(OLDEST_VENV)/.installed ## ... with the oldest supported ones (tr
 test-middle: $(MIDDLE_VENV)/.middle ## ... with transformers 5.17
 	$(MIDDLE_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
 
-test-newest: $(VENV)/.installed ## ... with those of the development environment
-	$(VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
+test-newest: $(NEWEST_VENV)/.newest ## ... with the newest releases that were tried
+	$(NEWEST_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
+
+# PIP_CONSTRAINT=file keeps some of them back, such as a CPU build of torch.
+test-newest-released: $(RELEASED_VENV)/.installed ## ... with today's newest releases of everything, whatever the pins: before a release
+	$(RELEASED_VENV)/bin/python -m pip install --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[data,eval,dev]"
+	$(RELEASED_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
 
 test-quant: $(VENV)/.installed $(VENV)/quant/.installed ## 4 and 8 bit bases (bitsandbytes, on the CPU)
 	PYTHONPATH=$(abspath $(VENV)/quant) $(VENV)/bin/python -m pytest tests/backbones/test_bases_quantised.py tests/training/test_trainer_quantised.py tests/cli/test_cli_quantised.py $(ARGS)
@@ -109,6 +133,9 @@ test-quant: $(VENV)/.installed $(VENV)/quant/.installed ## 4 and 8 bit bases (bi
 test-lmms: $(VENV)/.installed $(VENV)/lmms/.installed ## our model and our tasks inside lmms-eval
 	PYTHONPATH=$(abspath $(VENV)/lmms) $(VENV)/bin/python -m pytest tests/evaluation/test_lmms_arguments.py tests/evaluation/test_lmms_tasks.py tests/evaluation/test_lmms_model.py $(ARGS)
 
+test-serve: $(VENV)/.installed $(LITELLM_VENV)/.installed ## litellm as a proxy in front of our server
+	LITELLM=$(abspath $(LITELLM_VENV))/bin/litellm $(VENV)/bin/python -m pytest tests/serving/test_litellm.py $(ARGS)
+
 clean: ## remove the virtual environments and all caches (not runs/)
-	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(RELEASED_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from bases import load
-from plan import Setting, stage_resources
 from side_by_side import environment
 
 from safety_modules import SafetyConfig, attach_safety, pocket, train_safety
 from safety_modules.backbones.bases import PUBLISHED, QUANTISED, load_whole, quantisation
+from safety_modules.training.plan import Setting, stage_resources
 from safety_modules.training.recipe import Recipe
 
 RECIPES = Path(__file__).parent.parent / "training"

@@ -1,11 +1,36 @@
-"""A transformers LLaVA in the layout of the original llava package: the same weights under other names."""
+"""A transformers LLaVA in the layout of the original llava package: the same weights under other names.
 
+From transformers 5.24 on the package's own `generate` fails (its forward has no `cache`): a reference without safety is
+asked `in_the_packages_words`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+
+
+@contextmanager
+def in_the_packages_words() -> Iterator[None]:
+    """Inside this block the package's forward takes `cache` by the name it knows."""
+    own = LlavaLlamaForCausalLM.forward
+
+    @wraps(own)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "cache" in kwargs:
+            kwargs["past_key_values"] = kwargs.pop("cache")
+        return own(self, *args, **kwargs)
+
+    LlavaLlamaForCausalLM.forward = forward
+    try:
+        yield
+    finally:
+        LlavaLlamaForCausalLM.forward = own
 
 
 def to_package(model: Any, processor: Any, folder: Path) -> LlavaLlamaForCausalLM:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from safety_modules.errors import AttachError
 from safety_modules.io.lazy import lazy_exports
+from safety_modules.version import tell_never_tried
 
 if TYPE_CHECKING:
     from safety_modules.backbones.base import Backbone, ImageFeatures
@@ -32,6 +33,7 @@ def find_backbone(model: Any, processor: Any) -> "Backbone":
     from safety_modules.backbones.hf_llava import GuardedLlava, HFLlava
     from safety_modules.backbones.weights import without_peft
 
+    tell_never_tried()
     model = without_peft(model)
     kind = type(model)
     if kind is LlavaForConditionalGeneration:

@@ -201,21 +201,37 @@ class ChatFormat:
                 "no place for the safe hint: expected images in the turns of the user, got one behind the last "
                 f"`{ASSISTANT}`. Put it before the question, or call with safety=False."
             )
-        question = text[:place].rstrip()
-        end = text[len(question) : place] or " "
         marker = self._marker_at(ids, text[place:])
         words = self._continuation("a", f"{gap}{hint}")
-        if marker is None or words is None or not text[:place][-1:].isspace():
-            if self._encode(text) != ids:
-                raise PromptError(
-                    "no place for the safe hint: expected a tokenizer that gives a prompt's text back, got other "
-                    f"ids for {text[-60:]!r}. Build the prompt with the model's own processor."
-                )
-            return self._encode(f"{question}{gap}{hint}{end}{ASSISTANT}")
-        at, stop = marker
-        while at and ids[at - 1] not in self.special_ids and not self._decode([ids[at - 1]]).strip():
-            at -= 1  # "question\nASSISTANT:": the hint belongs to the question's line
-        return ids[:at] + words + ids[at:stop]
+        if marker is not None and words is not None and text[:place][-1:].isspace():
+            at, stop = marker
+            while at and ids[at - 1] not in self.special_ids and not self._decode([ids[at - 1]]).strip():
+                at -= 1  # "question\nASSISTANT:": the hint belongs to the question's line
+            if at and ids[at - 1] not in self.special_ids:
+                return ids[:at] + words + ids[at:stop]
+        return self._reworded(ids, place, f"{gap}{hint}")
+
+    def _reworded(self, ids: list[int], place: int, words: str) -> list[int]:
+        """The prompt with words before the `ASSISTANT:` at this place of its text, where no token ends at theirs.
+
+        What stands between the special tokens around them is tokenized anew; all before that stays id for id.
+        """
+        starts = [0, *(at for at, i in enumerate(ids, 1) if i in self.special_ids)]
+        start = [at for at in starts if len(self._decode(ids[:at])) <= place][-1]
+        own = list(takewhile(lambda i: i not in self.special_ids, ids[start:]))
+        left, said = self._decode(ids[start - 1 : start]), self._decode(own)
+        for text in (said, f" {said}"):  # decoding drops a space that some tokenizers put before every piece
+            end = text.find(ASSISTANT, max(text.rfind(USER), 0))
+            if end >= 0 and self._continuation(left, text) == own:
+                question = text[:end].rstrip()
+                gap = text[len(question) : end] or " "
+                again = self._continuation(left, f"{question}{words}{gap}{ASSISTANT}")
+                if again is not None:
+                    return ids[:start] + again
+        raise PromptError(
+            "no place for the safe hint: expected a tokenizer that gives a prompt's text back, got other "
+            f"ids for {self._decode(ids)[-60:]!r}. Build the prompt with the model's own processor."
+        )
 
     def _marker_at(self, ids: list[int], tail: str) -> tuple[int, int] | None:
         """Start and end of the `ASSISTANT:` with which the text `tail` begins; None where tokens hide it."""

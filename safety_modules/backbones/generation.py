@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -75,6 +76,7 @@ UNCONSTRAINING = frozenset({
 })  # fmt: skip
 """Options that cannot. One that is in neither list, of a newer transformers, counts as one that can."""
 
+_ONE_ROW_A_PROMPT = tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 24)
 _CACHE_NOTES = ("_previous_max_cache_length", "_cache")  # the second before transformers 5
 
 
@@ -142,8 +144,10 @@ def answer_length(ids: list[int], ends: set[int], pad: int | None) -> int:
 
 
 def rows_per_prompt(model: Any, kwargs: dict[str, Any]) -> int:
-    """How many row numbers generate counts for a prompt: one per sampled answer, one for all its beams."""
-    if option(model, kwargs, "num_beams", 1) > 1:
+    """How many row numbers generate counts for a prompt: one for all its beams; before transformers 5.24 one for each
+    sampled answer, since then one for all of them.
+    """
+    if _ONE_ROW_A_PROMPT or option(model, kwargs, "num_beams", 1) > 1:
         return 1
     return int(option(model, kwargs, "num_return_sequences", 1))
 
@@ -257,6 +261,19 @@ class _Processor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         return self.inner(self.view(input_ids, None), scores)
+
+
+class RowStreamer(BaseStreamer):
+    """A streamer that tells rows apart, so that a batch may be answered in parts: each part streams to its own."""
+
+    def of_rows(self, rows: Sequence[int], records: Sequence[Any]) -> BaseStreamer:
+        """The streamer of these rows of the caller's batch, asked for before the first of their tokens.
+
+        Args:
+            rows: of the batch.
+            records: what is known by now of every row of the batch, `defences.answer.Row`.
+        """
+        raise NotImplementedError
 
 
 class _Streamer(BaseStreamer):

@@ -62,6 +62,8 @@ class GuardedLlavaLlama(LlavaLlamaForCausalLM):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         rows = planned_features(self)
         if rows is None or not _GUARD_FORM & kwargs.keys():
+            if "cache" in kwargs:  # as `generate` calls it from transformers 5.24 on
+                kwargs["past_key_values"] = kwargs.pop("cache")
             return super().forward(*args, **kwargs)
         ids, pixels = kwargs.pop("input_ids"), kwargs.pop("pixel_values", None)
         embeddings = self.get_model().embed_tokens(ids.clamp(min=0))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli import audit, calibrate, data, evaluate, show, train
+from safety_modules.cli import audit, calibrate, data, doctor, evaluate, serve, show, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
@@ -59,7 +59,9 @@ data_app = typer.Typer(help="Look at risk data before training on it.", no_args_
 app.command(epilog=epilog("train"))(train.train)
 app.command(epilog=epilog("calibrate"))(calibrate.calibrate)
 app.command(epilog=epilog("audit"))(audit.audit)
+app.command(epilog=epilog("doctor"))(doctor.doctor)
 app.command(epilog=epilog("classify"))(show.classify)
+app.command(epilog=epilog("serve"))(serve.serve)
 app.command(epilog=epilog("inspect"))(show.inspect)
 app.command(epilog=epilog("path"))(show.path)
 app.add_typer(evaluate_app, name="evaluate")

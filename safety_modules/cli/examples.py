@@ -17,9 +17,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "safety-modules audit train.jsonl --model llava-hf/llava-1.5-7b-hf --adapter my-7b --out audits/train",
         "safety-modules audit --out audits/train --apply marks.json --to cleaned",
     ),
+    "doctor": (
+        "safety-modules doctor llava-pocket --adapter llava-pocket-safe",
+        "safety-modules doctor llava-hf/llava-1.5-7b-hf --quantize nf4 --dtype bfloat16 --json doctor.json",
+    ),
     "classify": (
         "safety-modules classify picture.png folder --question 'What is this?' --overlays maps",
         "safety-modules classify folder --adapter my-7b --model llava-hf/llava-1.5-7b-hf --json",
+    ),
+    "serve": (
+        "safety-modules serve",
+        "safety-modules serve llava-hf/llava-1.5-7b-hf --adapter my-7b --host 0.0.0.0 --access keys.yaml",
     ),
     "inspect": ("safety-modules inspect llava-pocket-safe", "safety-modules inspect --plan llava-1.5-7b"),
     "path": (

@@ -70,6 +70,7 @@ class Defence(ABC):
         by_rows: whether it keeps rows apart itself. Else it only ever gets rows it is on for.
         changes_inputs: whether it asks other prompts, or shows other pixels, than the caller's: never outside of one
             that judges. (What a judge itself adds does not count: judges look at `Call.origin`.)
+        retracts: whether it may put another answer in the place of one that was made: nothing can be streamed before.
         judges: whether its verdicts are about what it is asked.
         needs_training: whether it can do nothing before its tensors were trained or loaded.
         source: paper or code it comes from.
@@ -85,6 +86,7 @@ class Defence(ABC):
     images_only: ClassVar[bool] = True
     by_rows: ClassVar[bool] = False
     changes_inputs: ClassVar[bool] = False
+    retracts: ClassVar[bool] = False
     judges: ClassVar[bool] = False
     needs_training: ClassVar[bool] = False
     source: ClassVar[str] = ""

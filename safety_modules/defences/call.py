@@ -9,6 +9,7 @@ import torch
 
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.generation import (
+    RowStreamer,
     answer_length,
     cache_length_restored,
     end_ids,
@@ -33,7 +34,7 @@ _HIDDEN_IMAGES = (
     "vision_feature_select_strategy",
 )
 _PROMPTS = ("input_ids", "inputs", "attention_mask", "position_ids", "pixel_values")
-_UNMOVABLE = ("past_key_values", "custom_generate", "position_ids")
+_UNMOVABLE = ("past_key_values", "cache", "custom_generate", "position_ids")  # one cache, renamed in transformers 5.24
 
 
 class Mount(NamedTuple):
@@ -270,7 +271,7 @@ class Call:
             and value.ndim > 1
             and len(value) == len(self.records)
         ]
-        if "streamer" in given and parts > 1:
+        if "streamer" in given and parts > 1 and not isinstance(given["streamer"], RowStreamer):
             problems.append("a streamer for rows that are not answered together")
         if problems:
             flagged = any(record.verdict is not None and record.verdict.flagged for record in self.records)
@@ -309,7 +310,7 @@ class Call:
 
     def fixed_answer(self, answers: Sequence[Sequence[int]]) -> Answer:
         """The same ids for all answers of a row, within the caller's limit of new tokens; no language model."""
-        budget, streamer = self.new_token_budget, self.kwargs.get("streamer")
+        budget, streamer = self.new_token_budget, self._told_apart(self.kwargs).get("streamer")
         texts = [torch.tensor([*ids][:budget]) for ids in answers]
         new = self.ids.new_full((len(self), max(map(len, texts))), self.pad_id)
         for row, text in enumerate(texts):
@@ -341,8 +342,8 @@ class Call:
     def _arguments(self) -> dict[str, Any]:
         """For the base's `generate`: the caller's own, or those of a part of them or of other prompts."""
         if self.whole:
-            return self.kwargs
-        model, kwargs = self.backbone.model, dict(self.kwargs)
+            return self._told_apart(self.kwargs)
+        model, kwargs = self.backbone.model, self._told_apart(dict(self.kwargs))
         arguments = {name: value for name, value in kwargs.items() if name not in _PROMPTS}
         arguments |= {"input_ids": self.ids, "return_dict_in_generate": True}
         if self.origin is not None or kwargs.get("attention_mask") is not None:
@@ -361,6 +362,13 @@ class Call:
 
             kwargs["prefix_allowed_tokens_fn"] = allowed_here
         return arguments | seen_through(with_prompts(prompts, width, n), kwargs)
+
+    def _told_apart(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The caller's arguments, with a streamer that tells rows apart in its form for these."""
+        streamer = kwargs.get("streamer")
+        if not isinstance(streamer, RowStreamer):
+            return kwargs
+        return {**kwargs, "streamer": streamer.of_rows(self.rows, self.records)}
 
     def _are_answers(self, sequences: Any) -> bool:
         """Whether these are what `generate` gives: (B x n, T or more) ids."""

@@ -50,6 +50,7 @@ class Ecso(Defence):
     kind = "ecso"
     settings_type = EcsoSettings
     changes_inputs = True
+    retracts = True
     source = "ECSO, arXiv 2403.09572; code: gyhdog99/ECSO"
     leaves_out = (
         "the exact wording of its three prompts; the yes or no is read from the first "

@@ -1,5 +1,6 @@
 """Policy: what to do about a verdict, per risk type. Data, not code; switching one type off touches no other."""
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -170,6 +171,30 @@ class Policy(BaseModel):
         except ValidationError as error:
             raise PolicyError(f"rule {type!r} refused: {' '.join(validation_problems(error, model=Rule))}") from error
         return self.model_copy(update={"rules": {**self.rules, type: rule}})
+
+    def changed(self, changes: Mapping[str, Any]) -> "Policy":
+        """A copy with these changes, in the form of a policy file; of a rule, what is not named stays as it is.
+
+        Raises:
+            PolicyError: a rule for an unknown type, or a change that is not valid.
+        """
+        rules = changes.get("rules", {})
+        _refuse_old_thresholds(changes, "changed")
+        if not isinstance(rules, Mapping) or not all(isinstance(rule, Mapping) for rule in rules.values()):
+            raise PolicyError("policy changed refused: expected rules by type, each with its changes, got others.")
+        policy = self
+        for type, rule in rules.items():
+            policy = policy.with_rule(type, **rule)
+        try:
+            return Policy.model_validate({**policy.model_dump(), **changes, "rules": policy.rules})
+        except ValidationError as error:
+            lines = "".join(f"\n  - {line}" for line in validation_problems(error, model=Policy))
+            raise PolicyError(f"policy changed refused:{lines}") from error
+
+    @property
+    def digest(self) -> str:
+        """What identifies it: SHA-256 of all it says, in hex."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def completed(self, rules: Mapping[str, Rule]) -> "Policy":
         """A copy with these rules for the types it has none for; itself where none is missing."""

@@ -19,7 +19,7 @@ from safety_modules.policy import Policy
 
 pytest.importorskip("llava")
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-from llava_layout import to_package, to_package_inputs
+from llava_layout import in_the_packages_words, to_package, to_package_inputs
 
 OPTIONS = {"max_new_tokens": 6, "do_sample": False}
 ROWS = [("what is this?", [1]), ("how do I use what is shown here?", [5]), ("tell me", []), ("these two?", [6, 2])]
@@ -29,6 +29,17 @@ ROWS = [("what is this?", [1]), ("how do I use what is shown here?", [5]), ("tel
 def converted(tiny_base, processor, tmp_path_factory):
     """Do not attach to this one: take `package`, or compare with it."""
     return to_package(tiny_base, processor, tmp_path_factory.mktemp("tower"))
+
+
+@pytest.fixture(scope="module")
+def answer_of(converted):
+    """What the package answers without safety."""
+
+    def answer(model=converted, **inputs):
+        with in_the_packages_words():
+            return model.generate(**inputs)
+
+    return answer
 
 
 @pytest.fixture
@@ -76,10 +87,10 @@ def test_both_packages_answer_and_judge_alike_with_one_adapter_file(
         assert mine.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
 
 
-def test_clean_and_switched_off_answers_are_bit_identical(package, converted, processor, ask_package):
+def test_clean_and_switched_off_answers_are_bit_identical(package, answer_of, processor, ask_package):
     inputs = ask_package(*ROWS)
     details = {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}
-    expected = converted.generate(**inputs, **details)
+    expected = answer_of(**inputs, **details)
     safety = attach_as_trained(package, processor.tokenizer)
     for call in ({"safety": False}, {"policy": flag_nothing()}):
         got = package.generate(**inputs, **details, **call)
@@ -87,10 +98,10 @@ def test_clean_and_switched_off_answers_are_bit_identical(package, converted, pr
         assert all(torch.equal(a, b) for a, b in zip(got.scores, expected.scores, strict=True))
     alone = ask_package(ROWS[0])
     del alone["attention_mask"]  # as the package's own command line calls it
-    assert torch.equal(package.generate(**alone, **OPTIONS, safety=False), converted.generate(**alone, **OPTIONS))
+    assert torch.equal(package.generate(**alone, **OPTIONS, safety=False), answer_of(**alone, **OPTIONS))
     mixed = package.generate(**inputs, **OPTIONS, policy=flag_everything(), safety=[False, False, True, True])
     part = ask_package(*ROWS[:3])
-    assert torch.equal(mixed[:3], converted.generate(**part, **OPTIONS))
+    assert torch.equal(mixed[:3], answer_of(**part, **OPTIONS))
     assert safety.enabled
 
 
@@ -112,20 +123,24 @@ def test_beams_and_several_answers(package, safety, folder, processor, ask, ask_
         assert torch.equal(got, new_tokens(expected, inputs))
 
 
-def test_allowed_tokens_see_the_callers_rows_whoever_asks_for_several_answers(package, processor, ask_package):
+def test_allowed_tokens_see_the_callers_rows_whoever_asks_for_several_answers(
+    package, answer_of, processor, ask_package
+):
     attach_as_trained(package, processor.tokenizer).guard.mode = "always"
-    inputs, rows = ask_package(*ROWS), set()
-    several = GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
-    package.generate(
-        **inputs,
-        generation_config=several,
-        policy=flag_nothing(),
-        prefix_allowed_tokens_fn=lambda row, ids: (rows.add(row), list(range(20)))[1],
-    )
-    assert rows == set(range(2 * len(ROWS)))
+    inputs, several = ask_package(*ROWS), GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
+
+    def rows_seen(answer, **options):
+        rows = set()
+        allow = lambda row, ids: (rows.add(row), list(range(20)))[1]  # noqa: E731
+        answer(**inputs, generation_config=several, prefix_allowed_tokens_fn=allow, **options)
+        return rows
+
+    expected = rows_seen(answer_of)
+    assert len(expected) in (len(ROWS), 2 * len(ROWS))  # transformers counts prompts from 5.24 on
+    assert rows_seen(package.generate, policy=flag_nothing()) == expected
 
 
-def test_detached_package_model_is_bit_identical(package, converted, processor, ask_package):
+def test_detached_package_model_is_bit_identical(package, converted, answer_of, processor, ask_package):
     inputs = ask_package(*ROWS)
     attributes, grads = set(vars(package)), [parameter.requires_grad for parameter in package.parameters()]
     modules = [(name, type(part), part.training) for name, part in package.named_modules()]
@@ -140,7 +155,7 @@ def test_detached_package_model_is_bit_identical(package, converted, processor, 
     state = package.state_dict()
     assert list(state) == list(converted.state_dict())
     assert all(torch.equal(state[name], tensor) for name, tensor in converted.state_dict().items())
-    assert torch.equal(package.generate(**inputs, **OPTIONS), converted.generate(**inputs, **OPTIONS))
+    assert torch.equal(answer_of(package, **inputs, **OPTIONS), answer_of(**inputs, **OPTIONS))
 
 
 def test_training_sees_the_same_logits_as_on_transformers(package, safety, folder, processor, make_image):

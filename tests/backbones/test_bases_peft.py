@@ -41,7 +41,12 @@ def wrap_language_model(model):
 
 
 def add_adapter(model):
-    model.add_adapter(LoraConfig(r=2, target_modules=IN_LANGUAGE_MODEL), adapter_name="mine")
+    try:
+        model.add_adapter(LoraConfig(r=2, target_modules=IN_LANGUAGE_MODEL), adapter_name="mine")
+    except ValueError as error:  # transformers' own requirement, not ours
+        if "PEFT" not in str(error):
+            raise
+        pytest.skip(str(error))
     return model
 
 

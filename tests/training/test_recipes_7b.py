@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from plan import Setting, stage_resources
 from scripts import parse, program
 
 from safety_modules import attach_safety
@@ -23,6 +22,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.errors import ConfigError
 from safety_modules.paths import recipe_file, shipped_path
 from safety_modules.training.objective import SafetyObjective
+from safety_modules.training.plan import Setting, stage_resources
 from safety_modules.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]

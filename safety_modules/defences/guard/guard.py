@@ -313,6 +313,8 @@ def not_refused(call: Call, routes: Sequence[Route]) -> list[int]:
 def refused(call: Call, refusals: Sequence[str]) -> Answer:
     """The policy's refusals, a text for each row, up to the caller's stop strings; no language model."""
     backbone, stops = call.backbone, call.option("stop_strings")
+    for row, text in zip(call.rows, refusals, strict=True):
+        call.records[row].refusal = text
     return call.fixed_answer(
         [until_stop(backbone.processor.tokenizer, backbone.answer_ids(text), stops) for text in refusals]
     )

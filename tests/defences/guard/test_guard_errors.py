@@ -26,6 +26,7 @@ EVEN = [("what is this", [1]), ("what is that", [5])]
         ({"output_hidden_states": True, "return_dict_in_generate": True}, "output_hidden_states"),
         ({"position_ids": torch.arange(44)[None].repeat(2, 1)}, "position_ids"),
         ({"past_key_values": DynamicCache()}, "past_key_values"),
+        ({"cache": DynamicCache()}, "cache"),
         ({"negative_prompt_ids": torch.ones(2, 3, dtype=torch.long), "guidance_scale": 2.0}, "negative_prompt_ids"),
         ({"custom_generate": "somebody/decoding"}, "custom_generate"),
     ],
