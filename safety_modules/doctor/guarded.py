@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from safety_modules.backbones.base import is_guarded
-from safety_modules.defences.base import Defence
 from safety_modules.defences.registry import KINDS
 from safety_modules.doctor.check import REPORT, Failed, NotApplicable
 from safety_modules.doctor.subject import Snapshot, Subject, differences, flagging, same_bits
@@ -156,7 +155,7 @@ def of_kinds() -> Iterator[tuple[str, str, Callable[[Subject], str]]]:
 
 def _options(name: str) -> dict[str, Any]:
     """Of a call that a defence of this kind answers: one that may put another answer in place has no scores."""
-    return {"output_scores": False} if not KINDS[name].judges and KINDS[name].prepared is Defence.prepared else {}
+    return {"output_scores": False} if KINDS[name].retracts else {}
 
 
 def _identical(got: Any, expected: Any) -> str:
