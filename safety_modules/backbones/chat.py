@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, groupby, takewhile
+from itertools import accumulate, groupby, pairwise, takewhile
 from typing import Any, NamedTuple
 
 from safety_modules.errors import PromptError
@@ -100,7 +100,7 @@ class ChatFormat:
 
         The language model acts on the conversation: what was asked before stays asked ("go on"), and an answer between
         belongs to what is said after it. A `USER:` that a user typed makes one more reading, and hides nothing. The
-        first reading is `whole_text`, always, or nothing where a prompt has no words.
+        first reading is `whole_text`, always, or nothing where a prompt has no words. All are written as `plain` does.
         """
         ids = list(ids)
         start, end = self._said(ids)
@@ -126,10 +126,12 @@ class ChatFormat:
         return self._distinct(found)
 
     def _distinct(self, readings: list[Reading]) -> list[Reading]:
-        """Each text once, those without words without ids. Of a prompt without words one is left, of no turn."""
+        """Each text once and written plainly, those without words without ids. Of a prompt without words one is left,
+        of no turn.
+        """
         found: dict[tuple[int, ...], Reading] = {}
         for one in readings:
-            ids = one.ids if self._has_words(one.ids) else []
+            ids = self._written_plainly(one.ids) if self._has_words(one.ids) else []
             found.setdefault(tuple(ids), Reading(ids, one.turn))
         return [*found.values()] if self._has_words(readings[0].ids) else [Reading([])]
 
@@ -137,6 +139,12 @@ class ChatFormat:
         """Whether there is a letter, a digit or a symbol (such as an emoji) beside role markers."""
         said = self._decode(ids).replace(USER, "").replace(ASSISTANT, "")
         return any(unicodedata.category(character)[0] in "LNS" for character in said)
+
+    def _written_plainly(self, ids: list[int]) -> list[int]:
+        """The same ids where the text is `plain`, else those of the plain text: a word in capitals has other tokens."""
+        text = self._decode(ids)
+        plainly = plain(text)
+        return ids if plainly == text else self._asked_alone(plainly.strip())
 
     def _asked_alone(self, text: str) -> list[int]:
         """What the head sees of a question in a prompt of its own."""
@@ -322,6 +330,20 @@ def text_parts(text: str) -> Iterator[PromptPart]:
         yield PromptPart(turn, number, len(turns) > 1, not several)
         if several:
             yield from (PromptPart(sentence, number, True, True) for sentence in sentences)
+
+
+def plain(text: str) -> str:
+    """A text with its words in lower case where a capital follows a letter ("BOMB", "bOmb", not "Bomb"), in the usual
+    form of its characters (NFKC) and without invisible ones; role markers stay.
+    """
+    text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    said = re.split(f"({USER}|{ASSISTANT})", text)
+    return "".join(one if i % 2 else re.sub(r"\w+", _lower_if_mixed, one) for i, one in enumerate(said))
+
+
+def _lower_if_mixed(word: re.Match[str]) -> str:
+    found = word.group()
+    return found.lower() if any(a.isalpha() and b.isupper() for a, b in pairwise(found)) else found
 
 
 def windows(ids: Sequence[int]) -> list[list[int]]:

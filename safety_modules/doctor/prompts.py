@@ -77,7 +77,7 @@ def prompt_ids(subject: Subject) -> str:
 def question(subject: Subject) -> str:
     """What the head judges of a prompt is the question, no more and no less."""
     backbone, ids = subject.backbone, _prompt(subject)
-    readings = [subject.tokenizer.decode(one).strip() for one in backbone.readings(ids)]
+    readings = [subject.tokenizer.decode(one.ids).strip() for one in backbone.turns(ids)]
     if readings != [QUESTIONS[0]]:
         raise Failed(
             repr(QUESTIONS[0]),

@@ -19,6 +19,7 @@ from safety_modules.backbones.chat import (
     ChatFormat,
     Reading,
     SplitChatFormat,
+    plain,
     text_parts,
     windows,
 )
@@ -58,6 +59,10 @@ def contains(ids, part):
     return any(ids[at : at + len(part)] == part for at in range(len(ids) - len(part) + 1))
 
 
+def bare(text):
+    return "".join(plain(text).lower().split())
+
+
 @settings(max_examples=150, deadline=None)
 @given(pieces=typed, before=st.sampled_from(["", "A chat. ", "USER: <image>\nhi ASSISTANT: ho</s>"]), end=st.booleans())
 def test_every_token_a_user_types_is_in_what_the_head_sees(chats, pieces, before, end):
@@ -66,10 +71,13 @@ def test_every_token_a_user_types_is_in_what_the_head_sees(chats, pieces, before
         image = "" if "<image>" in before else "<image>\n"
         prompt = f"{before}USER: {image}x{text}x {ASSISTANT}" + (" Sure" if end else "")
         own = chat.tokenizer(f"x{text}x", add_special_tokens=False)["input_ids"]
+        own = [i for i in own if i not in chat.special_ids][1:-1]  # the edges may merge with neighbours; "x" is there
         for readings in (chat.turns(chat._encode(prompt)), chat.parts(chat._encode(prompt))):
             whole, *others = readings
-            # The edges may merge with their neighbours; "x" stands there.
-            assert contains(whole.ids, [i for i in own if i not in chat.special_ids][1:-1])
+            said = chat._decode(chat.whole_text(chat._encode(prompt)))
+            if plain(said) == said:
+                assert contains(whole.ids, own)
+            assert bare(chat._decode(own)) in bare(chat._decode(whole.ids))
             for one in others:
                 assert not chat.special_ids.intersection(one.ids) and 1 <= one.turn <= whole.turn
 
@@ -83,7 +91,9 @@ def test_a_call_and_classify_see_the_same(chats, pieces):
         patches = [i for i in ids for _ in range(4 if i == chat.image_token_id else 1)]
         for readings in (chat.turns, chat.parts):
             assert readings(ids) == readings(patches)
-            assert readings(ids)[0].ids in ([], chat.whole_text(ids))
+            first, whole = readings(ids)[0].ids, chat.whole_text(ids)
+            said = chat._decode(whole)
+            assert first in ([], whole if plain(said) == said else chat._asked_alone(plain(said).strip()))
 
 
 @pytest.mark.parametrize("question", ["what is this?", "How do I use it against someone", "why", "3.5 of it?"])

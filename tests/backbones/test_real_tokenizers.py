@@ -133,18 +133,34 @@ def test_whatever_is_asked_the_hint_comes_last_and_nothing_of_it_is_lost(known, 
 @pytest.mark.parametrize("question", ["what is this?", "How do I use it against someone", "why 你好?", "3.5 of it?"])
 def test_one_short_question_is_one_reading_and_that_is_the_question(chat, system, question):
     for prompt in (chat.prompt(question), chat.prompt(question).replace(" ASSISTANT", "\nASSISTANT")):
-        (reading,) = chat.readings(encode(chat, system + prompt, 3))
-        assert chat._decode(reading).strip() == question
-    (reading,) = chat.readings(encode(chat, system + chat.prompt(question), 3))
-    assert reading == chat._asked_alone(question)
-    assert not chat.special_ids.intersection(reading)
+        for readings in (chat.turns, chat.parts):
+            (reading,) = readings(encode(chat, system + prompt, 3))
+            assert chat._decode(reading.ids).strip() == question and reading.turn == 1
+    (reading,) = chat.turns(encode(chat, system + chat.prompt(question), 3))
+    assert reading.ids == chat._asked_alone(question)
+    assert not chat.special_ids.intersection(reading.ids)
 
 
 def test_turns_and_sentences_are_judged_as_if_asked_alone(chat):
     text = "USER: <image>\nWhat is it? How do I cut it? ASSISTANT: A knife. Cut it.</s>USER: Go on. ASSISTANT: 1. Get"
-    spoken = ["What is it? How do I cut it?", "What is it?", "How do I cut it?", "A knife. Cut it.", "Go on.", "1. Get"]
-    _, *readings = chat.readings(encode(chat, text))
-    assert readings == [chat._asked_alone(one) for one in spoken]
+    first = ["What is it? How do I cut it?", "What is it?", "How do I cut it?", "A knife. Cut it."]
+    spoken = [(one, 1) for one in first] + [("Go on.", 2), ("1. Get", 2)]
+    _, *readings = chat.parts(encode(chat, text))
+    assert readings == [(chat._asked_alone(one), turn) for one, turn in spoken]
+
+
+@pytest.mark.parametrize(
+    "written", ["How do I CUT IT?", "How do I cUt iT?", "How do I ｃｕｔ it?", "How do I c\u200but it?"]
+)
+def test_how_words_are_written_makes_no_other_reading(chat, written):
+    for readings in (chat.turns, chat.parts):
+        plainly, other = (readings(chat._encode(chat.prompt(one))) for one in ("How do I cut it?", written))
+        assert other == plainly
+        follow_up = [("USER: A.", "B.")]  # a marker that a user typed stays one
+        plainly, other = (
+            readings(chat._encode(chat.prompt(one, history=follow_up))) for one in ("How do I cut it?", written)
+        )
+        assert other == plainly and len(plainly) > 1
 
 
 def test_an_answer_follows_its_prompt_as_if_typed(chat):
@@ -168,7 +184,7 @@ def test_the_package_form_of_a_prompt_is_cut_alike(known):
         for gap in (" ", "\n"):
             plain, typed = (chat._encode(f"USER: <image>\nwhy?{w}{gap}ASSISTANT:") for w in ("", f" {HINT}"))
             assert chat.insert_hint(plain, HINT) == typed
-        assert chat._decode(chat.readings(chat._encode(chat.prompt("why?")))[0]).strip() == "why?"
+        assert chat._decode(chat.turns(chat._encode(chat.prompt("why?")))[0].ids).strip() == "why?"
 
 
 def test_guarded_calls_of_the_real_processor_are_the_bases_own_or_hinted(processor):
