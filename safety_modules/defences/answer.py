@@ -74,6 +74,7 @@ class GuardedOutput(GenerateDecoderOnlyOutput):
         image_verdicts: per row the verdicts on all of its images.
         usage: per row what answering it took; None where every defence was off.
         harmful: per row what a defence without verdicts took it for; None where nothing said so.
+        refusals: per row the policy's fixed answer, where that is the answer, before stop strings cut it; else None.
     """
 
     sequences_scores: torch.Tensor | None = None
@@ -82,6 +83,7 @@ class GuardedOutput(GenerateDecoderOnlyOutput):
     image_verdicts: list[list[Verdict]] | None = None
     usage: list[Usage] | None = None
     harmful: list[bool | None] | None = None
+    refusals: list[str | None] | None = None
 
 
 _PER_STEP = ("scores", "logits")
@@ -117,6 +119,7 @@ class Answer:
             image_verdicts=[row.image_verdicts for row in rows],
             usage=[row.usage for row in rows],
             harmful=[row.harmful for row in rows],
+            refusals=[row.refusal for row in rows],
         )
 
 

@@ -66,18 +66,22 @@ class Ecso(Defence):
                 f"safety={{'{self.kind}': False}}."
             )
         call = call.encoded()
-        said, rows = answer(call), range(len(call))
+        said, rows, records = answer(call), range(len(call)), [call.records[row] for row in call.rows]
+        refusals = [record.refusal for record in records]
         asked = [{"question": self._text(self.backbone.whole_text(call.prompt(row)))} for row in rows]
         told = [{"answer": self._text(ids)[:JUDGED_CHARACTERS]} for ids in said.new_ids.tolist()]
         words = [a | b for a, b in zip(asked, told, strict=True)]
         verdicts = self._texts(answer(self._worded(call.aside(TELL_TOKENS), self.settings.tell, words)))
         harmful = [row for row in rows if verdicts[row].lower().startswith("yes")]
-        for row in rows:
-            call.records[call.rows[row]].harmful = row in harmful
+        for row, record in enumerate(records):
+            # A defence within may have refused what was asked on the side.
+            record.harmful, record.refusal = row in harmful, refusals[row]
         if not harmful:
             return said
         again, asked = call.take(harmful), [asked[row] for row in harmful]
         seen = self._texts(answer(self._worded(again.aside(call.new_token_budget), self.settings.caption, asked)))
+        for row in harmful:
+            records[row].refusal = None
         words = [one | {"caption": caption} for one, caption in zip(asked, seen, strict=True)]
         parts = [(harmful, answer(self._worded(again, self.settings.retell, words, images=False)))]
         kept = [row for row in rows if row not in harmful]

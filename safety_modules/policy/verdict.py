@@ -1,7 +1,7 @@
 """Verdict: what the safety head and the policy say about one image; what users read and log."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -178,6 +178,13 @@ class Verdict:
 
 # Red where warm, yellow where hot.
 _GLOW = [max(0, 2 * v - 255) for v in range(256)]
+
+
+def of_frames(verdicts: Sequence[Verdict], numbers: Sequence[int], total: int) -> Verdict:
+    """The verdict on a picture of `total` frames: the riskiest of those on its judged frames, of these numbers."""
+    driver = riskiest(verdicts)
+    frame = next(number for verdict, number in zip(verdicts, numbers, strict=True) if verdict is driver)
+    return replace(driver, frame=frame, frames_judged=len(verdicts), frames=total) if total > 1 else driver
 
 
 def riskiest(verdicts: Iterable[Verdict]) -> Verdict:

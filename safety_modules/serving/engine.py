@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones.generation import end_ids
 from safety_modules.defences.answer import Row
+from safety_modules.defences.guard.steer import left_pad
 from safety_modules.policy.policy import Policy
-from safety_modules.policy.verdict import Verdict, riskiest
+from safety_modules.policy.verdict import of_frames
 from safety_modules.serving.access import Chosen
 from safety_modules.serving.answering import Answering, Judged, Rows
 from safety_modules.serving.batcher import Job
@@ -165,13 +167,9 @@ class Engine:
 
     def _inputs(self, asked: Sequence[Question]) -> dict[str, torch.Tensor]:
         """Prompts padded on the left, and their pictures, on the model's device."""
-        width = max(len(one.ids) for one in asked)
-        ids = torch.full((len(asked), width), self.backbone.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, one in enumerate(asked):
-            ids[row, width - len(one.ids) :] = one.ids
-            mask[row, width - len(one.ids) :] = 1
-        found = {"input_ids": ids, "attention_mask": mask}
+        rows = [one.ids for one in asked]
+        found = {"input_ids": left_pad(rows, self.backbone.pad_token_id)}
+        found["attention_mask"] = left_pad([torch.ones_like(ids) for ids in rows], 0)
         pixels = [one.pixels for one in asked if one.pixels is not None]
         if pixels:
             found["pixel_values"] = torch.cat(pixels)
@@ -180,8 +178,8 @@ class Engine:
     def _tell(self, answers: Sequence[Answering], output: Any, width: int) -> None:
         """Answers that nobody could hear while they were made."""
         for row, answer in enumerate(answers):
-            record = Row(verdict=output.verdicts[row], image_verdicts=output.image_verdicts[row])
-            answer.begin(record)
+            said = {"verdict": output.verdicts[row], "image_verdicts": output.image_verdicts[row]}
+            answer.begin(Row(**said, refusal=output.refusals[row]))
             for token in output.sequences[row, width:].tolist():
                 answer.put(token)
 
@@ -193,15 +191,12 @@ class Engine:
         found = self.safety.classify(pixel_values=frames, questions=questions, policy=works[0].policy)
         verdicts = iter(found)
         for job, work in zip(jobs, works, strict=True):
-            job.finish([_of_picture(verdicts, place, *shown) for place, shown in enumerate(work.numbers)])
-
-
-def _of_picture(verdicts: Iterator[Verdict], place: int, numbers: Sequence[int], total: int) -> Verdict:
-    """The verdict on a picture: the riskiest of its frames'."""
-    judged = [(next(verdicts), number) for number in numbers]
-    driver = riskiest(verdict for verdict, _ in judged)
-    frame = next(number for verdict, number in judged if verdict is driver)
-    return replace(driver, image_index=place, frame=frame, frames_judged=len(judged), frames=total)
+            job.finish(
+                [
+                    replace(of_frames([*islice(verdicts, len(numbers))], numbers, total), image_index=place)
+                    for place, (numbers, total) in enumerate(work.numbers)
+                ]
+            )
 
 
 class _Unwanted(StoppingCriteria):

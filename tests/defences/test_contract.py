@@ -364,6 +364,7 @@ def test_who_judges_refuses_where_the_policy_says_so(warm, processor, tiny_base,
             continue
         assert verdict.action == "refuse" and text.strip().startswith("I'm sorry, I can't help with that."), row
         assert found.usage[row].new_tokens == 0
+    assert [refusal is None for refusal in found.refusals] == [False, False, True]
     assert [verdict is None for verdict in found.verdicts] == [False, False, True]
     prepared = safety.prepare(**inputs)
     assert prepared.rows == [2] and sorted(prepared.refusals) == [0, 1]

@@ -30,6 +30,18 @@ def test_a_defence_that_may_take_an_answer_back_streams_it_in_the_end():
         assert stream.events[0]["safety"] == whole.json["safety"]
 
 
+def test_a_policys_refusal_is_told_from_an_answer_whatever_stands_around_the_guard():
+    model, processor = pocket.load()
+    safety = attach_safety(model, processor, adapter=pocket.adapter_dir(), defence=["guard", "ecso"])
+    refuse = {"policy": {"rules": {name: {"action": "refuse"} for name in safety.config.taxonomy.types}}}
+    with served(safety) as server:
+        for kind, finish in (("attack", "content_filter"), ("benign", "stop")):
+            reply = server.chat(ask(records(kind)[0], max_tokens=60, safety=refuse)).json
+            choice = reply["choices"][0]
+            assert choice["finish_reason"] == finish
+            assert (choice["message"]["refusal"] is not None) == (finish == "content_filter")
+
+
 def test_without_a_guard_nothing_is_served():
     from safety_modules.errors import GuardError
     from safety_modules.serving import Access, ServeSettings, Service

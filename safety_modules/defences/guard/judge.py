@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +17,7 @@ from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy.decisions import Decisions
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import HeadOutput, judgements, most_severe
-from safety_modules.policy.verdict import Verdict, riskiest
+from safety_modules.policy.verdict import Verdict, of_frames
 
 MAX_READINGS = 128
 """How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""
@@ -149,11 +148,8 @@ def _looks(backbone: Backbone, asked: Asked, place: int, prepared: bool) -> Iter
 def _most_severe(looks: Sequence[_Look], frames: Sequence[Verdict]) -> Iterator[Verdict]:
     """Of every picture the verdict of the frame that is the most severe, as of several readings."""
     for _, group in groupby(zip(looks, frames, strict=True), key=lambda pair: pair[0].picture):
-        pairs = list(group)
-        verdict = riskiest(verdict for _, verdict in pairs)
-        look = next(look for look, found in pairs if found is verdict)
-        several = look.total > 1
-        yield replace(verdict, frame=look.number, frames_judged=len(pairs), frames=look.total) if several else verdict
+        seen, verdicts = zip(*group, strict=True)
+        yield of_frames(verdicts, [look.number for look in seen], seen[0].total)
 
 
 @torch.no_grad()

@@ -86,13 +86,13 @@ def build_inputs(backbone: Backbone, lm_tokens: torch.Tensor, samples: Sequence[
         rows.append(torch.tensor([*ids, *answer_ids]))
         labels.append(torch.tensor([IGNORED] * len(ids) + answer_ids))
         features += added
-    mask = _left_pad([torch.ones_like(row) for row in rows], 0).to(backbone.device)
+    mask = left_pad([torch.ones_like(row) for row in rows], 0).to(backbone.device)
     with_answers = any(sample.answer is not None for sample in samples)
     return LmInputs(
-        input_ids=_left_pad(rows, backbone.pad_token_id).to(backbone.device),
+        input_ids=left_pad(rows, backbone.pad_token_id).to(backbone.device),
         attention_mask=mask,
         position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-        labels=_left_pad(labels, IGNORED).to(backbone.device) if with_answers else None,
+        labels=left_pad(labels, IGNORED).to(backbone.device) if with_answers else None,
         features=features,
         images_per_row=[len(sample.features) for sample in samples],
     )
@@ -140,6 +140,7 @@ def _steer(backbone: Backbone, lm_tokens: torch.Tensor, sample: Sample) -> tuple
     return ids, features
 
 
-def _left_pad(rows: list[torch.Tensor], value: int) -> torch.Tensor:
+def left_pad(rows: list[torch.Tensor], value: int) -> torch.Tensor:
+    """Rows of ids, one tensor (B, T), with `value` before those that are shorter."""
     width = max(len(row) for row in rows)
     return torch.stack([torch.cat([row.new_full((width - len(row),), value), row]) for row in rows])
