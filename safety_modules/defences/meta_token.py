@@ -19,7 +19,6 @@ from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.answer import Answer
 from safety_modules.defences.base import SEED, Answering, Defence, Settings
 from safety_modules.defences.call import Call
-from safety_modules.defences.guard.concept import SafetyTokens
 from safety_modules.defences.guard.guard import (
     Route,
     Temperature,
@@ -30,6 +29,7 @@ from safety_modules.defences.guard.guard import (
     route,
     thresholds_problem,
 )
+from safety_modules.defences.guard.modules import SafetyTokens
 from safety_modules.defences.guard.steer import LmInputs, Sample, Steer, build_inputs, lm_forward
 from safety_modules.mount.hooks import noted
 from safety_modules.mount.lora import Lora

@@ -1,6 +1,5 @@
-"""The default design: two linears per patch, learned tokens, one query per risk type. Pure torch.
+"""A head with one query per risk type that knows the mean of the text. Pure torch.
 
-A projector maps (B, P, Dv) to (B, P, D_s): patches keep their place, so attention over h_s is a map of the picture.
 A head turns [s1 ; h_s] and the question into logits of type and level; it judges these, not what will be answered.
 """
 
@@ -8,44 +7,6 @@ import torch
 from torch import nn
 
 from safety_modules.policy.scores import HeadOutput
-
-
-class MLPProjector(nn.Module):
-    """Two linear layers per patch, after a LayerNorm: the compact default.
-
-    Args:
-        vision_width: width of the tower's features (Dv).
-        width: width of the safety features (D_s).
-    """
-
-    def __init__(self, vision_width: int, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(vision_width)
-        self.down = nn.Linear(vision_width, width)
-        self.act = nn.GELU()
-        self.out = nn.Linear(width, width)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.out(self.act(self.down(self.norm(features))))  # (B, P, D_s)
-
-
-class SafetyTokens(nn.Module):
-    """K learned tokens: s1 beside the safety features, s2 beside the image at the language model's input.
-
-    Args:
-        count: number of tokens (K); 0 is an empty set.
-        width: width of the vectors they stand beside.
-        std: standard deviation at the start; take that of the vectors they stand beside.
-    """
-
-    def __init__(self, count: int, width: int, std: float = 0.02) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(count, width))  # (K, width)
-        if count:
-            nn.init.normal_(self.weight, std=std)
-
-    def forward(self) -> torch.Tensor:
-        return self.weight  # (K, width)
 
 
 def masked_mean(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,7 @@
-"""The trainable set: projector, two token sets and head, sized for one base (arXiv 2405.13581); and branches."""
+"""The trainable set: projector, two token sets and head, sized for one base (arXiv 2405.13581); and branches.
+
+The projector maps (B, P, Dv) to (B, P, D_s): patches keep their place, so attention over h_s is a map of the picture.
+"""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -8,7 +11,6 @@ import torch
 from torch import nn
 
 from safety_modules.config import HEADS, BaseSizes, SafetyConfig
-from safety_modules.defences.guard.concept import MLPProjector, SafetyTokens
 from safety_modules.defences.guard.published import CAbstractor
 from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
@@ -44,6 +46,44 @@ def head_class(config: SafetyConfig) -> Any:
     """The class of the head that a design names."""
     module, _, name = HEADS[config.query].partition(":")
     return getattr(import_module(f"safety_modules.defences.guard.{module}"), name)
+
+
+class MLPProjector(nn.Module):
+    """Two linear layers per patch, after a LayerNorm: the compact default.
+
+    Args:
+        vision_width: width of the tower's features (Dv).
+        width: width of the safety features (D_s).
+    """
+
+    def __init__(self, vision_width: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(vision_width)
+        self.down = nn.Linear(vision_width, width)
+        self.act = nn.GELU()
+        self.out = nn.Linear(width, width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.out(self.act(self.down(self.norm(features))))  # (B, P, D_s)
+
+
+class SafetyTokens(nn.Module):
+    """K learned tokens: s1 beside the safety features, s2 beside the image at the language model's input.
+
+    Args:
+        count: number of tokens (K); 0 is an empty set.
+        width: width of the vectors they stand beside.
+        std: standard deviation at the start; take that of the vectors they stand beside.
+    """
+
+    def __init__(self, count: int, width: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(count, width))  # (K, width)
+        if count:
+            nn.init.normal_(self.weight, std=std)
+
+    def forward(self) -> torch.Tensor:
+        return self.weight  # (K, width)
 
 
 class ModuleSet(nn.Module):

@@ -1,8 +1,7 @@
 import torch
 
 from safety_modules.config import BaseSizes, SafetyConfig
-from safety_modules.defences.guard.concept import MLPProjector
-from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.guard.modules import MLPProjector, SafetyModules
 from safety_modules.defences.guard.published import CAbstractor, RegNetBlock
 
 

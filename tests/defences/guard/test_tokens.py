@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from safety_modules.defences.guard.concept import SafetyTokens
+from safety_modules.defences.guard.modules import SafetyTokens
 
 
 def test_tokens_are_one_parameter_of_the_given_shape_and_spread():
