@@ -173,7 +173,9 @@ def loss_of(
         projected = model.model.multi_modal_projector(rows).flatten(0, 1)
         embeddings = embeddings.masked_scatter((ids == model.config.image_token_id)[..., None], projected)
         said = model.lm_head(model.model.language_model.norm(projected))
-        aligned = F.cross_entropy(said, named[[example.picture for example in batch]].flatten())
+        names = named[[example.picture for example in batch]].flatten()
+        # Not the mean of none, which is NaN: there may be nothing in the pictures of a small batch.
+        aligned = F.cross_entropy(said, names, reduction="sum") / (names >= 0).sum().clamp(min=1)
     hidden = model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
     wanted = labels[:, 1:] != -100
     logits = model.lm_head(hidden[:, :-1][wanted])
