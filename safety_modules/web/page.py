@@ -1,6 +1,7 @@
 """The page: a form, a verdict, two or three answers, the policy's controls; and a tab for whole folders."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from safety_modules.policy.policy import Policy
-from safety_modules.policy.verdict import ACTIONS
+from safety_modules.policy.verdict import ACTIONS, Verdict
 from safety_modules.serving.errors import as_refused
 from safety_modules.serving.reading import Prompt
 from safety_modules.web import panels
@@ -23,6 +24,12 @@ NO_MAP, DECIDING = "none", "the one that decides"
 NOTHING = "nothing"
 GUARD = "guard"
 STALE = "Changed since: ask again for answers."
+NEW_QUESTION = "A new question: ask, for its verdict and answers."
+# On a phone the verdict is below the form.
+TO_VERDICT = """(...values) => {
+  if (innerWidth < 700) document.getElementById("verdict").scrollIntoView({behavior: "smooth"});
+  return values;
+}"""
 
 
 class Example(NamedTuple):
@@ -31,16 +38,6 @@ class Example(NamedTuple):
     title: str
     picture: Path
     question: str
-
-
-class Picture(gr.Image):
-    """gradio's, but nothing is decoded on its way here: what is too large is refused before it is decoded."""
-
-    def get_block_name(self) -> str:
-        return "image"
-
-    def preprocess(self, payload: Any) -> str | None:
-        return None if payload is None else payload.path
 
 
 @dataclass(frozen=True)
@@ -96,81 +93,79 @@ class Page:
 
     def _ask_tab(self) -> None:
         with gr.Row():
-            with gr.Column(min_width=300):
-                self._picture = Picture(
-                    label="Picture",
-                    type="filepath",
-                    image_mode=None,
-                    sources=["upload", "clipboard"],
-                    height=260,
-                    buttons=[],
-                    elem_id="picture",
-                )
-                self._question = gr.Textbox(label="Question", lines=2, max_lines=6, elem_id="question")
-                with gr.Row():
-                    ask = gr.Button("Ask", variant="primary", elem_id="ask")
-                    stop = gr.Button("Stop", elem_id="stop")
-                choices = [NOTHING, *self._others]
-                self._beside = gr.Radio(
-                    choices, value=NOTHING, label="Compare with", visible=bool(self._others), elem_id="beside"
-                )
-            with gr.Column(min_width=300):
+            with gr.Column(scale=2, min_width=300):
+                ask, stop, examples = self._form()
+            with gr.Column(scale=3, min_width=300):
                 verdict = gr.HTML(panels.verdict_panel(None, "", self._span), elem_id="verdict")
+                note = gr.HTML(panels.note(), elem_id="note")
+                with gr.Row():
+                    answers = [
+                        _answer("Base", "base"),
+                        _answer(f"Guarded: {self._first}", "guarded"),
+                        _answer("Guarded", "other", visible=False),
+                    ]
                 maps = [NO_MAP, DECIDING, *self._limits]
                 self._heat = gr.Radio(maps, value=NO_MAP, label="Heat map: where the guard looked", elem_id="heat")
                 overlay = gr.Image(
-                    label="Heat map", visible=False, interactive=False, height=260, buttons=[], elem_id="overlay"
+                    label="Heat map", visible=False, interactive=False, height=300, buttons=[], elem_id="overlay"
                 )
-        note = gr.HTML(panels.note(), elem_id="note")
-        with gr.Row():
-            answers = [
-                gr.Textbox(label="Base", lines=4, max_lines=16, interactive=False, min_width=280, elem_id="base"),
-                gr.Textbox(
-                    label=f"Guarded: {self._first}",
-                    lines=4,
-                    max_lines=16,
-                    interactive=False,
-                    min_width=280,
-                    elem_id="guarded",
-                ),
-                gr.Textbox(
-                    label="Guarded",
-                    lines=4,
-                    max_lines=16,
-                    interactive=False,
-                    visible=False,
-                    min_width=280,
-                    elem_id="other",
-                ),
-            ]
-        if self._examples:
-            gr.Examples(
-                [[str(one.picture), one.question] for one in self._examples],
-                [self._picture, self._question],
-                label="Examples",
-                example_labels=[one.title for one in self._examples],
-            )
         self._defences = gr.CheckboxGroup(
             self._kinds,
             value=[kind for kind in self._kinds if kind not in self._at_first_off],
             label="Defences that are on",
             elem_id="defences",
         )
-        policy, reset, told = self._policy_controls()
-        inputs = [self._picture, self._question, self._heat, self._beside, self._defences, *policy]
+        self._policy, reset, told = self._policy_controls()
+        inputs = [self._picture, self._question, self._heat, self._beside, self._defences, *self._policy]
         shown = [verdict, overlay, told, note]
-        asking = gr.on(
-            [ask.click, self._question.submit], self.ask, inputs, [*shown, *answers], api_visibility="private"
+        hidden = {"api_visibility": "private", "show_progress": "hidden"}
+        asks = [ask.click, self._question.submit]
+        asking = gr.on(asks, self.ask, inputs, [*shown, *answers], js=TO_VERDICT, **hidden)
+        stop.click(self.stopped, None, note, cancels=asking, **hidden)
+        # What an answer depends on ends one that is being made; where the guard looked is only shown.
+        judging: dict[str, Any] = {"fn": self.judge, "inputs": [answers[0], *inputs], "outputs": shown, **hidden}
+        moved = [_settled(control) for control in (*self._policy, self._defences, self._beside)]
+        gr.on([self._picture.upload, self._picture.clear, *moved], cancels=asking, **judging)
+        if examples is not None:
+            examples.load_input_event.then(cancels=asking, **judging)
+        self._heat.input(self.heat, inputs, [overlay, note], **hidden)
+        self._question.input(None, None, note, js=f"() => {json.dumps(panels.note(NEW_QUESTION))}", **hidden)
+        self._beside.change(self.compared, self._beside, answers[2], **hidden)
+        reset.click(self._values, None, self._policy, cancels=asking, **hidden).then(**judging)
+
+    def _form(self) -> tuple[gr.Button, gr.Button, Any]:
+        """Picture and question; the buttons that ask and stop; the examples, if there are some."""
+        self._picture = gr.Image(
+            label="Picture",
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            height=280,
+            buttons=[],
+            elem_id="picture",
         )
-        stop.click(self.stopped, None, note, cancels=asking, api_visibility="private")
-        moved = [*policy, self._defences, self._heat, self._beside]
-        changes = [self._picture.change, *(_settled(control) for control in moved)]
-        gr.on(changes, self.judge, inputs, shown, show_progress="hidden", api_visibility="private")
-        self._beside.change(self.compared, self._beside, answers[2], api_visibility="private")
-        reset.click(lambda: self._values(), None, policy, api_visibility="private").then(
-            self.judge, inputs, shown, show_progress="hidden", api_visibility="private"
+        # gradio's own opens the file and fails on what is none; the server's limits say why, before they decode it.
+        self._picture.preprocess = _path
+        self._question = gr.Textbox(label="Question", lines=2, max_lines=6, elem_id="question")
+        with gr.Row():
+            ask = gr.Button("Ask", variant="primary", scale=3, min_width=120, elem_id="ask")
+            stop = gr.Button("Stop", scale=1, min_width=80, elem_id="stop")
+        examples = None
+        if self._examples:
+            examples = gr.Examples(
+                [[str(one.picture), one.question] for one in self._examples],
+                [self._picture, self._question],
+                label="Examples",
+                example_labels=[one.title for one in self._examples],
+            )
+        self._beside = gr.Radio(
+            [NOTHING, *self._others],
+            value=NOTHING,
+            label="Compare with",
+            visible=bool(self._others),
+            elem_id="beside",
         )
-        self._policy = policy
+        return ask, stop, examples
 
     def _policy_controls(self) -> tuple[list[Any], gr.Button, gr.HTML]:
         """Controls of the policy in the order of `_values`, the button that puts them back, and what is told of it."""
@@ -269,19 +264,30 @@ class Page:
             panels.verdict_panel(verdict, title, self._span, GUARD in asked.on)
             for verdict, title in zip(verdicts, titles, strict=True)
         )
-        heat = gr.update(visible=False)
-        if (verdict := verdicts[0]) is not None and asked.heat != NO_MAP and asked.picture is not None:
-            type = None if asked.heat == DECIDING else asked.heat
-            heat = gr.update(value=verdict.overlay(asked.picture, type), visible=True)
-        return [panel, heat, told], prompt, settings
+        return [panel, self._overlay(asked, verdicts[0]), told], prompt, settings
 
-    def judge(self, *values: Any) -> list[Any]:
+    def _overlay(self, asked: Asked, verdict: Verdict | None) -> Any:
+        """The heat map, if one is asked for."""
+        if verdict is None or asked.heat == NO_MAP or asked.picture is None:
+            return gr.update(visible=False)
+        return gr.update(
+            value=verdict.overlay(asked.picture, None if asked.heat == DECIDING else asked.heat), visible=True
+        )
+
+    def judge(self, answered: str, *values: Any) -> list[Any]:
         """Verdict, heat map, policy and note, whenever something was changed; no language model runs."""
         try:
-            shown, prompt, _ = self._judged(self._asked(values))
+            shown, _, _ = self._judged(self._asked(values))
         except Exception as error:
             return [gr.skip(), gr.skip(), gr.skip(), _told(error)]
-        return [*shown, panels.note(STALE if prompt is not None else "")]
+        return [*shown, panels.note(STALE if answered else "")]
+
+    def heat(self, *values: Any) -> list[Any]:
+        """Heat map and note."""
+        try:
+            return [self._judged(self._asked(values))[0][1], gr.skip()]
+        except Exception as error:
+            return [gr.skip(), _told(error)]
 
     async def ask(self, *values: Any) -> AsyncIterator[list[Any]]:
         """Verdict first, then the answers while they are made: the base's, then the guarded ones."""
@@ -318,6 +324,18 @@ class Page:
         except Exception as error:
             return _told(error)
         return panels.gallery(f"audits/{number}", summary)
+
+
+def _path(picture: Any) -> str | None:
+    """Where an upload lies."""
+    return None if picture is None else picture.path
+
+
+def _answer(label: str, name: str, visible: bool = True) -> gr.Textbox:
+    """The box of an answer: plain words, whatever a model writes."""
+    return gr.Textbox(
+        label=label, lines=4, max_lines=16, interactive=False, visible=visible, min_width=200, elem_id=name
+    )
 
 
 def _settled(control: Any) -> Callable[..., Any]:
