@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from safety_modules.pocket.base import notice
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.verdict import ACTIONS, Verdict
 from safety_modules.serving.errors import as_refused
@@ -84,7 +85,8 @@ class Page:
     def blocks(self) -> gr.Blocks:
         """The page, as gradio has it."""
         with gr.Blocks(title="safety-modules demo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-            gr.HTML(panels.header(self._title, [*self._playground.adapters], self._kinds))
+            told = notice(self._playground.safety.backbone.fingerprint())
+            gr.HTML(panels.header(self._title, [*self._playground.adapters], told), elem_id="header")
             with gr.Tab("Ask"):
                 self._ask_tab()
             with gr.Tab("Audit a folder"):

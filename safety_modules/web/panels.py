@@ -72,9 +72,9 @@ def style() -> str:
     return (resources.files("safety_modules.web") / "templates" / "page.css").read_text(encoding="utf-8")
 
 
-def header(model: str, adapters: list[str], defences: list[str]) -> str:
-    """The head of the page."""
-    return _render("header", model=model, adapters=adapters, defences=defences)
+def header(model: str, adapters: list[str], notice: str | None) -> str:
+    """The head of the page; `notice` = what everybody has to know about this judge."""
+    return _render("header", model=model, adapters=adapters, notice=notice)
 
 
 def gallery(address: str, summary: dict[str, Any]) -> str:
