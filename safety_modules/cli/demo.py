@@ -66,6 +66,8 @@ def demo(
 def serve_page(page: Web) -> None:
     """Serve the page until Ctrl-C."""
     import os
+    import signal
+    import sys
 
     from safety_modules import web  # noqa: F401  (first: it tells gradio to ask and report nothing)
     from safety_modules.io.optional import needed
@@ -96,6 +98,9 @@ def serve_page(page: Web) -> None:
     base = checkpoint_dir() if page.model is None else find_base(page.model)
     model, processor = load_base(page.model, page.quantize, page.dtype)
     safety = attach_safety(model, processor, folder, policy=rules, defence=[*kinds, *beside], adapter_name=first)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # ends by it leave no uploads behind either
     with TemporaryDirectory(prefix="safety-modules-demo-") as place:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(place) / "uploads")
         playground = Playground(safety, dict(others))

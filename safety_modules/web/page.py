@@ -127,7 +127,9 @@ class Page:
         # What an answer depends on ends one that is being made; where the guard looked is only shown.
         judging: dict[str, Any] = {"fn": self.judge, "inputs": [answers[0], *inputs], "outputs": shown, **hidden}
         moved = [_settled(control) for control in (*self._policy, self._defences, self._beside)]
-        gr.on([self._picture.upload, self._picture.clear, *moved], cancels=asking, **judging)
+        # Of the steps of a slider that is being moved, the last one counts.
+        changed = [self._picture.upload, self._picture.clear, *moved]
+        gr.on(changed, cancels=asking, trigger_mode="always_last", **judging)
         if examples is not None:
             examples.load_input_event.then(cancels=asking, **judging)
         self._heat.input(self.heat, inputs, [overlay, note], **hidden)
@@ -341,9 +343,9 @@ def _answer(label: str, name: str, visible: bool = True) -> gr.Textbox:
 
 
 def _settled(control: Any) -> Callable[..., Any]:
-    """When somebody is done with a control: not at every step of a slider, or letter of a text."""
+    """When a control was changed: by pointer or keys, by its own button; of words, when somebody is done with them."""
     found: Callable[..., Any] = (
-        control.release
+        control.change
         if isinstance(control, gr.Slider)
         else control.blur
         if isinstance(control, gr.Textbox)
