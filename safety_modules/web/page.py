@@ -133,7 +133,7 @@ class Page:
         if examples is not None:
             examples.load_input_event.then(cancels=asking, **judging)
         self._heat.input(self.heat, inputs, [overlay, note], **hidden)
-        self._question.input(None, None, note, js=f"() => {json.dumps(panels.note(NEW_QUESTION))}", **hidden)
+        self._question.change(None, None, note, js=f"() => {json.dumps(panels.note(NEW_QUESTION))}", **hidden)
         self._beside.change(self.compared, self._beside, answers[2], **hidden)
         reset.click(self._values, None, self._policy, cancels=asking, **hidden).then(**judging)
 
