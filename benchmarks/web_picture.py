@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 EXAMPLE = "Attack: a risky thing"
-WIDTH, HEIGHT = 1180, 1000
+WIDTH, HEIGHT = 1180, 1170
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 COLOURS = 256
 """Of the picture: it stands in a README, which is to load quickly."""

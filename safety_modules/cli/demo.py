@@ -91,7 +91,7 @@ def serve_page(page: Web) -> None:
     chosen = [adapter_for(page.model, page.adapter), *(page.compare or [])]
     folders = {name: find_adapter(one) for name, one in zip(_names(chosen), chosen, strict=True)}
     (first, folder), *others = folders.items()
-    kinds = read_adapter(folder).kinds
+    kinds, *_ = [read_adapter(one).kinds for one in folders.values()]
     beside = [kind for kind, one in KINDS.items() if not one.needs_training and kind not in kinds]
     rules = None if page.policy is None else Policy.from_yaml(page.policy)
     title = "llava-pocket" if page.model is None else page.model
