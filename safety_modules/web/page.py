@@ -178,7 +178,7 @@ class Page:
             for type, rule in self._before.rules.items():
                 with gr.Row(elem_classes="sm-rule-row"):
                     rules += [
-                        gr.Checkbox(rule.on, label=type, min_width=250, elem_id=f"on-{type}"),
+                        gr.Checkbox(rule.on, label=type, min_width=120, elem_id=f"on-{type}"),
                         gr.Radio(
                             [*ACTIONS[1:]], value=rule.action, label="Action", min_width=220, elem_id=f"action-{type}"
                         ),
