@@ -180,7 +180,12 @@ class SafetyAttachment:
     @property
     def enabled(self) -> bool:
         """Whether any defence is on, here and now."""
-        return any(self._is_on(one.kind) for one in self.defences)
+        return bool(self.defences_on)
+
+    @property
+    def defences_on(self) -> tuple[Defence, ...]:
+        """Those of `defences` that are on, here and now: what no call switches off acts."""
+        return tuple(one for one in self.defences if self._is_on(one.kind))
 
     def _is_on(self, name: str) -> bool:
         paused = _PAUSED.get()

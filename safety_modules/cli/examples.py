@@ -1,7 +1,11 @@
 """Examples that `--help` shows, by command; a test parses every one of them."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "demo": ("safety-modules demo --pretrained",),
+    "demo": (
+        "safety-modules demo --pretrained",
+        "safety-modules demo --web",
+        "safety-modules demo --web --model llava-hf/llava-1.5-7b-hf --adapter my-7b --compare my-other-7b",
+    ),
     "train": (
         "safety-modules train --out my-pocket --runs runs --steps 50",
         "safety-modules train --model llava-hf/llava-1.5-7b-hf --quantize nf4 --dtype bfloat16 --data DATA "
