@@ -21,8 +21,8 @@ from safety_modules.defences.shift import (
     blank_features,
     mean_shift,
     pc1_scaled,
+    text_prompt,
     with_image,
-    without_images,
 )
 from safety_modules.errors import ConfigError
 
@@ -97,4 +97,4 @@ class Cmrm(ShiftDefence):
         picture = blank_features(backbone, self.settings.picture)
         call.records[call.rows[0]].usage.tower_runs += 1  # for all of them
         shown = self.read_rows(call, [with_image(backbone, call, row) for row in rows], picture)
-        return shown - self.read_rows(call, [without_images(backbone, call.prompt(row)) for row in rows], None)
+        return shown - self.read_rows(call, [text_prompt(call, row) for row in rows], None)

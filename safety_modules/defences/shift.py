@@ -74,16 +74,25 @@ def along(vectors: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
 # ---- reading and moving states ----
 
 
+def text_prompt(call: Call, row: int, caption: str = "") -> list[int]:
+    """A row's prompt without its images; where there is a caption, it stands in their place."""
+    backbone, ids = call.backbone, call.prompt(row)
+    text = str(backbone.processor.tokenizer.decode(backbone.whole_text(ids))).strip()
+    if call.question(row, text) == ids:  # one plain turn: as the base's own processor writes it without a picture
+        return call.question(row, f"{caption}\n{text}" if caption else text, images=False)
+    return without_images(backbone, ids, backbone.answer_ids(caption, end=False) if caption else [])
+
+
 def without_images(backbone: Backbone, ids: Sequence[int], instead: Sequence[int] = ()) -> list[int]:
     """A prompt with other ids in the place of its first image and none of others'; the line break behind none goes."""
     decode, found, put = backbone.processor.tokenizer.decode, list[int](), [*instead]
     bare = False
     for image, run in groupby(ids, key=lambda token: token == backbone.image_token_id):
+        own = [*run]
         if image:
             found, bare, put = found + put, not put, []
         else:
-            ids = [*run]
-            found += dropwhile(lambda token: not str(decode([token])).strip(), ids) if bare else ids
+            found += dropwhile(lambda token: not str(decode([token])).strip(), own) if bare else own
     return found
 
 

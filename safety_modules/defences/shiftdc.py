@@ -18,7 +18,7 @@ from safety_modules.defences.anchors import Anchors
 from safety_modules.defences.answer import Answer
 from safety_modules.defences.base import Answering, Words
 from safety_modules.defences.call import Call
-from safety_modules.defences.shift import ShiftDefence, ShiftSettings, along, direction, without_images
+from safety_modules.defences.shift import ShiftDefence, ShiftSettings, along, direction, text_prompt
 from safety_modules.errors import ConfigError
 
 CAPTION = "Describe what the image shows."
@@ -80,9 +80,7 @@ class ShiftDc(ShiftDefence):
         return self._calibrated(call, [""] * len(call))
 
     def _calibrated(self, call: Call, captions: Sequence[str]) -> Call:
-        backbone = self.backbone
-        words = [backbone.answer_ids(text, end=False) if text else [] for text in captions]
-        prompts = [without_images(backbone, call.prompt(row), ids) for row, ids in enumerate(words)]
+        prompts = [text_prompt(call, row, caption) for row, caption in enumerate(captions)]
         targets = self.read_rows(call, prompts, None)  # (B, L, D)
 
         def move(place: int, states: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
