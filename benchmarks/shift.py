@@ -1,7 +1,7 @@
 """Defences that take back the shift of modality (cmrm, shiftdc) on pocket: what they refuse, over alpha, with controls.
 
     python benchmarks/shift.py --samples 60 --json shift.json
-    python benchmarks/shift.py --model BASE --only cmrm-unsafe --only random --alpha 0.5 --alpha 1
+    python benchmarks/shift.py --own 100 --only cmrm-unsafe --only cmrm-both --only random --split test
 
 Beside every share of unsafe cases stands that of their benign controls: the same pictures with benign texts; benign
 things in the layout of the attacks, with instructions too. `random` has vectors of the same norm as `cmrm-unsafe`.
@@ -73,6 +73,14 @@ def make_defence(backbone: Any, name: str, alpha: float, layers: tuple[int, ...]
             lengths = found.vectors.norm(dim=-1, keepdim=True)
             found.vectors.copy_(lengths * torch.nn.functional.normalize(noise, dim=-1))
     return found
+
+
+def own_anchors(count: int) -> Anchors:
+    """Texts without a picture from pocket's training split, whose wordings are others than those that are measured."""
+    kinds = {"unsafe": "text_harmful", "safe": "text_benign"}
+    drawn = {name: splits.make(kind, 4 * count, split="train", seed=SEED) for name, kind in kinds.items()}
+    texts = {name: [*dict.fromkeys(one.question for one in part)][:count] for name, part in drawn.items()}
+    return Anchors.read(texts)
 
 
 def cases_of(samples: int, split: str, style: str) -> dict[str, list[Record]]:
@@ -172,6 +180,7 @@ def shift(
     alpha: Annotated[list[float] | None, typer.Option(min=0, help="Repeat; default: 0.25 to 1.")] = None,
     layer: Annotated[list[int] | None, typer.Option(help="Behind these blocks; default: each defence's own.")] = None,
     anchors: Annotated[Path | None, typer.Option(help="Texts to fit to; default: the shipped ones.")] = None,
+    own: Annotated[int, typer.Option(min=0, help="Fit to so many of pocket's own training texts a kind.")] = 0,
     samples: Annotated[int, typer.Option(min=1, help="Cases of a column.")] = SAMPLES,
     split: Annotated[str, typer.Option(help="validation, or test.")] = "validation",
     style: Annotated[str, typer.Option(help="Of the drawings: seen or unseen.")] = "seen",
@@ -183,12 +192,15 @@ def shift(
     known = Vectors.__args__  # type: ignore[attr-defined]
     if unknown := [name for name in only or () if name not in known]:
         raise ConfigError(f"unknown form: expected some of {', '.join(known)}, got {unknown[0]!r}. Name one of them.")
-    texts = Anchors.default() if anchors is None else Anchors.read(anchors)
+    if own and anchors:
+        raise ConfigError("two sets of texts: expected --own or --anchors, got both. Leave one out.")
+    texts = own_anchors(own) if own else Anchors.default() if anchors is None else Anchors.read(anchors)
     records = cases_of(samples, split, style)
     options = (only or known, alpha or ALPHAS, tuple(layer) if layer else None, texts)
     rows = run_shift(load_base(model), *options, records, say=typer.echo)
     print_shift(rows)
-    keep({"split": split, "style": style, "samples": samples, "layers": layer, "rows": rows}, json_file)
+    about = {"split": split, "style": style, "samples": samples, "layers": layer, "anchors": texts.digest}
+    keep({**about, "rows": rows}, json_file)
 
 
 app = command_line(shift)
