@@ -10,6 +10,7 @@ Does not cover: what only the picture says; there the language model has nothing
 from typing import Literal
 
 import torch
+from pydantic import Field
 
 from safety_modules.defences.anchors import Anchors
 from safety_modules.defences.call import Call
@@ -31,6 +32,8 @@ class CmrmSettings(ShiftSettings):
     """How the shift is measured, and where it is taken back.
 
     Attributes:
+        alpha: how much of the shift is subtracted. Behind every block all of it is too much: the states carry on what
+            earlier blocks had taken back.
         level: `dataset` (one shift for all, measured when it is fitted) or `sample` (each question's own: two passes of
             the language model more).
         form: of the shift of a dataset: the mean, or the first principal component scaled by its standard deviation.
@@ -42,6 +45,7 @@ class CmrmSettings(ShiftSettings):
     """
 
     kind: Literal["cmrm"] = "cmrm"
+    alpha: float = Field(default=0.5, ge=0, le=10, allow_inf_nan=False)
     level: Literal["dataset", "sample"] = "dataset"
     form: Literal["mean", "pc1_scaled"] = "mean"
     tokens: Tokens = "last"

@@ -95,7 +95,9 @@ def blank_inputs(backbone, processor, question=QUESTION):
 
 
 def test_at_sample_level_with_the_meaningless_picture_one_block_gives_the_state_of_the_text(model, processor):
-    safety = attach_safety(model, processor, defence=CmrmSettings(level="sample", layers=(0,), steps="prefill"))
+    safety = attach_safety(
+        model, processor, defence=CmrmSettings(level="sample", layers=(0,), steps="prefill", alpha=1)
+    )
     expected = text_states(safety.backbone, [0])[:, 0]
     found = states_of_a_call(model, safety.backbone, blank_inputs(safety.backbone, processor), 0)
     # the passes for the shift come first; in them nothing is moved
@@ -331,7 +333,7 @@ def test_the_vectors_of_a_7b_take_a_quarter_of_a_megabyte():
 
 @pytest.fixture
 def folder(model, processor, tmp_path):
-    safety = attach_safety(model, processor, defence=[CmrmSettings(alpha=0.5), ShiftDcSettings(layers=(-1,))])
+    safety = attach_safety(model, processor, defence=[CmrmSettings(alpha=0.7), ShiftDcSettings(layers=(-1,))])
     path = safety.save_pretrained(tmp_path / "adapter")
     safety.detach()
     return path
@@ -345,7 +347,7 @@ def test_an_adapter_of_it_brings_its_vectors(folder, tiny_base, processor, tmp_p
     }
     safety = attach_safety(copy.deepcopy(tiny_base), processor, folder)
     cmrm, shiftdc = safety.defences
-    assert cmrm.trained and cmrm.settings.alpha == 0.5 and shiftdc.layers == (1,)
+    assert cmrm.trained and cmrm.settings.alpha == 0.7 and shiftdc.layers == (1,)
     assert torch.equal(cmrm.vectors, make(safety.backbone, "cmrm").vectors.half().float())
     other = copy.deepcopy(tiny_base)
     with torch.no_grad():
