@@ -38,7 +38,7 @@ SETTINGS = {
 FORMS = {
     "cmrm-sample": CmrmSettings(level="sample", steps="prefill"),
     "cmrm-all": CmrmSettings(tokens="all", form="pc1_scaled", layers=(-1,)),
-    "shiftdc-lite": ShiftDcSettings(form="lite"),
+    "shiftdc-lite": ShiftDcSettings(form="lite", layers=(0, 1), alpha=4),  # a tiny model is not moved by less
 }
 ALONE = [(kind,) for kind in (*KINDS, "always", "external", *FORMS)]
 SEVERAL_PASSES = {"ecso", "shiftdc"}  # of `generate`: nothing for a loop of one's own
