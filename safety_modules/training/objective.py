@@ -123,7 +123,8 @@ class SafetyObjective(nn.Module):
             vision = vision.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vision.shape[2]))  # (B, kept, Dv)
         vision = vision.to(modules.device, modules.dtype)
         if self.training and recipe.feature_noise:
-            vision = vision + recipe.feature_noise * vision.std() * torch.randn_like(vision)
+            noise = recipe.feature_noise * vision.std() * torch.randn_like(vision)
+            vision = vision + (noise if modules.sizes.tile is None else noise * vision.any(-1, keepdim=True))
         return modules.each(vision, question, mask)
 
     def _language_model(self, vision: torch.Tensor | None, lm: LmRows) -> torch.Tensor:

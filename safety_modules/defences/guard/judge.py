@@ -74,10 +74,10 @@ class Judging(Protocol):
 
 
 class _Look(NamedTuple):
-    """A frame to judge: of which picture, pixel values (C, H, W), its number, how many there are, what is asked."""
+    """A frame to judge: of which picture, pixel values (1, C, H, W), its number, how many there are, what is asked."""
 
     picture: int
-    pixels: torch.Tensor
+    pixels: Any
     number: int
     total: int
     question: str | None
@@ -102,41 +102,42 @@ def classify(
         images, pixel_values, questions, policy, batch_size: as there.
     """
     if pixel_values is not None:
-        if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4:
+        if not backbone.are_images(pixel_values):
             got = getattr(pixel_values, "shape", type(pixel_values).__name__)
             raise GuardError(
                 f"nothing judged: expected pixel_values as a tensor (N, C, H, W), got {got}. "
                 'Pass processor(..., return_tensors="pt")["pixel_values"], or pictures as images=.'
+                if backbone.sizes.tile is None
+                else f"nothing judged: expected pictures, got pixel_values ({got}), which do not say what they are tiles "
+                "of. Pass pictures as images=."
             )
-        images = list(pixel_values)
+        images = range(len(pixel_values))
     if type(batch_size) is not int or batch_size < 1:
         raise GuardError(f"nothing judged: expected a batch_size of at least 1, got {batch_size!r}. Pass one.")
     found: list[Verdict] = []
     for batch in asked_pictures(images, questions, batch_size):
         looks = [
-            look
-            for place, one in enumerate(batch, len(found))
-            for look in _looks(backbone, one, place, prepared=pixel_values is not None)
+            look for place, one in enumerate(batch, len(found)) for look in _looks(backbone, one, place, pixel_values)
         ]
         frames: list[Verdict] = []
         for start in range(0, len(looks), batch_size):
             part = looks[start : start + batch_size]
             prompts = [None if look.question is None else backbone.prompt_ids(look.question) for look in part]
             with alone():
-                vision = backbone.encode_images(torch.stack([look.pixels for look in part])).vision
+                vision = backbone.encode_images(backbone.joined([look.pixels for look in part])).vision
                 frames += judging(vision, prompts, policy, [look.picture for look in part])
         found += _most_severe(looks, frames)
     return found
 
 
-def _looks(backbone: Backbone, asked: Asked, place: int, prepared: bool) -> Iterator[_Look]:
-    """The frames of a picture."""
-    if prepared:
-        yield _Look(place, asked.picture, 0, 1, asked.question)
+def _looks(backbone: Backbone, asked: Asked, place: int, prepared: Any) -> Iterator[_Look]:
+    """The frames of a picture; of one that is prepared already, its pixel values."""
+    if prepared is not None:
+        yield _Look(place, prepared[place : place + 1], 0, 1, asked.question)
         return
     try:
         for frame in open_frames(asked.picture):
-            yield _Look(place, backbone.pixel_values([frame.picture])[0], frame.number, frame.total, asked.question)
+            yield _Look(place, backbone.pixel_values([frame.picture]), frame.number, frame.total, asked.question)
     except DataError as error:
         raise DataError(f"images[{place}]: {error}") from error
 

@@ -1,0 +1,69 @@
+"""Pictures cut into tiles: the pixels of a batch, and the features of a picture as the language model sees them.
+
+A picture's features are those of its first tile, which is the whole picture made small, then the rows of the other
+tiles put together and cut to the picture, each with a zero vector behind it: the place of the base's `image_newline`.
+A batch of them ends in zeros. No tower gives a zero vector, so the zeros say what the layout is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Pixels of N pictures, with what their processor says beside them.
+
+    Attributes:
+        pixels: (N, tiles, C, H, W); those with fewer tiles end in zeros.
+        sizes: height and width of each picture (N, 2).
+        cut: of each picture whether it is cut into tiles (N,); one that is not has its first tile alone.
+    """
+
+    pixels: torch.Tensor
+    sizes: torch.Tensor
+    cut: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, pictures: Any) -> "Tiles":
+        """Some of the pictures, in this order: a slice, places or flags."""
+        return Tiles(*(part[pictures] for part in (self.pixels, self.sizes, self.cut)))
+
+    def isfinite(self) -> torch.Tensor:
+        """Of every pixel value."""
+        return self.pixels.isfinite()
+
+    def to(self, device: Any) -> "Tiles":
+        """On a device."""
+        return Tiles(self.pixels.to(device), self.sizes, self.cut)
+
+
+def joined(parts: Sequence[Tiles]) -> Tiles:
+    """One batch of several."""
+    most = max(part.pixels.shape[1] for part in parts)
+    pixels = torch.cat([_longer(part.pixels, most) for part in parts])
+    return Tiles(pixels, torch.cat([part.sizes for part in parts]), torch.cat([part.cut for part in parts]))
+
+
+def _longer(values: torch.Tensor, count: int) -> torch.Tensor:
+    """(N, count, ...) from fewer, with zeros behind."""
+    missing = values.new_zeros(len(values), count - values.shape[1], *values.shape[2:])
+    return torch.cat([values, missing], 1) if missing.numel() else values
+
+
+def batch_of(features: Sequence[torch.Tensor], most: int | None = None) -> torch.Tensor:
+    """Features (n_i, D) of each picture as one batch (N, n, D), with zeros behind; n: default the longest's."""
+    found = pad_sequence([*features], batch_first=True)
+    return found if most is None else _longer(found, most)
+
+
+def lengths(features: torch.Tensor) -> list[int]:
+    """How many features each picture of a batch (N, n, D) has: up to its last row's newline."""
+    there = features.any(-1)  # (N, n)
+    places = torch.arange(1, there.shape[1] + 1, device=there.device)
+    return [int(last) + 1 for last in (there * places).amax(1)]
