@@ -117,6 +117,11 @@ class HFModules:
         language: Any = unwrapped(self.language_model)
         return language.layers
 
+    @property
+    def most_in_a_picture(self) -> int:
+        """Pictures that the tower sees of one, at most: its tiles."""
+        return 1
+
     def read_sizes(self) -> BaseSizes:
         """Sizes from the model's config and its first block.
 

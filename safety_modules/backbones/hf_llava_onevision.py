@@ -58,7 +58,7 @@ class OnevisionModules(TiledModules):
     """SigLIP has no class token."""
 
     @property
-    def most_tiles(self) -> float:
+    def most_kept(self) -> float:
         return SLACK * int(self.model.config.vision_aspect_ratio.removeprefix("anyres_max_"))
 
     def pack(self, features: Sequence[torch.Tensor], sizes: Any, newline: torch.Tensor) -> list[torch.Tensor]:

@@ -37,11 +37,10 @@ class TiledModules(HFModules):
         Raises:
             AttachError: the language model does not see plain patch features.
         """
-        config, sizes = self.model.config, super().read_sizes()
-        cuts = [[length // config.vision_config.image_size for length in size] for size in config.image_grid_pinpoints]
-        tiles = min(max(rows * columns for rows, columns in cuts), self.most_tiles)
+        sizes = super().read_sizes()
         side, _ = sizes.grid
-        newlines = side * max(rows for rows, _ in cuts)
+        tiles = min(self.most_in_a_picture - 1, self.most_kept)
+        newlines = side * max(rows for rows, _ in self._cuts)
         return replace(
             sizes,
             num_patches=int((1 + tiles) * side * side) + newlines,
@@ -50,7 +49,18 @@ class TiledModules(HFModules):
         )
 
     @property
-    def most_tiles(self) -> float:
+    def _cuts(self) -> list[tuple[int, int]]:
+        """Rows and columns of tiles that pictures are cut into."""
+        config = self.model.config
+        side = config.vision_config.image_size
+        return [(height // side, width // side) for height, width in config.image_grid_pinpoints]
+
+    @property
+    def most_in_a_picture(self) -> int:
+        return 1 + max(rows * columns for rows, columns in self._cuts)
+
+    @property
+    def most_kept(self) -> float:
         """So many tiles' features are kept at most, beside the first's: what is more, the model makes smaller."""
         return float("inf")
 

@@ -5,7 +5,7 @@ tiles put together and cut to the picture, each with a zero vector behind it: th
 A batch of them ends in zeros. No tower gives a zero vector, so the zeros say what the layout is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ class Tiles:
     def __getitem__(self, pictures: Any) -> "Tiles":
         """Some of the pictures, in this order: a slice, places or flags."""
         return Tiles(*(part[pictures] for part in (self.pixels, self.sizes, self.cut)))
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """The first tile of each picture (C, H, W)."""
+        return iter(self.pixels[:, 0])
 
     def isfinite(self) -> torch.Tensor:
         """Of every pixel value."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.tiles import lengths
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.errors import DataError, GuardError
@@ -17,7 +18,7 @@ from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy.decisions import Decisions
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import HeadOutput, judgements, most_severe
-from safety_modules.policy.verdict import Verdict, riskiest
+from safety_modules.policy.verdict import Fit, Verdict, riskiest
 
 MAX_READINGS = 128
 """How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""
@@ -111,7 +112,7 @@ def classify(
                 else f"nothing judged: expected pictures, got pixel_values ({got}), which do not say what they are tiles "
                 "of. Pass pictures as images=."
             )
-        images = range(len(pixel_values))
+        images = list(pixel_values)
     if type(batch_size) is not int or batch_size < 1:
         raise GuardError(f"nothing judged: expected a batch_size of at least 1, got {batch_size!r}. Pass one.")
     found: list[Verdict] = []
@@ -177,7 +178,17 @@ def judge(
     decisions.check()
     maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)
     of = range(len(vision)) if places is None else places
-    return [decisions.verdict(row, maps[row], place) for row, place in zip(chosen, of, strict=True)]
+    fits = _fits(guard.backbone, vision)
+    return [decisions.verdict(row, maps[row], *one) for row, *one in zip(chosen, of, fits, strict=True)]
+
+
+def _fits(backbone: Backbone, vision: torch.Tensor) -> Sequence[Fit]:
+    """How the map of each picture lies on it."""
+    if backbone.sizes.tile is None:
+        return ["crop"] * len(vision)
+    rows, columns = backbone.sizes.tile
+    # One tile alone, with the newline behind it, is a picture padded to a square.
+    return ["pad" if length == rows * columns + 1 else "stretch" for length in lengths(vision)]
 
 
 def head_output(
