@@ -23,6 +23,14 @@ WINDOW, STEP = 24, 6
 _ENDS = re.compile(r"(?<=[.!?;\n])\s+|(?<=[。！？；])")
 
 
+class Marks(NamedTuple):
+    """What stands before a user's turn and before an answer, and what ends a turn."""
+
+    user: str
+    assistant: str
+    end: str = ""
+
+
 class ChatFormat:
     """Finds and writes the parts of a LLaVA-1.5 prompt.
 
@@ -31,6 +39,8 @@ class ChatFormat:
         image_token_id: id that stands for one image feature.
         template: a user's turn by the processor's own chat template, given its text; None = there is no template.
     """
+
+    marks = Marks(USER, ASSISTANT)
 
     def __init__(self, tokenizer: Any, image_token_id: int, template: Callable[[str], str] | None = None) -> None:
         self.tokenizer = tokenizer

@@ -11,21 +11,13 @@ Does not cover: formats of other templates: their prompts are judged by all they
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from safety_modules.backbones.chat import ChatFormat
+from safety_modules.backbones.chat import ChatFormat, Marks
 from safety_modules.errors import PromptError
 
 
-class Marks(NamedTuple):
-    """What stands before a user's turn and before an answer, and what ends a turn."""
-
-    user: str
-    assistant: str
-    end: str
-
-
-MARKS = (Marks("<|im_start|>user", "<|im_start|>assistant\n", "<|im_end|>"), Marks("[INST]", "[/INST]", ""))
+MARKS = (Marks("<|im_start|>user", "<|im_start|>assistant\n", "<|im_end|>"), Marks("[INST]", "[/INST]"))
 
 
 def turn_format(processor: Any, image_token_id: int) -> ChatFormat:

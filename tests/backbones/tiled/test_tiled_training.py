@@ -14,7 +14,7 @@ from safety_modules.backbones.bases import config_sizes
 from safety_modules.config import LoraSettings
 from safety_modules.policy.scores import LIMIT
 from safety_modules.records.record import Record
-from safety_modules.training.features import build_features
+from safety_modules.training.features import cache_features
 from safety_modules.training.plan import Setting, stage_resources
 from safety_modules.training.recipe import Recipe
 
@@ -58,10 +58,10 @@ def recipe(stage, **changes):
 def test_both_stages_train_and_the_base_stays(model, processor, records, tiny_base, tmp_path):
     safety = attach_safety(model, processor, config=SMALL)
     before = {name: parameter.detach().clone() for name, parameter in safety.named_parameters()}
-    train_safety(safety, records, recipe(1, steps=30, batch_size=9), tmp_path / "one", progress=False)
+    train_safety(safety, records, recipe(1, steps=30, batch_size=9), output_dir=tmp_path / "one", progress=False)
     middle = {name: parameter.detach().clone() for name, parameter in safety.named_parameters()}
     assert not torch.equal(middle["modules.projector.down.weight"], before["modules.projector.down.weight"])
-    train_safety(safety, records, recipe(2), tmp_path / "two", progress=False)
+    train_safety(safety, records, recipe(2), output_dir=tmp_path / "two", progress=False)
     after = dict(safety.named_parameters())
     assert not torch.equal(after["modules.lm_tokens.weight"], middle["modules.lm_tokens.weight"])
     for name, tensor in tiny_base.state_dict().items():
@@ -76,14 +76,14 @@ def test_both_stages_train_and_the_base_stays(model, processor, records, tiny_ba
 def test_patch_dropout_and_noise_leave_places_without_a_patch_alone(model, processor, records, tmp_path):
     safety = attach_safety(model, processor, config=SMALL)
     changes = {"patch_dropout": 0.5, "feature_noise": 0.1}
-    found = train_safety(safety, records, recipe(1, **changes), tmp_path / "one", progress=False)
+    found = train_safety(safety, records, recipe(1, **changes), output_dir=tmp_path / "one", progress=False)
     assert found is not None and safety.trained
 
 
 def test_features_are_kept_on_disk_and_are_those_of_the_call(model, processor, records, tmp_path):
     backbone = find_backbone(model, processor)
-    made = build_features(backbone, records, tmp_path / "cache", progress=False)
-    again = build_features(backbone, records, tmp_path / "cache", progress=False)
+    made = cache_features(backbone, records, tmp_path / "cache", progress=False)
+    again = cache_features(backbone, records, tmp_path / "cache", progress=False)
     for record in records[:9]:
         digest = record.image_digest()
         kept = torch.from_numpy(np.asarray(again[digest]))
@@ -102,8 +102,8 @@ def test_features_are_kept_on_disk_and_are_those_of_the_call(model, processor, r
 def test_what_is_trained_is_what_a_guarded_call_sees(model, processor, records, tmp_path, ask):
     """The verdict from kept features is the one from the picture."""
     safety = attach_safety(model, processor, config=SMALL)
-    train_safety(safety, records, recipe(1), tmp_path / "one", progress=False)
-    store = build_features(safety.backbone, records, progress=False)
+    train_safety(safety, records, recipe(1), output_dir=tmp_path / "one", progress=False)
+    store = cache_features(safety.backbone, records, progress=False)
     for record in records[:6]:
         vision = torch.from_numpy(np.asarray(store[record.image_digest()]))[None].float()
         kept = safety.judge_features(vision, [record.question])[0]
