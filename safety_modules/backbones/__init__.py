@@ -40,8 +40,7 @@ def find_backbone(model: Any, processor: Any) -> "Backbone":
     if kind is LlavaForConditionalGeneration:
         return HFLlava(model, processor)
     if kind.__name__ in _TILED:
-        file, name = _TILED[kind.__name__]
-        tiled: Any = getattr(import_module(f"safety_modules.backbones.{file}"), name)
+        tiled = tiled_backbone(kind.__name__)
         if kind is tiled.guarded_classes[0]:
             raise AttachError(ATTACHED)
         if kind is tiled.guarded_classes[0].__bases__[0]:
@@ -60,6 +59,12 @@ def find_backbone(model: Any, processor: Any) -> "Backbone":
         f"model not supported: expected LlavaForConditionalGeneration, {', '.join(_TILED)} (transformers) or "
         f"LlavaLlamaForCausalLM (llava), got {kind.__name__}. {_NEXT_STEPS.get(kind.__name__, _OTHER_MODEL)}"
     )
+
+
+def tiled_backbone(architecture: str) -> Any:
+    """The class of the backbone for this class of transformers' models, one that cuts pictures into tiles."""
+    file, name = _TILED[architecture]
+    return getattr(import_module(f"safety_modules.backbones.{file}"), name)
 
 
 _TILED = {

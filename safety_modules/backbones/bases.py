@@ -143,7 +143,7 @@ def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
     try:
         processor = AutoProcessor.from_pretrained(folder)
         return load_weights(kind, folder, "base", **options), processor
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # the latter: a processor's own libraries, such as torchvision
         raise ConfigError(f"base not loaded: expected weights and a processor in {base}, got {error}") from error
 
 
@@ -170,7 +170,10 @@ def without_weights(config: Any, blocks: int, **options: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     config = copy.deepcopy(config)
-    config.text_config.num_hidden_layers = blocks
+    text = config.text_config
+    text.num_hidden_layers = blocks
+    if kinds := getattr(text, "layer_types", None):  # one name for each block
+        text.layer_types = [kinds[0]] * blocks
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config, **options).requires_grad_(False)
 

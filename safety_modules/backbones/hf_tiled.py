@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
@@ -18,8 +17,7 @@ from safety_modules.backbones.chat import ChatFormat
 from safety_modules.backbones.chat_turns import turn_format
 from safety_modules.backbones.hf_llava import HFLlava, HFModules, check_image_tokens
 from safety_modules.backbones.identity import Parts
-from safety_modules.backbones.pixels import named_faults
-from safety_modules.backbones.tiles import Tiles, batch_of, joined, lengths
+from safety_modules.backbones.tiles import Tiles, batch_of, cut, joined, lengths
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
 from safety_modules.pictures import open_picture
@@ -89,7 +87,8 @@ class TiledLlava(TiledModules, HFLlava):
     image_arguments = ("pixel_values", "image_sizes")
 
     def _check_image_tokens(self, processor: Any, token: str, image_token_id: int, sizes: BaseSizes) -> None:
-        cuts = [list(map(list, one.image_grid_pinpoints)) for one in (self.model.config, processor.image_processor)]
+        both = (self.model.config, processor.image_processor)
+        cuts = [[list(size) for size in getattr(one, "image_grid_pinpoints", ())] for one in both]
         if cuts[0] != cuts[1]:
             raise AttachError(
                 f"processor does not fit the model: expected image_grid_pinpoints {cuts[0]}, got {cuts[1]}. Load both "
@@ -137,17 +136,7 @@ class TiledLlava(TiledModules, HFLlava):
         return joined(parts)
 
     def pixel_values(self, images: Sequence[Any]) -> Any:
-        return joined([self._tiles(image) for image in images]).to(self.device)
-
-    def _tiles(self, image: Any) -> Tiles:
-        """A picture alone, as the base's processor cuts it."""
-        picture = open_picture(image)
-        with named_faults(""):
-            # As an array whose channels are said to be last: see `pixels.processed`.
-            options = {"return_tensors": "np", "input_data_format": "channels_last"}
-            found = self.processor.image_processor(images=[np.asarray(picture)], **options)
-            pixels = torch.from_numpy(np.asarray(found["pixel_values"]))
-        return Tiles(pixels, torch.tensor([[picture.height, picture.width]]), torch.ones(1, dtype=torch.bool))
+        return joined([cut(self.processor.image_processor, open_picture(image)) for image in images]).to(self.device)
 
     def patch_counts(self, pixel_values: Any) -> list[int]:
         return self._counts(pixel_values.sizes.tolist(), pixel_values.cut.tolist())

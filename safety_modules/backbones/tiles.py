@@ -9,8 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
+
+from safety_modules.backbones.pixels import named_faults
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +46,23 @@ class Tiles:
         """Of every pixel value."""
         return self.pixels.isfinite()
 
-    def to(self, device: Any) -> "Tiles":
-        """On a device."""
-        return Tiles(self.pixels.to(device), self.sizes, self.cut)
+    def to(self, target: Any) -> "Tiles":
+        """The pixels on a device, or of a dtype."""
+        return Tiles(self.pixels.to(target), self.sizes, self.cut)
+
+
+def cut(image_processor: Any, picture: Image.Image, name: object = "") -> Tiles:
+    """A picture in RGB, as an image processor of tiles cuts it.
+
+    Raises:
+        DataError: the processor fails on it.
+    """
+    with named_faults(name):
+        # As an array whose channels are said to be last: see `pixels.processed`.
+        options = {"return_tensors": "np", "input_data_format": "channels_last"}
+        found = image_processor(images=[np.asarray(picture)], **options)
+        pixels = torch.from_numpy(np.asarray(found["pixel_values"]))
+    return Tiles(pixels, torch.tensor([[picture.height, picture.width]]), torch.ones(1, dtype=torch.bool))
 
 
 def joined(parts: Sequence[Tiles]) -> Tiles:
