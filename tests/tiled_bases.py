@@ -1,5 +1,7 @@
 """Tiny random LLaVAs that cut pictures into tiles, with their true processors, and a tokenizer made on the spot."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,12 @@ class WithoutVideos(LlavaOnevisionProcessor):
         if argument_name == "video_processor" and argument is None:
             return None
         return super().check_argument_for_proper_class(argument_name, argument)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        for part in (self.tokenizer, self.image_processor):
+            part.save_pretrained(save_directory)
+        record = {"processor_class": "LlavaOnevisionProcessor", "num_image_tokens": self.num_image_tokens}
+        (Path(save_directory) / "processor_config.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 def onevision_processor(ratio: str = "anyres_max_9") -> WithoutVideos:

@@ -1,9 +1,7 @@
 """Chat formats of later LLaVAs, on token ids, where turns stand between marks of their own.
 
-| | a question about a picture |
-|---|---|
-| Qwen2, Yi (LLaVA-OneVision, LLaVA-1.6-34B) | `<|im_start|>user <image>\\n{question}<|im_end|><|im_start|>assistant\\n` |
-| Mistral (LLaVA-1.6-Mistral-7B) | `[INST] <image>\\n{question} [/INST]` |
+LLaVA-OneVision (Qwen2) and LLaVA-1.6-34B (Yi): `<|im_start|>user <image>\\n{question}<|im_end|><|im_start|>assistant\\n`;
+LLaVA-1.6-Mistral-7B: `[INST] <image>\\n{question} [/INST]`.
 
 Which one it is, and how a prompt is written, is the processor's own chat template's to say.
 
@@ -15,7 +13,6 @@ from typing import Any
 
 from safety_modules.backbones.chat import ChatFormat, Marks
 from safety_modules.errors import PromptError
-
 
 MARKS = (Marks("<|im_start|>user", "<|im_start|>assistant\n", "<|im_end|>"), Marks("[INST]", "[/INST]"))
 
@@ -74,8 +71,8 @@ class TurnFormat(ChatFormat):
         if not marks or words is None:
             raise PromptError(
                 f"no place for the safe hint: expected a prompt whose last turn is `{self.marks.user} ... "
-                f"{self.marks.assistant.strip()}`, got one that ends in {self._decode(ids)[-60:]!r}. Build prompts with "
-                "the processor's chat template and add_generation_prompt=True, or call with safety=False."
+                f"{self.marks.assistant.strip()}`, got one that ends in {self._decode(ids)[-60:]!r}. Build prompts "
+                "with the processor's chat template and add_generation_prompt=True, or call with safety=False."
             )
         at, stop = marks[0]
         if self.image_token_id in ids[at:]:
@@ -94,7 +91,5 @@ class TurnFormat(ChatFormat):
         return max((end for _, end in self._marks_in(ids, self._user)), default=0)
 
     def _marks_in(self, ids: list[int], spellings: list[list[int]]) -> list[tuple[int, int]]:
-        found = [
-            (at, at + len(one)) for at in range(len(ids)) for one in spellings if ids[at : at + len(one)] == one
-        ]
+        found = [(at, at + len(one)) for at in range(len(ids)) for one in spellings if ids[at : at + len(one)] == one]
         return sorted(set(found))

@@ -132,8 +132,8 @@ class HFModules:
         vision, text = config.vision_config, config.text_config
         if config.vision_feature_select_strategy != self.select_strategy:
             raise AttachError(
-                f"base not supported: expected vision_feature_select_strategy {self.select_strategy!r} (no class "
-                f"token among the features), got {config.vision_feature_select_strategy!r}. Use a checkpoint as it was published."
+                f"base not supported: expected vision_feature_select_strategy {self.select_strategy!r} (no class token "
+                f"among the features), got {config.vision_feature_select_strategy!r}. Use a checkpoint as published."
             )
         side = vision.image_size // vision.patch_size
         layers = config.vision_feature_layer

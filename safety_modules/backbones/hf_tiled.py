@@ -16,7 +16,6 @@ from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
 from safety_modules.backbones.chat_turns import turn_format
 from safety_modules.backbones.hf_llava import HFLlava, HFModules, check_image_tokens
-from safety_modules.backbones.identity import Parts
 from safety_modules.backbones.tiles import Tiles, batch_of, cut, joined, lengths
 from safety_modules.config import BaseSizes
 from safety_modules.errors import AttachError, GuardError
@@ -84,7 +83,7 @@ class TiledLlava(TiledModules, HFLlava):
         AttachError: safety is attached already, or the model's or processor's settings are not supported.
     """
 
-    image_arguments = ("pixel_values", "image_sizes")
+    image_arguments: tuple[str, ...] = ("pixel_values", "image_sizes")
 
     def _check_image_tokens(self, processor: Any, token: str, image_token_id: int, sizes: BaseSizes) -> None:
         both = (self.model.config, processor.image_processor)
@@ -151,7 +150,9 @@ class TiledLlava(TiledModules, HFLlava):
 
     def _tiles_in(self, size: Any, cut: bool) -> int:
         config = self.model.config
-        return image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size) if cut else 1
+        return (
+            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size) if cut else 1
+        )
 
     def _tiles_of(self, images: Tiles) -> list[int]:
         return [self._tiles_in(*one) for one in zip(images.sizes.tolist(), images.cut.tolist(), strict=True)]

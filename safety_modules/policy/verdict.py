@@ -137,9 +137,7 @@ class Verdict:
             )
         return self.attention[types.index(type)].detach().float().cpu()
 
-    def overlay(
-        self, image: Any, type: str | None = None, alpha: float = 0.6, fit: Fit | None = None
-    ) -> Image.Image:
+    def overlay(self, image: Any, type: str | None = None, alpha: float = 0.6, fit: Fit | None = None) -> Image.Image:
         """The picture with the heat map over it.
 
         Args:

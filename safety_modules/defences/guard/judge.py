@@ -105,12 +105,14 @@ def classify(
     if pixel_values is not None:
         if not backbone.are_images(pixel_values):
             got = getattr(pixel_values, "shape", type(pixel_values).__name__)
+            if backbone.sizes.tile is not None:
+                raise GuardError(
+                    f"nothing judged: expected pictures, got pixel_values ({got}), which do not say how large the "
+                    "pictures are whose tiles they hold. Pass pictures as images=."
+                )
             raise GuardError(
                 f"nothing judged: expected pixel_values as a tensor (N, C, H, W), got {got}. "
                 'Pass processor(..., return_tensors="pt")["pixel_values"], or pictures as images=.'
-                if backbone.sizes.tile is None
-                else f"nothing judged: expected pictures, got pixel_values ({got}), which do not say what they are tiles "
-                "of. Pass pictures as images=."
             )
         images = list(pixel_values)
     if type(batch_size) is not int or batch_size < 1:
@@ -179,7 +181,7 @@ def judge(
     maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)
     of = range(len(vision)) if places is None else places
     fits = _fits(guard.backbone, vision)
-    return [decisions.verdict(row, maps[row], *one) for row, *one in zip(chosen, of, fits, strict=True)]
+    return [decisions.verdict(row, maps[row], place, fit) for row, place, fit in zip(chosen, of, fits, strict=True)]
 
 
 def _fits(backbone: Backbone, vision: torch.Tensor) -> Sequence[Fit]:

@@ -43,7 +43,9 @@ def ask(family, processor, make_image, device):
         texts, images = [], []
         for question, seeds in rows:
             content = [{"type": "image"}] * len(seeds) + [{"type": "text", "text": question}]
-            texts.append(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True))
+            texts.append(
+                processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            )
             images += [[make_image(seed) for seed in seeds]] if seeds else []
         if family == "next":
             images = [image for row in images for image in row]

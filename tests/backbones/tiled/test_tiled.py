@@ -1,4 +1,4 @@
-"""Bases that cut pictures into tiles: features, verdicts and maps of whole pictures, calls of several, what is refused."""
+"""Bases that cut pictures into tiles: features, verdicts and maps of whole pictures, calls, what is refused."""
 
 import copy
 from dataclasses import replace
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.matrix
 
 DESIGN = SafetyConfig(width=16, num_head_tokens=2, num_lm_tokens=3, attention_heads=2, lora=LoraSettings(r=2))
 SEEDS = range(len(tiled_bases.SIZES))
-
 
 
 @pytest.fixture

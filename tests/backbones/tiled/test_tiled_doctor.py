@@ -26,7 +26,9 @@ def test_a_base_that_is_well_passes(tiny_base, processor, make_image, monkeypatc
 
 def test_a_template_without_marks_is_told(tiny_base, processor):
     other = copy.deepcopy(processor)
-    other.chat_template = "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] or '<image>' }}{% endfor %}{% endfor %}"
+    other.chat_template = (
+        "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] or '<image>' }}{% endfor %}{% endfor %}"
+    )
     subject = Subject(copy.deepcopy(tiny_base), other)
     findings = {one["name"]: one for one in examine(subject)["checks"]}
     assert findings["chat_template"]["result"] == "failed" and findings["hint"]["result"] == "failed"
