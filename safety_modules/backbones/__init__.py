@@ -56,7 +56,7 @@ def find_backbone(model: Any, processor: Any) -> "Backbone":
     if isinstance(model, guarded):
         raise AttachError(ATTACHED)
     raise AttachError(
-        f"model not supported: expected LlavaForConditionalGeneration, {', '.join(_TILED)} (transformers) or "
+        f"model not supported: expected LlavaForConditionalGeneration or {' or '.join(_TILED)} (transformers), or "
         f"LlavaLlamaForCausalLM (llava), got {kind.__name__}. {_NEXT_STEPS.get(kind.__name__, _OTHER_MODEL)}"
     )
 

@@ -91,13 +91,17 @@ class ChatFormat:
         """
         whole = self.whole_text(ids)
         found = [whole]
-        for part in parts(self._decode(whole)):
+        for part in parts(self._with_roles(self._decode(whole))):
             asked = self._asked_alone(part.text)
             found += [asked] if part.whole else []
             if part.in_windows:
                 lead = self._lead if asked[: len(self._lead)] == self._lead else []
                 found += [lead + window for window in windows(asked[len(lead) :])]
         return [list(one) for one in dict.fromkeys(map(tuple, found))]
+
+    def _with_roles(self, text: str) -> str:
+        """All that is said, with `USER:` and `ASSISTANT:` between its turns."""
+        return text
 
     def _asked_alone(self, text: str) -> list[int]:
         """What the head sees of a question in a prompt of its own."""

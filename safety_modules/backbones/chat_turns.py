@@ -11,7 +11,7 @@ Does not cover: formats of other templates: their prompts are judged by all they
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from safety_modules.backbones.chat import ChatFormat, Marks
+from safety_modules.backbones.chat import ASSISTANT, USER, ChatFormat, Marks
 from safety_modules.errors import PromptError
 
 MARKS = (Marks("<|im_start|>user", "<|im_start|>assistant\n", "<|im_end|>"), Marks("[INST]", "[/INST]"))
@@ -51,6 +51,9 @@ class TurnFormat(ChatFormat):
         self.marks, self._write = marks, template
         self._user, self._assistant = self._spellings(marks.user), self._spellings(marks.assistant)
         self._end = tokenizer.convert_tokens_to_ids(marks.end) if marks.end else None
+        # Marks between turns stay among what is said, as `ASSISTANT:` does in LLaVA-1.5's prompts; ends do not.
+        kept = {i for one in (*self._user, *self._assistant) for i in one}
+        self.special_ids = (self.special_ids | ({self._end} if marks.end else set())) - kept
 
     def prompt(self, question: str, images: int = 1) -> str:
         return self._write(question, images, answer=True)
@@ -59,6 +62,9 @@ class TurnFormat(ChatFormat):
         ids = self._continuation(self.marks.assistant, answer if self._end is not None else f" {answer}")
         ids = self._encode(answer) if ids is None else ids
         return [*ids, self.tokenizer.eos_token_id] if end else ids
+
+    def _with_roles(self, text: str) -> str:
+        return text.replace(self.marks.user, USER).replace(self.marks.assistant.strip(), ASSISTANT)
 
     def _is_system(self, ids: list[int]) -> bool:
         # What stands before the first user's mark is the application's: users' words stand behind it.
