@@ -88,4 +88,4 @@ def lengths(features: torch.Tensor) -> list[int]:
     """How many features each picture of a batch (N, n, D) has: up to its last row's newline."""
     there = features.any(-1)  # (N, n)
     places = torch.arange(1, there.shape[1] + 1, device=there.device)
-    return [int(last) + 1 for last in (there * places).amax(1)]
+    return [last + 1 for last in (there * places).amax(1).tolist()]

@@ -282,6 +282,20 @@ def test_beams_are_answered_with_their_own_pictures(guarded, ask):
         assert torch.equal(answers(found.sequences, inputs)[row, : len(alone)], alone)
 
 
+def test_in_bfloat16_off_is_the_base_and_verdicts_are_near(guarded, model, tiny_base, ask):
+    expected = guarded.classify([tiled_bases.picture(1)], "what?")[0]
+    model.to(torch.bfloat16)
+    base = copy.deepcopy(tiny_base).to(torch.bfloat16)
+    guarded.detach()
+    half = attach_as_trained(model, guarded.backbone.processor, config=DESIGN)
+    half.modules.load_state_dict(guarded.modules.state_dict())
+    inputs = ask(*ROWS)
+    inputs["pixel_values"] = inputs["pixel_values"].to(torch.bfloat16)
+    assert torch.equal(model.generate(**inputs, **NEW, safety=False), base.generate(**inputs, **NEW))
+    found = half.generate(**ask(("what?", [1])) | {"pixel_values": inputs["pixel_values"][:1]}, **NEW).verdicts[0]
+    assert all(abs(found.probabilities[name] - value) < 0.05 for name, value in expected.probabilities.items())
+
+
 def test_images_of_rows_can_be_taken_apart(backbone, ask):
     images = backbone.images_given(ask(("one", [1]), ("two", [2, 3])))
     part = images[[2, 0]]
