@@ -420,6 +420,13 @@ class Backbone(ABC):
         left = iter([known] * images if lengths is None else lengths)
         return [i for i in ids for _ in range(next(left) if i == self.image_token_id else 1)]
 
+    def expanded(self, prompt: Sequence[int], features: Sequence[torch.Tensor]) -> list[int]:
+        """Ids of `prompt_ids` with as many image tokens as their images have features (n_i, D)."""
+        if self.sizes.tile is None:
+            return [*prompt]
+        left = iter(features)
+        return [i for i in prompt for _ in range(len(next(left)) if i == self.image_token_id else 1)]
+
 
 def _name(module: nn.Module) -> str:
     kind = type(module)

@@ -1,6 +1,6 @@
 """Chat formats of later LLaVAs, on token ids, where turns stand between marks of their own.
 
-LLaVA-OneVision (Qwen2) and LLaVA-1.6-34B (Yi): `<|im_start|>user <image>\\n{question}<|im_end|><|im_start|>assistant\\n`;
+LLaVA-OneVision (Qwen2), LLaVA-1.6-34B (Yi): `<|im_start|>user <image>\\n{question}<|im_end|><|im_start|>assistant\\n`;
 LLaVA-1.6-Mistral-7B: `[INST] <image>\\n{question} [/INST]`.
 
 Which one it is, and how a prompt is written, is the processor's own chat template's to say.

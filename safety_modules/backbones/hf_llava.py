@@ -78,13 +78,8 @@ class GuardedLlava(LlavaForConditionalGeneration):
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         if planned_features(self.model) is not None:  # generate calling generate inside a guarded call
             return super().generate(*args, **kwargs)
-        return routed(self, args, kwargs)
-
-
-def routed(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What is in the place of a guarded model's `generate`."""
-    names = list(inspect.signature(LlavaForConditionalGeneration.generate).parameters)[1:]
-    return vars(model)[HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
+        names = list(inspect.signature(LlavaForConditionalGeneration.generate).parameters)[1:]
+        return vars(self)[HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
 
 
 class HFModules:

@@ -8,8 +8,8 @@ import torch
 from transformers import LlavaNextForConditionalGeneration, LlavaNextModel
 
 from safety_modules.backbones.base import named_as_base, no_copies, planned_features
-from safety_modules.backbones.hf_llava import planned_output, routed
-from safety_modules.backbones.hf_tiled import TiledLlava, TiledModules
+from safety_modules.backbones.hf_llava import planned_output
+from safety_modules.backbones.hf_tiled import TiledLlava, TiledModules, routed
 
 
 @named_as_base

@@ -15,8 +15,8 @@ import torch
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
 
 from safety_modules.backbones.base import named_as_base, no_copies, planned_features
-from safety_modules.backbones.hf_llava import planned_output, routed
-from safety_modules.backbones.hf_tiled import TiledLlava, TiledModules
+from safety_modules.backbones.hf_llava import planned_output
+from safety_modules.backbones.hf_tiled import TiledLlava, TiledModules, routed
 from safety_modules.backbones.tiles import Tiles
 from safety_modules.errors import GuardError
 

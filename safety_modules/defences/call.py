@@ -100,10 +100,9 @@ class Call:
         own = backbone.image_arguments
         hidden = [name for name in _HIDDEN_IMAGES if kwargs.get(name) is not None and name not in own]
         if hidden:
-            what = "frames of a video" if "pixel_values_videos" in hidden else "images"
             raise GuardError(
                 f"call not guarded: expected input_ids and {' and '.join(own)}, got {', '.join(hidden)}, in which the "
-                f"guard cannot judge {what}. Pass input_ids and {' and '.join(own)}, or safety=False."
+                f"guard cannot judge images. Pass input_ids and {' and '.join(own)}, or safety=False."
             )
         pixels, ids = kwargs.get("pixel_values"), kwargs.get("input_ids")
         if ids is None:

@@ -7,7 +7,7 @@ import torch
 
 from safety_modules.errors import PolicyError
 from safety_modules.policy.scores import Judgements
-from safety_modules.policy.verdict import ACTIONS, Fit, Verdict
+from safety_modules.policy.verdict import ACTIONS, Verdict
 from safety_modules.taxonomy import Taxonomy
 
 
@@ -56,12 +56,8 @@ class Decisions(NamedTuple):
             )
         return self
 
-    def verdict(
-        self, row: int, attention: torch.Tensor | None = None, image_index: int = 0, fit: Fit = "crop"
-    ) -> Verdict:
-        """One of the verdicts; attention (types, rows, columns), how it lies on the picture and the image's number are
-        handed on.
-        """
+    def verdict(self, row: int, attention: torch.Tensor | None = None, image_index: int = 0) -> Verdict:
+        """One of the verdicts; attention (types, rows, columns) and the image's number are handed on."""
         taxonomy = self.taxonomy
         return Verdict(
             probabilities=dict(zip(taxonomy.labels, self.found.types[row].tolist(), strict=True)),
@@ -76,5 +72,4 @@ class Decisions(NamedTuple):
             limits=dict(self.limits),
             attention=attention,
             image_index=image_index,
-            fit=fit,
         )

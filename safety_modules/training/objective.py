@@ -131,8 +131,9 @@ class SafetyObjective(nn.Module):
         backbone = self.attachment.backbone
         with torch.no_grad():  # the base's projector is frozen
             projected = iter([] if vision is None else backbone.project(vision))
+        shown = [(row, [next(projected)] if row.has_image else []) for row in lm.rows]
         samples = [
-            Sample(row.prompt, [next(projected)] if row.has_image else [], row.steer, row.answer) for row in lm.rows
+            Sample(backbone.expanded(row.prompt, features), features, row.steer, row.answer) for row, features in shown
         ]
         inputs = build_inputs(backbone, self.attachment.modules.lm_tokens(), samples)
         labels = inputs.labels

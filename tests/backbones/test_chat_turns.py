@@ -50,7 +50,7 @@ def test_a_prompt_is_the_templates(made):
 
 def test_a_hint_stands_behind_the_last_question_and_leaves_the_rest(made):
     processor, chat = made
-    ids, text = ids_of(processor, ("user", "what is this?"), ("assistant", "a cup"), ("user", "how do I use it?"))
+    ids, _ = ids_of(processor, ("user", "what is this?"), ("assistant", "a cup"), ("user", "how do I use it?"))
     hinted = processor.tokenizer.decode(chat.insert_hint(ids, HINT))
     assert hinted == processor.tokenizer.decode(ids).replace("how do I use it?", f"how do I use it? {HINT}")
     # What was put into the model's mouth is left out: it would go on with it.

@@ -72,4 +72,6 @@ def test_sub_batches_are_written_as_the_processor_writes_them():
     with pytest.raises(GuardError, match="expected batch_num_images by rows"):
         backbone.images_taken(images[:2])
     with pytest.raises(GuardError, match="expected batch_num_images that sum to 3"):
-        backbone.images_given({**asked(processor, ("one", [1]), ("two", [2, 3])), "batch_num_images": torch.tensor([1])})
+        backbone.images_given(
+            {**asked(processor, ("one", [1]), ("two", [2, 3])), "batch_num_images": torch.tensor([1])}
+        )

@@ -180,17 +180,16 @@ def judge(
     decisions.check()
     maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)
     of = range(len(vision)) if places is None else places
-    fits = _fits(guard.backbone, vision)
-    return [decisions.verdict(row, maps[row], place, fit) for row, place, fit in zip(chosen, of, fits, strict=True)]
+    found = [decisions.verdict(row, maps[row], place) for row, place in zip(chosen, of, strict=True)]
+    return found if guard.backbone.sizes.tile is None else _of_tiles(found, vision, guard.backbone.sizes.tile)
 
 
-def _fits(backbone: Backbone, vision: torch.Tensor) -> Sequence[Fit]:
-    """How the map of each picture lies on it."""
-    if backbone.sizes.tile is None:
-        return ["crop"] * len(vision)
-    rows, columns = backbone.sizes.tile
+def _of_tiles(verdicts: Sequence[Verdict], vision: torch.Tensor, tile: tuple[int, int]) -> list[Verdict]:
+    """The same, with how the map of each picture lies on it, where pictures are cut into tiles of so many patches."""
     # One tile alone, with the newline behind it, is a picture padded to a square.
-    return ["pad" if length == rows * columns + 1 else "stretch" for length in lengths(vision)]
+    alone = tile[0] * tile[1] + 1
+    fits: list[Fit] = ["pad" if length == alone else "stretch" for length in lengths(vision)]
+    return [replace(verdict, fit=fit) for verdict, fit in zip(verdicts, fits, strict=True)]
 
 
 def head_output(

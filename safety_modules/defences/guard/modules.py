@@ -10,7 +10,7 @@ from torch import nn
 from safety_modules.config import HEADS, BaseSizes, SafetyConfig
 from safety_modules.defences.guard.concept import MLPProjector, SafetyTokens
 from safety_modules.defences.guard.published import CAbstractor
-from safety_modules.defences.guard.tiled import on_picture
+from safety_modules.defences.guard.tiled import put_back
 from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
 
@@ -89,14 +89,10 @@ class ModuleSet(nn.Module):
             question = question.to(self.device, self.dtype)
         if question_mask is not None:
             question_mask = question_mask.to(self.device)
-        if self.sizes.tile is None:
-            output: HeadOutput = self.head(features, self.head_tokens(), question, question_mask)
-            return output
-        absent = ~vision.any(-1).to(self.device)  # (B, P)
-        output = self.head(features, self.head_tokens(), question, question_mask, absent)
-        if self.training:  # some patches of each picture: there is no map of them
-            return output
-        return output._replace(attention=on_picture(output.attention, absent, self.sizes.tile, self.sizes.grid))
+        absent = () if self.sizes.tile is None else (~vision.any(-1).to(self.device),)  # (B, P)
+        output: HeadOutput = self.head(features, self.head_tokens(), question, question_mask, *absent)
+        # While training there may be some patches of each picture alone, and no map of them.
+        return put_back(output, *absent, self.sizes) if absent and not self.training else output
 
     def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
         patches, width = self.sizes.num_patches, self.sizes.vision_width

@@ -120,9 +120,6 @@ def _steer(backbone: Backbone, lm_tokens: torch.Tensor, sample: Sample) -> tuple
     if steer.hint is not None:
         ids = backbone.insert_hint(ids, steer.hint)
     tokens = steer.tokens or (False,) * len(sample.features)
-    if backbone.sizes.tile is not None and ids.count(backbone.image_token_id) == len(sample.features):
-        lengths = map(len, sample.features)  # one token for each image: of `Backbone.prompt_ids`
-        ids = [i for i in ids for _ in range(next(lengths) if i == backbone.image_token_id else 1)]
     places = [at for at, token in enumerate(ids) if token == backbone.image_token_id]
     expected = sum(len(feature) for feature in sample.features)
     if len(places) != expected or len(tokens) != len(sample.features):

@@ -2,6 +2,15 @@
 
 import torch
 
+from safety_modules.config import BaseSizes
+from safety_modules.policy.scores import HeadOutput
+
+
+def put_back(output: HeadOutput, absent: torch.Tensor, sizes: BaseSizes) -> HeadOutput:
+    """What a head says, with its attention as maps of whole pictures; see `on_picture`."""
+    assert sizes.tile is not None
+    return output._replace(attention=on_picture(output.attention, absent, sizes.tile, sizes.grid))
+
 
 def on_picture(
     attention: torch.Tensor, absent: torch.Tensor, tile: tuple[int, int], grid: tuple[int, int]
