@@ -30,7 +30,8 @@ def answers(sequences, inputs):
 def rows_of(inputs, rows, images):
     """A sub-batch with its original padding."""
     part = {name: inputs[name][rows] for name in ("input_ids", "attention_mask")}
-    return part | ({"pixel_values": inputs["pixel_values"][images]} if images else {})
+    seen = [name for name in ("pixel_values", "image_sizes", "batch_num_images") if images and name in inputs]
+    return part | {name: inputs[name][images] for name in seen}
 
 
 def steered_by_hand(safety, ids, pixels, on, hint, **options):

@@ -23,6 +23,14 @@ WINDOW, STEP = 24, 6
 _ENDS = re.compile(r"(?<=[.!?;\n])\s+|(?<=[。！？；])")
 
 
+class Marks(NamedTuple):
+    """What stands before a user's turn and before an answer, and what ends a turn."""
+
+    user: str
+    assistant: str
+    end: str = ""
+
+
 class ChatFormat:
     """Finds and writes the parts of a LLaVA-1.5 prompt.
 
@@ -31,6 +39,8 @@ class ChatFormat:
         image_token_id: id that stands for one image feature.
         template: a user's turn by the processor's own chat template, given its text; None = there is no template.
     """
+
+    marks = Marks(USER, ASSISTANT)
 
     def __init__(self, tokenizer: Any, image_token_id: int, template: Callable[[str], str] | None = None) -> None:
         self.tokenizer = tokenizer
@@ -81,13 +91,17 @@ class ChatFormat:
         """
         whole = self.whole_text(ids)
         found = [whole]
-        for part in parts(self._decode(whole)):
+        for part in parts(self._with_roles(self._decode(whole))):
             asked = self._asked_alone(part.text)
             found += [asked] if part.whole else []
             if part.in_windows:
                 lead = self._lead if asked[: len(self._lead)] == self._lead else []
                 found += [lead + window for window in windows(asked[len(lead) :])]
         return [list(one) for one in dict.fromkeys(map(tuple, found))]
+
+    def _with_roles(self, text: str) -> str:
+        """All that is said, with `USER:` and `ASSISTANT:` between its turns."""
+        return text
 
     def _asked_alone(self, text: str) -> list[int]:
         """What the head sees of a question in a prompt of its own."""

@@ -57,7 +57,8 @@ class FirstCall(Defence):
     kind = "first-call"
 
     def around(self, call: Call, answer: Answering) -> Answer:
-        inputs = {"input_ids": call.ids, "attention_mask": call.mask, "pixel_values": call.pixels}
+        inputs = {"input_ids": call.ids, "attention_mask": call.mask}
+        inputs |= {} if call.pixels is None else self.backbone.images_taken(call.pixels)
         with torch.no_grad():
             self.backbone.model(**inputs)
         for place, row in enumerate(call.rows):

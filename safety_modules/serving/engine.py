@@ -173,7 +173,7 @@ class Engine:
         found["attention_mask"] = left_pad([torch.ones_like(ids) for ids in rows], 0)
         pixels = [one.pixels for one in asked if one.pixels is not None]
         if pixels:
-            found["pixel_values"] = torch.cat(pixels)
+            found |= self.backbone.images_taken(self.backbone.joined(pixels))
         return {name: value.to(self.backbone.device) for name, value in found.items()}
 
     def _tell(self, answers: Sequence[Answering], output: Any, width: int) -> None:
@@ -187,8 +187,8 @@ class Engine:
     def _judge(self, jobs: Sequence[Job]) -> None:
         """Judge pictures in one run of tower and head."""
         works: list[Judgement] = [job.work for job in jobs]
-        frames = torch.cat([frame for work in works for frame in work.frames])
-        questions = [work.question for work in works for frame in work.frames for _ in frame]
+        frames = self.backbone.joined([frame for work in works for frame in work.frames])
+        questions = [work.question for work in works for frame in work.frames for _ in range(len(frame))]
         found = self.safety.classify(pixel_values=frames, questions=questions, policy=works[0].policy)
         verdicts = iter(found)
         for job, work in zip(jobs, works, strict=True):

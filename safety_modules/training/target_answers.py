@@ -97,7 +97,8 @@ def base_answers(
                 for index in part:
                     images = int(corpus.digests[index] is not None)
                     prompt = backbone.prompt_ids(corpus.records[index].question, images)
-                    samples.append(Sample(prompt, [next(projected) for _ in range(images)]))
+                    features = [next(projected) for _ in range(images)]
+                    samples.append(Sample(backbone.expanded(prompt, features), features))
                 inputs = build_inputs(backbone, attachment.modules.lm_tokens(), samples)
                 stub = backbone.pixel_stub(len(inputs.features))
                 pictures = {} if stub is None else {"pixel_values": stub}  # generate would try to encode None
