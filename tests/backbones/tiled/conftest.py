@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import tiled_bases
+from guard_cases import save_adapter, save_base
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "defences"))
 
@@ -28,6 +29,16 @@ def processor(family, processor):
 def tiny_base(family, processor, device):
     make = tiled_bases.next_model if family == "next" else tiled_bases.onevision_model
     return make(processor.tokenizer).to(device)
+
+
+@pytest.fixture(scope="session")
+def saved_base(family, tiny_base, processor, tmp_path_factory):  # its own: that of all tests may be there already
+    return save_base(tmp_path_factory.mktemp(f"saved_{family}") / "base", tiny_base, processor)
+
+
+@pytest.fixture(scope="session")
+def saved_adapter(tiny_base, processor, saved_base, make_image):
+    return save_adapter(saved_base.parent / "adapter", tiny_base, processor, [make_image(seed) for seed in range(31)])
 
 
 @pytest.fixture(scope="session")
