@@ -40,6 +40,7 @@ FORMS = {
     "cmrm-all": CmrmSettings(tokens="all", form="pc1_scaled", layers=(-1,)),
     "shiftdc-lite": ShiftDcSettings(form="lite", layers=(0, 1), alpha=4),  # a tiny model is not moved by less
 }
+SLOW = {"cmrm-all", "shiftdc-lite"}  # near to others that are always tested
 ALONE = [(kind,) for kind in (*KINDS, "always", "external", *FORMS)]
 SEVERAL_PASSES = {"ecso", "shiftdc"}  # of `generate`: nothing for a loop of one's own
 STACKS = [
@@ -101,7 +102,11 @@ def assert_same(now, before):
         assert name == other and flag == wanted and torch.equal(tensor, expected), name
 
 
-@pytest.fixture(params=[*ALONE, *STACKS], ids="+".join)
+def cases(every, slow):
+    return [pytest.param(names, id="+".join(names), marks=[pytest.mark.slow] * slow(names)) for names in every]
+
+
+@pytest.fixture(params=cases([*ALONE, *STACKS], lambda names: bool(SLOW.intersection(names))))
 def names(request):
     return request.param
 

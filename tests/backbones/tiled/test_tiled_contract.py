@@ -3,7 +3,9 @@
 import pytest
 from test_contract import *  # noqa: F403
 
+ALWAYS, SLOW = [("guard",), ("lora", "guard")], [("external",), ("meta-token",), ("guard", "ecso")]
 
-@pytest.fixture(params=[("guard",), ("external",), ("meta-token",), ("guard", "ecso"), ("lora", "guard")], ids="+".join)
+
+@pytest.fixture(params=cases([*ALWAYS, *SLOW], SLOW.__contains__))  # noqa: F405
 def names(request):
     return request.param
