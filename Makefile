@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-pretrained check format test test-all test-matrix test-oldest test-middle test-newest test-newest-released test-quant test-lmms test-serve clean
+.PHONY: help venv demo demo-pretrained demo-web check format test test-all test-matrix test-oldest test-middle test-newest test-newest-released test-quant test-lmms test-serve test-web clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ $(RELEASED_VENV)/.installed: pyproject.toml requirements/run.txt requirements/de
 $(VENV)/llava/.installed: requirements/llava.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/llava,requirements/llava.txt)
 
+$(VENV)/demo/.installed: requirements/demo.txt | $(VENV)/.installed
+	$(call install_aside,$(VENV)/demo,requirements/demo.txt)
+
 $(VENV)/quant/.installed: requirements/quant.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/quant,requirements/quant.txt)
 
@@ -95,6 +98,9 @@ demo: $(VENV)/.run ## the whole tour: attack, train, evaluate, toggle, save, det
 demo-pretrained: $(VENV)/.run ## the same tour with the shipped adapter, no training (about 1 minute)
 	$(VENV)/bin/safety-modules demo --pretrained $(ARGS)
 
+demo-web: $(VENV)/.installed $(VENV)/demo/.installed ## a page to click: base and guarded side by side, on this machine alone
+	PYTHONPATH=$(abspath $(VENV)/demo) $(VENV)/bin/safety-modules demo --web $(ARGS)
+
 check: $(VENV)/.installed ## what CI checks: format, lint, types, import layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
@@ -105,11 +111,11 @@ format: $(VENV)/.installed ## put the code into the form that check expects
 	$(VENV)/bin/ruff check --fix-only .
 	$(VENV)/bin/ruff format .
 
-test: $(VENV)/.installed $(VENV)/llava/.installed ## what CI tests: everything but the tests marked slow
-	PYTHONPATH=$(abspath $(VENV)/llava) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/.installed $(VENV)/llava/.installed $(VENV)/demo/.installed ## what CI tests: everything but the tests marked slow
+	PYTHONPATH=$(abspath $(VENV)/llava):$(abspath $(VENV)/demo) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: $(VENV)/.installed $(VENV)/llava/.installed ## every test, the slow ones too
-	PYTHONPATH=$(abspath $(VENV)/llava) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test-all: $(VENV)/.installed $(VENV)/llava/.installed $(VENV)/demo/.installed ## every test, the slow ones too; the page of demo --web in a browser: test-web
+	PYTHONPATH=$(abspath $(VENV)/llava):$(abspath $(VENV)/demo) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not web" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-matrix: test-oldest test-middle test-newest ## the tests marked matrix, with three sets of libraries
 
@@ -135,6 +141,9 @@ test-lmms: $(VENV)/.installed $(VENV)/lmms/.installed ## our model and our tasks
 
 test-serve: $(VENV)/.installed $(LITELLM_VENV)/.installed ## litellm as a proxy in front of our server
 	LITELLM=$(abspath $(LITELLM_VENV))/bin/litellm $(VENV)/bin/python -m pytest tests/serving/test_litellm.py $(ARGS)
+
+test-web: $(VENV)/.installed $(VENV)/demo/.installed ## the page of demo --web in Chromium, at two widths
+	PYTHONPATH=$(abspath $(VENV)/demo) $(VENV)/bin/python -m pytest tests/web $(ARGS)
 
 clean: ## remove the virtual environments and all caches (not runs/)
 	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(RELEASED_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,12 +21,14 @@ class BaseSizes:
     Args:
         vision_width: width of the vision tower's features (Dv).
         text_width: width of the language model's embeddings (D).
-        num_patches: patches of an image (P), class token not counted.
-        grid: rows and columns of the patches; rows x columns = num_patches.
+        num_patches: patches of an image (P), class token not counted; of a base with tiles, the most features that a
+            picture can have (`backbones.tiles`).
+        grid: rows and columns of the patches; rows x columns = num_patches, unless there are tiles. Of heat maps too.
         vocab_size: rows of the language model's embedding table.
         num_layers: blocks of the language model (L).
         linears: the linear layers of one block that LoRA can go on: (path inside the block, inputs, outputs),
             such as ("self_attn.q_proj", 4096, 4096).
+        tile: of a base that cuts pictures into tiles, rows and columns of the patches of one; else None.
 
     Raises:
         pydantic.ValidationError: a size is not positive, or the grid does not hold the patches.
@@ -39,11 +41,12 @@ class BaseSizes:
     vocab_size: Annotated[int, Field(gt=0, le=100_000_000)]
     num_layers: Annotated[int, Field(gt=0, le=1024)]
     linears: Annotated[tuple[tuple[ModulePath, Width, Width], ...], Field(max_length=64)] = ()
+    tile: tuple[Width, Width] | None = None
 
     @model_validator(mode="after")
     def _grid_holds_patches(self) -> "BaseSizes":
         rows, columns = self.grid
-        if rows * columns != self.num_patches:
+        if self.tile is None and rows * columns != self.num_patches:
             raise ValueError(f"grid {rows} x {columns} does not hold num_patches = {self.num_patches}")
         return self
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from guard_cases import attach_as_trained
+from guard_cases import attach_as_trained, save_adapter, save_base
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -146,10 +146,7 @@ def saved_base(
     tiny_base: LlavaForConditionalGeneration, processor: LlavaProcessor, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The tiny base as a folder."""
-    folder = tmp_path_factory.mktemp("saved") / "base"
-    tiny_base.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return save_base(tmp_path_factory.mktemp("saved") / "base", tiny_base, processor)
 
 
 @pytest.fixture(scope="session")
@@ -157,13 +154,7 @@ def saved_adapter(
     tiny_base: LlavaForConditionalGeneration, processor: LlavaProcessor, saved_base: Path, make_image: Any
 ) -> Path:
     """An untrained adapter for it whose thresholds flag about half of the noise pictures."""
-    safety = attach_as_trained(copy.deepcopy(tiny_base), processor, config=SafetyConfig(lora=None))
-    with torch.no_grad():
-        for member in safety.modules.members:
-            member.head.type_weight.mul_(3)  # spread, and far from the risk of 1 that rounding reaches
-    scores = sorted(max(v.scores.values()) for v in safety.classify([make_image(seed) for seed in range(31)]))
-    safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, scores[15])
-    return safety.save_pretrained(saved_base.parent / "adapter")
+    return save_adapter(saved_base.parent / "adapter", tiny_base, processor, [make_image(seed) for seed in range(31)])
 
 
 @pytest.fixture(scope="session")

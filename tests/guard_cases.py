@@ -1,9 +1,12 @@
 """What the tests of the guarded call share: a mixed batch, and references that do by hand what the guard does."""
 
+import copy
+
 import torch
 from transformers.generation.streamers import BaseStreamer
 
 from safety_modules.attach import attach_safety
+from safety_modules.config import SafetyConfig
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.predictions import corpus_judgements
 
@@ -30,7 +33,8 @@ def answers(sequences, inputs):
 def rows_of(inputs, rows, images):
     """A sub-batch with its original padding."""
     part = {name: inputs[name][rows] for name in ("input_ids", "attention_mask")}
-    return part | ({"pixel_values": inputs["pixel_values"][images]} if images else {})
+    seen = [name for name in ("pixel_values", "image_sizes", "batch_num_images") if images and name in inputs]
+    return part | {name: inputs[name][images] for name in seen}
 
 
 def steered_by_hand(safety, ids, pixels, on, hint, **options):
@@ -88,6 +92,24 @@ def attach_as_trained(model, processor, *args, **kwargs):
     attachment = attach_safety(model, processor, *args, **kwargs)
     attachment.trained = True
     return attachment
+
+
+def save_base(folder, base, processor):
+    """A base as a folder."""
+    base.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def save_adapter(folder, base, processor, pictures):
+    """An untrained adapter for a base, with thresholds that flag about half of the pictures."""
+    safety = attach_as_trained(copy.deepcopy(base), processor, config=SafetyConfig(lora=None))
+    with torch.no_grad():
+        for member in safety.modules.members:
+            member.head.type_weight.mul_(3)  # spread, and far from the risk of 1 that rounding reaches
+    scores = sorted(max(verdict.scores.values()) for verdict in safety.classify(pictures))
+    safety.thresholds = dict.fromkeys(safety.config.taxonomy.types, scores[len(scores) // 2])
+    return safety.save_pretrained(folder)
 
 
 def judged(attachment, records):

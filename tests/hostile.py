@@ -69,6 +69,7 @@ class _ByColour:
 
     config, digest, fingerprint, limits = SafetyConfig(), "", {}, {"illegal": 0.5}
     policy, pixels = Policy.default(), SimpleNamespace(decoder=_Red())
+    backbone = SimpleNamespace(sizes=SimpleNamespace(tile=None))
 
     def fault(self, picture: Decoded, question: str | None) -> str | None:
         return picture.fault

@@ -275,7 +275,7 @@ def save_adapter(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "parts": parts,
-        "base": {"fingerprint": dict(fingerprint), "sizes": asdict(sizes)},
+        "base": {"fingerprint": dict(fingerprint), "sizes": _sizes(sizes)},
         "processor": dict(processor or {}),
         "dtype": dtype,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in tensors.items()},
@@ -284,6 +284,11 @@ def save_adapter(
     }
     write_folder(target, {**tensors, **configs, CONFIG_FILE: _json(record, target)}, check=read_adapter)
     return target
+
+
+def _sizes(sizes: BaseSizes) -> dict[str, Any]:
+    """As they are written: without `tile` where there is none, so that older versions read it too."""
+    return {name: value for name, value in asdict(sizes).items() if name != "tile" or value is not None}
 
 
 def _pack(tensors: Mapping[str, torch.Tensor], dtype: str) -> bytes:

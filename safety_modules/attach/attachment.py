@@ -34,7 +34,6 @@ from safety_modules.policy.verdict import Verdict
 _PAUSED: ContextVar[frozenset[tuple[int, str]]] = ContextVar("safety_modules_paused", default=frozenset())
 _ATTACHED: "weakref.WeakValueDictionary[int, SafetyAttachment]" = weakref.WeakValueDictionary()
 _ALL = ""  # in the place of a name
-_INPUTS = ("input_ids", "attention_mask", "pixel_values")
 
 Switch = bool | Sequence[bool]
 """For all rows of a call, or one for each. numpy's and torch's booleans, and 0 and 1, are read as what they say."""
@@ -180,7 +179,12 @@ class SafetyAttachment:
     @property
     def enabled(self) -> bool:
         """Whether any defence is on, here and now."""
-        return any(self._is_on(one.kind) for one in self.defences)
+        return bool(self.defences_on)
+
+    @property
+    def defences_on(self) -> tuple[Defence, ...]:
+        """Those of `defences` that are on, here and now: what no call switches off acts."""
+        return tuple(one for one in self.defences if self._is_on(one.kind))
 
     def _is_on(self, name: str) -> bool:
         paused = _PAUSED.get()
@@ -303,10 +307,11 @@ class SafetyAttachment:
             AttachError: detached, or the base was changed since.
             PromptError: image tokens and images do not match, or a risky prompt has no place for the hint.
         """
-        unknown = [name for name in inputs if name not in _INPUTS]
+        known = ("input_ids", "attention_mask", *self.backbone.image_arguments)
+        unknown = [name for name in inputs if name not in known]
         if unknown:
             raise GuardError(
-                f"call not prepared: expected {', '.join(_INPUTS)}, got {', '.join(unknown)}. "
+                f"call not prepared: expected {', '.join(known)}, got {', '.join(unknown)}. "
                 "Pass what the processor gave; everything else belongs into your own loop."
             )
         with self.inference():
@@ -353,7 +358,8 @@ class SafetyAttachment:
             images: a picture (path, bytes, open file, PIL image, array, tensor: see `pictures.open_picture`), or many
                 of them: a list, a generator, an array (N, ...), a column of a table or a dataset; or give pixel_values.
             questions: one for all images, or one per image; None, NaN and empty words = the image alone.
-            pixel_values: (N, C, H, W) from the base's processor.
+            pixel_values: (N, C, H, W) from the base's processor; of a base with tiles, what its backbone's
+                `pixel_values` gives.
             policy: for this call; default: the attachment's.
             batch_size: images per run of the vision tower; of a generator no more are held.
             untrained: judge with modules that were never trained, whose verdicts are noise (for tests).

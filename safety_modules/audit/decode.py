@@ -19,6 +19,7 @@ import torch
 from joblib.externals.loky import ProcessPoolExecutor
 
 from safety_modules.backbones.pixels import processed
+from safety_modules.backbones.tiles import Tiles, cut, joined
 from safety_modules.errors import DataError
 from safety_modules.pictures import open_frames, read_bytes
 from safety_modules.records.images import EncodedImage
@@ -32,7 +33,8 @@ class Decoded(NamedTuple):
 
     digest: str | None  # SHA-256 of the file, as `Record.image_digest`; None where it could not be read
     fault: str | None = None  # why it is unreadable; None where it is not
-    pixels: np.ndarray = np.zeros((0, 0, 0, 0), np.uint8)  # of the frames looked at (n, C, H, W); uint8, or of `whole`
+    # Of the frames looked at (n, C, H, W); uint8, or of `whole`, or tiles.
+    pixels: np.ndarray | Tiles = np.zeros((0, 0, 0, 0), np.uint8)
     numbers: tuple[int, ...] = ()  # of these frames, from 0
     total: int = 0  # frames there are
 
@@ -69,11 +71,39 @@ class Decoder:
             pixels.append(self.pixels(frame.picture, image))
             numbers.append(frame.number)
             total = frame.total
-        return Decoded(digest, None, np.stack(pixels), tuple(numbers), total)
+        return Decoded(digest, None, self.joined(pixels), tuple(numbers), total)
 
-    def pixels(self, picture: PIL.Image.Image, name: object = "") -> np.ndarray:
+    def joined(self, pixels: Sequence[Any]) -> Any:
+        """The pixels of several pictures as one batch."""
+        return np.stack(pixels)
+
+    def pixels(self, picture: PIL.Image.Image, name: object = "") -> Any:
         """(C, H, W) of a picture in RGB."""
         return processed(self.image_processor, picture, name, **self._options)
+
+
+class TileDecoder(Decoder):
+    """As `Decoder`, for a base that cuts pictures into tiles: its processor does the whole."""
+
+    def joined(self, pixels: Sequence[Any]) -> Tiles:
+        return joined(pixels)
+
+    def pixels(self, picture: PIL.Image.Image, name: object = "") -> Tiles:
+        return cut(self.image_processor, picture, name)
+
+
+class TilePixels:
+    """As `Pixels`, for a base that cuts pictures into tiles."""
+
+    def __init__(self, image_processor: Any) -> None:
+        self.decoder = TileDecoder(image_processor)
+
+    def __call__(self, pixels: Tiles, device: str | torch.device) -> Tiles:
+        return pixels.to(device)
+
+    def joined(self, parts: Sequence[Tiles]) -> Tiles:
+        """One batch of several."""
+        return joined(parts)
 
 
 class Pixels:
@@ -94,6 +124,10 @@ class Pixels:
         same = pixels.dtype == np.uint8 and np.array_equal(self(pixels[None], "cpu")[0].numpy(), whole.pixels(probe))
         if not same:  # a processor of another kind does all of it itself
             self.decoder, self._table = whole, None
+
+    def joined(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """One batch of several."""
+        return np.concatenate(parts)
 
     def __call__(self, pixels: np.ndarray, device: str | torch.device) -> torch.Tensor:
         """Pixel values (N, C, H, W) as the base's processor gives them, on a device."""

@@ -91,6 +91,7 @@ def _meta(audit: Audit) -> dict[str, Any]:
         "labels": audit.taxonomy.labels,
         "levels": audit.taxonomy.risky_levels,
         "sample": min(SAMPLE, audit.summary.flagged),
+        "fit": audit.summary.fit,
     }
 
 

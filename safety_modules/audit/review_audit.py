@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safety_modules.audit.store import FLAGGED, SUMMARY, VERDICTS, parquet
 from safety_modules.errors import DataError, validation_problems
 from safety_modules.io.files import sha256_of
+from safety_modules.policy.verdict import Fit
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import CLEAN, Taxonomy
 
@@ -87,6 +88,7 @@ class Summary(_PartRecord):
     versions: dict[str, str]
     errors: list[Unreadable]
     notice: str | None = None
+    fit: Fit = "crop"  # of heat maps: see `Verdict.overlay`
     label_disagreements: Doubts = Doubts(count=0, rows=[])
     animations: Animations = Animations()
 

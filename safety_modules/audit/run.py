@@ -135,6 +135,7 @@ def audit(
             **summarise(store.tables(VERDICTS), taxonomy),
             **about,
             "notice": notice(guard.fingerprint),
+            **({} if guard.backbone.sizes.tile is None else {"fit": "stretch"}),
             "left_out": dict(source.left_out),
             "seconds": round(seconds, 1),
             "pictures": pictures,

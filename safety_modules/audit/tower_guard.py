@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ import torch
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.adapter.format import CONFIG_FILE
 from safety_modules.adapter.hub import find_adapter
-from safety_modules.audit.decode import Decoded, Pixels
-from safety_modules.backbones.tower import TowerBackbone
+from safety_modules.audit.decode import Decoded, Pixels, TilePixels
+from safety_modules.backbones.tower import open_tower
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.guard.judge import decide, head_output, rows_of
@@ -54,7 +54,7 @@ class TowerGuard:
 
     def __init__(self, base: Path, adapter: str, policy: Policy | None, device: str, dtype: torch.dtype) -> None:
         folder = Path(find_adapter(adapter))
-        self.backbone = TowerBackbone(base, dtype, device)
+        self.backbone = open_tower(base, dtype, device)
         self.fingerprint = self.backbone.fingerprint()
         loaded = read_adapter(
             folder,
@@ -72,7 +72,8 @@ class TowerGuard:
         self.modules = SafetyModules(self.config, self.backbone.sizes).to(self.backbone.device).eval()
         self.modules.load_state_dict(loaded.part(Guard.kind).tensors)
         self.needs_question = head_class(self.config).needs_question
-        self.pixels = Pixels(self.backbone.processor.image_processor)
+        kind = Pixels if self.backbone.sizes.tile is None else TilePixels
+        self.pixels: Any = kind(self.backbone.processor.image_processor)
         self._embed = QuestionEmbeddings(self.backbone, self.config)
 
     def fault(self, picture: Decoded, question: str | None) -> str | None:
@@ -80,8 +81,8 @@ class TowerGuard:
         return picture.fault or (NO_QUESTION if question is None and self.needs_question else None)
 
     @torch.no_grad()
-    def features(self, pixels: np.ndarray) -> torch.Tensor:
-        """The tower's output (n, P, Dv) for decoded pictures (n, C, H, W)."""
+    def features(self, pixels: Any) -> torch.Tensor:
+        """The tower's output (n, P, Dv) for decoded pictures (n, C, H, W), or their tiles."""
         values = self.pixels(pixels, self.backbone.device).to(self.backbone.model.dtype)
         return self.backbone.encode_images(values).vision
 
@@ -102,7 +103,7 @@ class TowerGuard:
             for one, readings in zip(pictures, texts, strict=True)
             for at in range(len(one.pixels))
         ]
-        features = self.features(np.concatenate([one.pixels for one in distinct.values()]))
+        features = self.features(self.pixels.joined([one.pixels for one in distinct.values()]))
         output = head_output(
             self,
             lambda wanted: rows_of(features, [frames[one][0] for one in wanted]),

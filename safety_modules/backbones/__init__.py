@@ -1,6 +1,7 @@
 """Base models: one small protocol, one file per code base; `find_backbone` picks it for a live model."""
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from safety_modules.errors import AttachError
@@ -38,6 +39,13 @@ def find_backbone(model: Any, processor: Any) -> "Backbone":
     kind = type(model)
     if kind is LlavaForConditionalGeneration:
         return HFLlava(model, processor)
+    if kind.__name__ in _TILED:
+        tiled = tiled_backbone(kind.__name__)
+        if kind is tiled.guarded_classes[0]:
+            raise AttachError(ATTACHED)
+        if kind is tiled.guarded_classes[0].__bases__[0]:
+            backbone: Backbone = tiled(model, processor)
+            return backbone
     guarded: tuple[type, ...] = (GuardedLlava,)
     if "llava.model" in sys.modules:  # whoever has a model of that package has imported it
         from safety_modules.backbones.llava_package import GuardedLlavaLlama, LlavaLlamaForCausalLM, LlavaPackage
@@ -48,14 +56,25 @@ def find_backbone(model: Any, processor: Any) -> "Backbone":
     if isinstance(model, guarded):
         raise AttachError(ATTACHED)
     raise AttachError(
-        "model not supported: expected LlavaForConditionalGeneration (transformers) or LlavaLlamaForCausalLM (llava), "
-        f"got {kind.__name__}. {_NEXT_STEPS.get(kind.__name__, _OTHER_MODEL)}"
+        f"model not supported: expected LlavaForConditionalGeneration or {' or '.join(_TILED)} (transformers), or "
+        f"LlavaLlamaForCausalLM (llava), got {kind.__name__}. {_NEXT_STEPS.get(kind.__name__, _OTHER_MODEL)}"
     )
 
 
-_OTHER_MODEL = "Pass the base itself (no wrapper, no subclass): a LLaVA-1.5 of transformers or of the llava package."
+def tiled_backbone(architecture: str) -> Any:
+    """The class of the backbone for this class of transformers' models, one that cuts pictures into tiles."""
+    file, name = _TILED[architecture]
+    return getattr(import_module(f"safety_modules.backbones.{file}"), name)
+
+
+_TILED = {
+    "LlavaNextForConditionalGeneration": ("hf_llava_next", "HFLlavaNext"),
+    "LlavaOnevisionForConditionalGeneration": ("hf_llava_onevision", "HFLlavaOnevision"),
+}
+"""Families that cut pictures into tiles: the class, and file and name of its backbone."""
+_OTHER_MODEL = (
+    "Pass the base itself (no wrapper, no subclass): a LLaVA of transformers, or a LLaVA-1.5 of the llava package."
+)
 _NEXT_STEPS = {
-    "LlavaNextForConditionalGeneration": "LLaVA-NeXT cuts a picture into a varying number of tiles, for which the "
-    "guard has no grid of patches: use a LLaVA-1.5 checkpoint.",
     "LlavaModel": "It has no language-model head: load the checkpoint with LlavaForConditionalGeneration.",
 }

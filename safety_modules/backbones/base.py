@@ -5,7 +5,7 @@ base's attribute names.
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -133,6 +133,9 @@ class Backbone(ABC):
         self._known: tuple[Watch, dict[str, Any]] | None = None
         self.check_guardable()
 
+    architecture = "LlavaForConditionalGeneration"
+    """What the fingerprint calls this family, whoever's code it is."""
+
     @property
     @abstractmethod
     def vision_tower(self) -> nn.Module:
@@ -203,7 +206,26 @@ class Backbone(ABC):
 
     @abstractmethod
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
-        """Pictures as the base's processor prepares them: (N, C, H, W)."""
+        """Pictures as the base's processor prepares them: (N, C, H, W); of a base with tiles, `tiles.Tiles`."""
+
+    image_arguments: tuple[str, ...] = ("pixel_values",)
+    """By which arguments of `generate` images come in."""
+
+    def images_given(self, arguments: Mapping[str, Any]) -> Any:
+        """The images among the arguments of a call, as `pixel_values` has them; None where there are none."""
+        return arguments.get("pixel_values")
+
+    def images_taken(self, pixel_values: Any) -> dict[str, Any]:
+        """Images, as `pixel_values` has them, as arguments of a call."""
+        return {"pixel_values": pixel_values}
+
+    def are_images(self, pixel_values: Any) -> bool:
+        """Whether this is what `pixel_values` gives."""
+        return isinstance(pixel_values, torch.Tensor) and pixel_values.ndim == 4
+
+    def joined(self, parts: Sequence[Any]) -> Any:
+        """One batch of images of several, each as `pixel_values` has them."""
+        return torch.cat([*parts])
 
     @property
     def device(self) -> torch.device:
@@ -277,11 +299,19 @@ class Backbone(ABC):
             _PLANNED.reset(token)
 
     @property
+    def _beside_projector(self) -> Sequence[nn.Module]:
+        """What else the language model sees of an image."""
+        return ()
+
+    @property
     def _parts(self) -> identity.Parts:
         return identity.Parts(
             tower=unwrapped(self.vision_tower),
             # Between the linears: activations.
-            projector=[part for part in unwrapped(self.projector).children() if any(True for _ in part.parameters())],
+            projector=[
+                *(part for part in unwrapped(self.projector).children() if any(True for _ in part.parameters())),
+                *self._beside_projector,
+            ],
             embeddings=self.model.get_input_embeddings(),
             language={"layers": self.blocks, "norm": self.final_norm},
             words=self.chat.tokenizer.vocab_size,
@@ -297,7 +327,8 @@ class Backbone(ABC):
                 return self._described(self._first_digest())
             if self._known is None or self._known[0].changed():
                 parts = self._parts
-                watch = Watch([parts.tower, self.projector, parts.embeddings, *parts.language.values()], self._holders)
+                watched = [parts.tower, self.projector, *self._beside_projector, parts.embeddings]
+                watch = Watch([*watched, *parts.language.values()], self._holders)
                 self._known = watch, self._described(identity.digests(parts, self._feature_layer))
             return dict(self._known[1])
 
@@ -305,7 +336,7 @@ class Backbone(ABC):
         """The fingerprint with these digests: the same for one checkpoint in every package."""
         vision: Any = unwrapped(self.vision_tower)
         return {
-            "architecture": "LlavaForConditionalGeneration",
+            "architecture": self.architecture,
             "vision_model": vision.config.model_type,
             "text_model": self._text_model,
             "vision_feature_layer": self._feature_layer,
@@ -371,9 +402,21 @@ class Backbone(ABC):
         """What to pass as `pixel_values` beside planned features; None without images."""
         return torch.zeros(images, 1, device=self.device) if images else None
 
-    def prompt_ids(self, question: str, images: int = 1, history: Sequence[tuple[str, str]] = ()) -> list[int]:
-        """Ids of the base's prompt for a question about images, as its processor would give them; see
-        `ChatFormat.prompt`.
+    def prompt_ids(
+        self,
+        question: str,
+        images: int = 1,
+        history: Sequence[tuple[str, str]] = (),
+        lengths: Sequence[int] | None = None,
+    ) -> list[int]:
+        """Ids of the base's prompt for a question about images, as its processor would give them.
+
+        Args:
+            question: words.
+            images: how many.
+            history: exchanges (user, assistant) before the question; the images stand in the first turn.
+            lengths: image tokens of each; None = as many as every picture has, or, of a base with tiles, where that
+                depends on the picture, one.
         """
         ids = self._encode(self.prompt(question, images, history))
         if ids.count(self.image_token_id) != images:
@@ -381,7 +424,16 @@ class Backbone(ABC):
                 f"question not usable: expected {images} image placeholders in the prompt, got "
                 f"{ids.count(self.image_token_id)}. Take the image token out of the question."
             )
-        return [i for i in ids for _ in range(self.sizes.num_patches if i == self.image_token_id else 1)]
+        known = self.sizes.num_patches if self.sizes.tile is None else 1
+        left = iter([known] * images if lengths is None else lengths)
+        return [i for i in ids for _ in range(next(left) if i == self.image_token_id else 1)]
+
+    def expanded(self, prompt: Sequence[int], features: Sequence[torch.Tensor]) -> list[int]:
+        """Ids of `prompt_ids` with as many image tokens as their images have features (n_i, D)."""
+        if self.sizes.tile is None:
+            return [*prompt]
+        left = iter(features)
+        return [i for i in prompt for _ in range(len(next(left)) if i == self.image_token_id else 1)]
 
 
 def _name(module: nn.Module) -> str:

@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -78,12 +79,12 @@ def find_base(name: str | PathLike[str]) -> Path:
 
 
 def local_config(folder: Path) -> Any:
-    """The LlavaConfig in a folder with a checkpoint.
+    """The config in a folder with a checkpoint of one of the `FAMILIES`.
 
     Raises:
-        ConfigError: none, a damaged one, or not a LLaVA-1.5's: transformers would make one of random weights of it.
+        ConfigError: none, a damaged one, or not a LLaVA's: transformers would make one of random weights of it.
     """
-    from transformers import AutoConfig, LlavaConfig
+    from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -95,9 +96,33 @@ def local_config(folder: Path) -> Any:
         raise ConfigError(
             f"base not supported: expected a LLaVA-1.5's config.json in {folder}, got {error}. {NEXT_STEP}"
         ) from error
-    if not isinstance(config, LlavaConfig):
-        raise ConfigError(f"base not supported: expected a LLaVA-1.5, got {config.model_type}. {NEXT_STEP}")
+    if config.model_type not in FAMILIES:
+        raise ConfigError(
+            f"base not supported: expected a LLaVA-1.5, LLaVA-NeXT or LLaVA-OneVision, got {config.model_type}. "
+            f"{NEXT_STEP}"
+        )
     return config
+
+
+FAMILIES = {
+    "llava": ("LlavaForConditionalGeneration", "hf_llava:HFModules"),
+    "llava_next": ("LlavaNextForConditionalGeneration", "hf_llava_next:NextModules"),
+    "llava_onevision": ("LlavaOnevisionForConditionalGeneration", "hf_llava_onevision:OnevisionModules"),
+}
+"""By transformers' `model_type`: the class of the model, and where its parts are named."""
+
+
+def model_class(config: Any) -> Any:
+    """The class of transformers for a model with this config, one of the `FAMILIES`."""
+    import transformers
+
+    return getattr(transformers, FAMILIES[config.model_type][0])
+
+
+def modules_of(model: Any) -> Any:
+    """A model's parts by the field's names, as `hf_llava.HFModules`; its weights may be on the meta device."""
+    file, _, name = FAMILIES[model.config.model_type][1].partition(":")
+    return getattr(import_module(f"safety_modules.backbones.{file}"), name)(model)
 
 
 def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
@@ -111,14 +136,14 @@ def load_whole(base: str | PathLike[str], **options: Any) -> tuple[Any, Any]:
         ConfigError: no such base; a tensor is missing or has another shape, where transformers would take random
             numbers; or there is no processor.
     """
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import AutoProcessor
 
     folder = find_base(base)
-    local_config(folder)
+    kind = model_class(local_config(folder))
     try:
         processor = AutoProcessor.from_pretrained(folder)
-        return load_weights(LlavaForConditionalGeneration, folder, "base", **options), processor
-    except (OSError, ValueError) as error:
+        return load_weights(kind, folder, "base", **options), processor
+    except (OSError, ValueError, ImportError) as error:  # the latter: a processor's own libraries, such as torchvision
         raise ConfigError(f"base not loaded: expected weights and a processor in {base}, got {error}") from error
 
 
@@ -140,21 +165,22 @@ def load_weights(kind: Any, where: str | PathLike[str], what: str, **options: An
 
 
 def without_weights(config: Any, blocks: int, **options: Any) -> Any:
-    """A base with this LlavaConfig, but so many blocks, on the meta device: shapes, no numbers."""
+    """A base with this config, but so many blocks, on the meta device: shapes, no numbers."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     config = copy.deepcopy(config)
-    config.text_config.num_hidden_layers = blocks
+    text = config.text_config
+    text.num_hidden_layers = blocks
+    if kinds := getattr(text, "layer_types", None):  # one name for each block
+        text.layer_types = [kinds[0]] * blocks
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config, **options).requires_grad_(False)
 
 
 def config_sizes(config: Any) -> BaseSizes:
-    """Sizes of a base with this LlavaConfig. Raises AttachError where it is not supported."""
-    from safety_modules.backbones.hf_llava import HFModules
-
-    sizes = HFModules(without_weights(config, blocks=1)).read_sizes()
+    """Sizes of a base with this config. Raises AttachError where it is not supported."""
+    sizes = modules_of(without_weights(config, blocks=1)).read_sizes()
     return replace(sizes, num_layers=config.text_config.num_hidden_layers)
 
 

@@ -38,6 +38,14 @@ class Reading(NamedTuple):
     turn: int = 0
 
 
+class Marks(NamedTuple):
+    """What stands before a user's turn and before an answer, and what ends a turn."""
+
+    user: str
+    assistant: str
+    end: str = ""
+
+
 class ChatFormat:
     """Finds and writes the parts of a LLaVA-1.5 prompt.
 
@@ -47,13 +55,15 @@ class ChatFormat:
         template: a user's turn by the processor's own chat template, given its text; None = there is no template.
     """
 
+    marks = Marks(USER, ASSISTANT)
+
     def __init__(self, tokenizer: Any, image_token_id: int, template: Callable[[str], str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.image_token_id = image_token_id
         self._template = template
         self.special_ids = frozenset({*tokenizer.all_special_ids, image_token_id})
         self._user = self._spellings(USER)
-        self._assistant = self._spellings(ASSISTANT)
+        self._assistant = self._answers = self._spellings(ASSISTANT)
 
     def prompt(self, question: str, images: int = 1, history: Sequence[tuple[str, str]] = ()) -> str:
         """The prompt as text: exchanges (user, assistant), then the question; image placeholders in the first turn."""
@@ -105,7 +115,7 @@ class ChatFormat:
         ids = list(ids)
         start, end = self._said(ids)
         users = list(_places(ids, self._user))
-        answers = [place for place, _ in _places(ids, self._assistant)]
+        answers = [place for place, _ in _places(ids, self._answers)]
         stops = [*(place for place, _ in users[1:]), end]
         found = [Reading(self._text_ids(ids[start:end]), len(users) or 1)]
         for turn, ((_, begin), stop) in enumerate(zip(users, stops, strict=False), 1):
@@ -117,7 +127,7 @@ class ChatFormat:
         """As `turns`, for a head that takes the mean, and loses one sentence among others: all, and each part alone."""
         whole = self.whole_text(ids)
         found = [Reading(whole, len(list(_places(ids, self._user))) or 1)]
-        for part in text_parts(self._decode(whole)):
+        for part in text_parts(self._with_roles(self._decode(whole))):
             asked = self._asked_alone(part.text)
             found += [Reading(asked, part.turn)] if part.whole else []
             if part.in_windows:
@@ -137,14 +147,18 @@ class ChatFormat:
 
     def _has_words(self, ids: list[int]) -> bool:
         """Whether there is a letter, a digit or a symbol (such as an emoji) beside role markers."""
-        said = self._decode(ids).replace(USER, "").replace(ASSISTANT, "")
+        said = self._with_roles(self._decode(ids)).replace(USER, "").replace(ASSISTANT, "")
         return any(unicodedata.category(character)[0] in "LNS" for character in said)
 
     def _written_plainly(self, ids: list[int]) -> list[int]:
         """The same ids where the text is `plain`, else those of the plain text: a word in capitals has other tokens."""
         text = self._decode(ids)
-        plainly = plain(text)
+        plainly = plain(text, self.marks)
         return ids if plainly == text else self._asked_alone(plainly.strip())
+
+    def _with_roles(self, text: str) -> str:
+        """All that is said, with `USER:` and `ASSISTANT:` between its turns."""
+        return text
 
     def _asked_alone(self, text: str) -> list[int]:
         """What the head sees of a question in a prompt of its own."""
@@ -332,12 +346,12 @@ def text_parts(text: str) -> Iterator[PromptPart]:
             yield from (PromptPart(sentence, number, True, True) for sentence in sentences)
 
 
-def plain(text: str) -> str:
+def plain(text: str, marks: Marks = ChatFormat.marks) -> str:
     """A text with its words in lower case where a capital follows a letter ("BOMB", "bOmb", not "Bomb"), in the usual
-    form of its characters (NFKC) and without invisible ones; role markers stay.
+    form of its characters (NFKC) and without invisible ones; the marks of turns stay.
     """
     text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    said = re.split(f"({USER}|{ASSISTANT})", text)
+    said = re.split(f"({re.escape(marks.user)}|{re.escape(marks.assistant)})", text)
     return "".join(one if i % 2 else re.sub(r"\w+", _lower_if_mixed, one) for i, one in enumerate(said))
 
 

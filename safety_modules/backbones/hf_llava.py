@@ -25,6 +25,7 @@ from safety_modules.backbones.base import (
     HANDLER,
     Backbone,
     ImageFeatures,
+    ImagesOfRows,
     named_as_base,
     no_copies,
     planned_features,
@@ -51,11 +52,16 @@ class PlannedLlavaModel(LlavaModel):
         rows = planned_features(self)
         if rows is None:
             return super().get_image_features(pixel_values, *args, **kwargs)
-        # Before 5.20 beams and num_return_sequences repeat pixel_values: B x n rows arrive, each row n times.
-        repeats = len(pixel_values) // sum(len(row) for row in rows)
-        features = [feature for row in rows for _ in range(repeats) for feature in row]
-        # A fresh list each time: generate's beam expansion writes into it.
-        return BaseModelOutputWithPooling(pooler_output=features) if _RETURNS_OUTPUT else features
+        return planned_output(rows, pixel_values)
+
+
+def planned_output(rows: ImagesOfRows, pixel_values: torch.Tensor) -> Any:
+    """Planned features as this version's `get_image_features` gives its own."""
+    # Before 5.20 beams and num_return_sequences repeat pixel_values: B x n rows arrive, each row n times.
+    repeats = len(pixel_values) // sum(len(row) for row in rows)
+    features = [feature for row in rows for _ in range(repeats) for feature in row]
+    # A fresh list each time: generate's beam expansion writes into it.
+    return BaseModelOutputWithPooling(pooler_output=features) if _RETURNS_OUTPUT else features
 
 
 @named_as_base
@@ -83,7 +89,10 @@ class HFModules:
         model: a LlavaForConditionalGeneration; its weights may be on the meta device.
     """
 
-    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+    select_strategy = "default"
+    """Of the tower's features: the class token is dropped."""
+
+    def __init__(self, model: Any) -> None:
         self.model: Any = model
 
     @property
@@ -103,6 +112,11 @@ class HFModules:
         language: Any = unwrapped(self.language_model)
         return language.layers
 
+    @property
+    def most_in_a_picture(self) -> int:
+        """Pictures that the tower sees of one, at most: its tiles."""
+        return 1
+
     def read_sizes(self) -> BaseSizes:
         """Sizes from the model's config and its first block.
 
@@ -111,10 +125,10 @@ class HFModules:
         """
         config = self.model.config
         vision, text = config.vision_config, config.text_config
-        if config.vision_feature_select_strategy != "default":
+        if config.vision_feature_select_strategy != self.select_strategy:
             raise AttachError(
-                "base not supported: expected vision_feature_select_strategy 'default' (class token dropped), "
-                f"got {config.vision_feature_select_strategy!r}. Use a LLaVA-1.5 checkpoint."
+                f"base not supported: expected vision_feature_select_strategy {self.select_strategy!r} (no class token "
+                f"among the features), got {config.vision_feature_select_strategy!r}. Use a checkpoint as published."
             )
         side = vision.image_size // vision.patch_size
         layers = config.vision_feature_layer
@@ -140,7 +154,10 @@ class HFLlava(HFModules, Backbone):
         AttachError: safety is attached already, or the model's or processor's settings are not supported.
     """
 
-    def __init__(self, model: LlavaForConditionalGeneration, processor: Any) -> None:
+    guarded_classes: tuple[type[Any], type[Any]] = (GuardedLlava, PlannedLlavaModel)
+    """In the place of the classes of the model, and of the model in it, while safety is on it."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
         HFModules.__init__(self, model)
         sizes = self.read_sizes()
         image_token_id = int(model.config.image_token_id)
@@ -157,13 +174,20 @@ class HFLlava(HFModules, Backbone):
                 f"processor does not belong to the model: expected {token!r} to have id "
                 f"{image_token_id}, got {got}. Load both from the same checkpoint."
             )
-        _check_image_tokens(processor, token, image_token_id, sizes.num_patches)
-        chat = ChatFormat(tokenizer, image_token_id, _template(processor))
+        self._check_image_tokens(processor, token, image_token_id, sizes)
+        chat = self._chat_format(processor, image_token_id)
         Backbone.__init__(self, model, processor, sizes, chat, model.config.text_config.model_type)
+
+    def _chat_format(self, processor: Any, image_token_id: int) -> ChatFormat:
+        return ChatFormat(processor.tokenizer, image_token_id, _template(processor))
+
+    def _check_image_tokens(self, processor: Any, token: str, image_token_id: int, sizes: BaseSizes) -> None:
+        check_image_tokens(processor, token, image_token_id, sizes.num_patches)
 
     @property
     def _guarded(self) -> Sequence[tuple[nn.Module, type[nn.Module]]]:
-        return (self.model, GuardedLlava), (self.model.model, PlannedLlavaModel)
+        outer, inner = self.guarded_classes
+        return (self.model, outer), (self.model.model, inner)
 
     def _encode(self, prompt: str) -> list[int]:
         return encode(self.processor.tokenizer, prompt, special=True)
@@ -173,11 +197,17 @@ class HFLlava(HFModules, Backbone):
             # Before 5.0 an assistant gets the pixels, whose features the steered prompt has no room for. It only
             # proposes tokens, which the model checks: without it the answer is the same.
             kwargs.pop("assistant_model", None)
-        return LlavaForConditionalGeneration.generate(self.model, **kwargs)
+        base: Any = self.guarded_classes[0].__bases__[0]
+        return base.generate(self.model, **kwargs)
 
-    def encode_images(self, pixel_values: torch.Tensor, layer: int | None = None) -> ImageFeatures:
-        # As a list: transformers 5.23 takes a single 0 for "no hidden states".
-        options = {} if layer is None else {"vision_feature_layer": [self._tower_layer(layer)]}
+    def encode_images(self, pixel_values: Any, layer: int | None = None) -> ImageFeatures:
+        return ImageFeatures(*self._run_tower(pixel_values.to(self.device), layer))
+
+    def _run_tower(self, pixels: torch.Tensor, layer: int | None, **options: Any) -> tuple[torch.Tensor, list[Any]]:
+        """What enters the base's projector, and what its `get_image_features` makes of it."""
+        if layer is not None:  # as a list: transformers 5.23 takes a single 0 for "no hidden states"
+            options["vision_feature_layer"] = [self._tower_layer(layer)]
+        base: Any = self.guarded_classes[1].__bases__[0]
         thread, seen = threading.get_ident(), []
 
         def keep(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -187,12 +217,10 @@ class HFLlava(HFModules, Backbone):
         # What enters the base's projector is h_o, whatever layers and token the config selects.
         hook = self.projector.register_forward_pre_hook(keep)
         try:
-            output = LlavaModel.get_image_features(
-                self.model.model, pixel_values=pixel_values.to(self.device), **options
-            )
+            output = base.get_image_features(self.model.model, pixel_values=pixels, **options)
         finally:
             hook.remove()
-        return ImageFeatures(seen[0], list(getattr(output, "pooler_output", output)))
+        return seen[0], list(getattr(output, "pooler_output", output))
 
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
         pixels = [processed(self.processor.image_processor, open_picture(image)) for image in images]
@@ -220,7 +248,7 @@ class HFLlava(HFModules, Backbone):
 _TOKEN_SETTINGS = ("patch_size", "num_additional_image_tokens", "vision_feature_select_strategy")
 
 
-def _check_image_tokens(processor: Any, token: str, image_token_id: int, expected: int) -> None:
+def check_image_tokens(processor: Any, token: str, image_token_id: int, expected: int) -> None:
     """Refuse a processor that gives a picture another number of tokens than the model gives it features."""
     got: Any
     try:

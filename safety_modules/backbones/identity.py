@@ -39,7 +39,10 @@ SAMPLED_ROWS = 16
 """Of each weight of the language model: all of its 13 GB (7B) would take 3 to 11 seconds of one core, and whatever
 trains or merges something into a weight of it changes all rows."""
 
-_UNUSED = ("post_layernorm.",)  # of the tower: only its pooled output, which a LLaVA does not use, comes through it
+_UNUSED = (
+    "post_layernorm.",
+    "head.",
+)  # of the tower: only its pooled output, which a LLaVA does not use, is made by it
 
 
 class Parts(NamedTuple):

@@ -15,9 +15,10 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor
 
-from safety_modules.backbones import identity
+from safety_modules.backbones import identity, tiled_backbone
+from safety_modules.backbones.bases import FAMILIES, model_class
 from safety_modules.backbones.hf_llava import HFLlava
 from safety_modules.errors import AttachError
 
@@ -40,28 +41,29 @@ class TowerBackbone(HFLlava):
     """
 
     def __init__(self, folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> None:
-        if not (folder / "config.json").is_file():
-            raise AttachError(f"no base model: expected a folder with config.json, got {folder}. Check the path.")
-        config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-        if config.model_type != "llava":
+        config, processor = _config(folder), AutoProcessor.from_pretrained(folder)
+        kind = model_class(config)
+        if kind.__name__ != self.architecture:
             raise AttachError(
-                f"base not supported: expected a checkpoint of model_type 'llava', got {config.model_type!r}. "
-                "Use a LLaVA-1.5 checkpoint in transformers' format."
+                f"base not supported: expected a {self.architecture}, got a {kind.__name__}. Use open_tower."
             )
         with init_empty_weights():
-            model = LlavaForConditionalGeneration(config).eval()
+            model = kind(config).eval()
         super().__init__(model, processor)
         parts, layer = model.model, config.vision_feature_layer
         layers, places = identity.used_layers(parts.vision_tower, layer)
         del layers[max(places) :]  # LLaVA-1.5: one of 24
         text = parts.language_model
-        self._fill(folder, [parts.vision_tower, parts.multi_modal_projector, text.embed_tokens, text.norm])
+        seen = [parts.vision_tower, parts.multi_modal_projector, *self._beside_projector]
+        self._fill(folder, [*seen, text.embed_tokens, text.norm])
         # Not the language model, which says nothing here.
         digests = {1: self._first_digest(), 2: identity.digests(self._parts, places, language=False)}
         self._identities = {version: self._described(found) for version, found in digests.items()}
         config.vision_feature_layer = places[0] if isinstance(layer, int) else places
         self._table = text.embed_tokens.weight.detach()
         parts.multi_modal_projector = nn.Identity()  # its input is what the modules see
+        if hasattr(parts, "image_newline"):  # as wide as that
+            parts.image_newline = nn.Parameter(torch.zeros(config.vision_config.hidden_size), requires_grad=False)
         parts.vision_tower.to(device, dtype)
         parts.language_model = nn.Module()  # so that the model's device and dtype are the tower's
         model.lm_head = nn.Module()
@@ -84,6 +86,28 @@ class TowerBackbone(HFLlava):
             self.model.load_state_dict(state, strict=False, assign=True)
         except RuntimeError as error:  # shapes that are not the config's
             raise AttachError(f"base not read: expected tensors as its config.json says, got {error}.") from error
+
+
+def open_tower(folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> TowerBackbone:
+    """The `TowerBackbone` of the family that a checkpoint's config.json names; arguments and errors as there."""
+    architecture = model_class(_config(folder)).__name__
+    if architecture == TowerBackbone.architecture:
+        return TowerBackbone(folder, dtype, device)
+    kind = type("TowerBackbone", (TowerBackbone, tiled_backbone(architecture)), {})
+    found: TowerBackbone = kind(folder, dtype, device)
+    return found
+
+
+def _config(folder: Path) -> Any:
+    if not (folder / "config.json").is_file():
+        raise AttachError(f"no base model: expected a folder with config.json, got {folder}. Check the path.")
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in FAMILIES:
+        raise AttachError(
+            f"base not supported: expected a checkpoint of model_type {', '.join(FAMILIES)}, got "
+            f"{config.model_type!r}. Use a LLaVA checkpoint in transformers' format."
+        )
+    return config
 
 
 def canonical(name: str) -> str:

@@ -2,12 +2,11 @@
 
 import errno
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from safety_modules.cli import audit, calibrate, data, doctor, evaluate, serve, show, train
+from safety_modules.cli import audit, calibrate, data, demo, doctor, evaluate, fit, serve, show, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
@@ -37,26 +36,12 @@ def program(
     """Attach safety to a LLaVA that is already trained."""
 
 
-@app.command(epilog=epilog("demo"))
-def demo(
-    pretrained: Annotated[bool, typer.Option(help="Use the shipped adapter: one minute, no training.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for the picture, the report and the adapter.")] = Path(
-        "safety-demo"
-    ),
-) -> None:
-    """The whole tour: attack, train, evaluate, toggle, save, detach, reload."""
-    from safety_modules.demo import OURS, run_demo
-    from safety_modules.io.places import check_ours, check_writable
-
-    check_ours(out, OURS, "a demo")
-    check_writable(out)
-    run_demo(out, pretrained)
-
-
 evaluate_app = typer.Typer(invoke_without_command=True, epilog=epilog("evaluate"))
 data_app = typer.Typer(help="Look at risk data before training on it.", no_args_is_help=True)
 
+app.command(epilog=epilog("demo"))(demo.demo)
 app.command(epilog=epilog("train"))(train.train)
+app.command(epilog=epilog("fit"))(fit.fit)
 app.command(epilog=epilog("calibrate"))(calibrate.calibrate)
 app.command(epilog=epilog("audit"))(audit.audit)
 app.command(epilog=epilog("doctor"))(doctor.doctor)

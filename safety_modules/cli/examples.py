@@ -1,12 +1,21 @@
 """Examples that `--help` shows, by command; a test parses every one of them."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
-    "demo": ("safety-modules demo --pretrained",),
+    "demo": (
+        "safety-modules demo --pretrained",
+        "safety-modules demo --web",
+        "safety-modules demo --web --model llava-hf/llava-1.5-7b-hf --adapter my-7b --compare my-other-7b",
+    ),
     "train": (
         "safety-modules train --out my-pocket --runs runs --steps 50",
         "safety-modules train --model llava-hf/llava-1.5-7b-hf --quantize nf4 --dtype bfloat16 --data DATA "
         "--validation HELD_OUT --recipe llava-1.5-7b/stage1 --recipe llava-1.5-7b/stage2-qlora --out my-7b --runs runs",
         "safety-modules train --extend llava-pocket-safe --new-type allergen --data mine --out my-adapter --runs runs",
+    ),
+    "fit": (
+        "safety-modules fit cmrm --out my-cmrm --alpha 0.7",
+        "safety-modules fit shiftdc llava-hf/llava-1.5-7b-hf --anchors texts.yaml --quantize nf4 --dtype bfloat16 "
+        "--out my-shiftdc",
     ),
     "calibrate": (
         "safety-modules calibrate my-adapter --benign benign --data held-out --max-false-alarm 0.01",

@@ -30,19 +30,21 @@ _HIDDEN_IMAGES = (
     "inputs_embeds",
     "mm_encoder_outputs",
     "image_sizes",
+    "batch_num_images",
+    "pixel_values_videos",
     "vision_feature_layer",
     "vision_feature_select_strategy",
 )
-_PROMPTS = ("input_ids", "inputs", "attention_mask", "position_ids", "pixel_values")
+_PROMPTS = ("input_ids", "inputs", "attention_mask", "position_ids")
 _UNMOVABLE = ("past_key_values", "cache", "custom_generate", "position_ids")  # one cache, renamed in transformers 5.24
 
 
 class Mount(NamedTuple):
     """What stands on the model while a call runs: given one flag for each row the model is called with, how to mount it
-    for these rows; and whether it acts on each row of the call."""
+    for these rows; and whether it acts on each row of the call: a flag, or a number from 1 on that tells it the row."""
 
-    enter: Callable[[list[bool]], AbstractContextManager[Any]]
-    rows: list[bool]
+    enter: Callable[[list[Any]], AbstractContextManager[Any]]
+    rows: list[Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Call:
         kwargs: the caller's arguments of `generate`, for the whole batch.
         ids: prompts (B, T), left-padded.
         mask: (B, T).
-        pixels: (N, C, H, W), or None without images.
+        pixels: as `Backbone.pixel_values` gives them, (N, C, H, W) as a rule; None without images.
         counts: images of each of the B rows; they sum to N.
         rows: which rows of the caller's batch these are.
         switches: per defence, whether it is on for each of the caller's rows.
@@ -95,11 +97,12 @@ class Call:
             GuardError: images come in where no defence can judge them, or a switch does not fit the rows.
             PromptError: image tokens and images do not match.
         """
-        hidden = [name for name in _HIDDEN_IMAGES if kwargs.get(name) is not None]
+        own = backbone.image_arguments
+        hidden = [name for name in _HIDDEN_IMAGES if kwargs.get(name) is not None and name not in own]
         if hidden:
             raise GuardError(
-                f"call not guarded: expected input_ids and pixel_values, got {', '.join(hidden)}, in which the "
-                "guard cannot judge images. Pass input_ids and pixel_values, or safety=False."
+                f"call not guarded: expected input_ids and {' and '.join(own)}, got {', '.join(hidden)}, in which the "
+                f"guard cannot judge images. Pass input_ids and {' and '.join(own)}, or safety=False."
             )
         pixels, ids = kwargs.get("pixel_values"), kwargs.get("input_ids")
         if ids is None:
@@ -114,6 +117,7 @@ class Call:
                     f"call not guarded: expected {name} as a tensor{' (B, T)' if axes else ''}, got {_form(value)}. "
                     'Pass what the processor gave, by name: generate(**processor(..., return_tensors="pt")).'
                 )
+        pixels = backbone.images_given(kwargs)
         counts, rows = _image_counts(backbone, ids, pixels), len(ids)
         mask = kwargs.get("attention_mask")
         if mask is None:  # as generate does: pads are masked, unless the pad id also ends sequences
@@ -167,16 +171,8 @@ class Call:
 
     def question(self, row: int, text: str, images: bool = True) -> list[int]:
         """Ids of a prompt with this text about a row's images, with image tokens for the features these have here."""
-        count, at = self.counts[row] if images else 0, 0
-        ids, found = self.backbone.prompt_ids(text, count), list[int]()
-        if self.features is None:
-            return ids
-        lengths = iter(map(len, self.features_of(row)))
-        while at < len(ids):
-            image = ids[at] == self.backbone.image_token_id
-            found += [ids[at]] * (next(lengths) if image else 1)
-            at += self.backbone.sizes.num_patches if image else 1
-        return found
+        lengths = [len(one) for one in self.features_of(row)] if images and self.features is not None else None
+        return self.backbone.prompt_ids(text, self.counts[row] if images else 0, lengths=lengths)
 
     def images_of(self, rows: Sequence[int]) -> list[int]:
         """Indices of the images of these rows."""
@@ -215,15 +211,16 @@ class Call:
         )
 
     def mounting(
-        self, enter: Callable[[list[bool]], AbstractContextManager[Any]], rows: Sequence[bool] | None = None
+        self, enter: Callable[[list[Any]], AbstractContextManager[Any]], rows: Sequence[int] | None = None
     ) -> "Call":
         """The same call, with something on the model while it runs.
 
         Args:
             enter: how to mount it, given one flag for each row the model is called with.
-            rows: whether it acts on each row of this call; None = on all.
+            rows: whether it acts on each row of this call; None = on all. Instead of flags, numbers that tell `enter`
+                which row is which, however the call is divided later; 0 = it does not act.
         """
-        flags = [True] * len(self) if rows is None else [*rows]
+        flags: list[Any] = [True] * len(self) if rows is None else [*rows]
         return replace(self, mounts=(*self.mounts, Mount(enter, flags)))
 
     def reworded(self, ids: torch.Tensor, mask: torch.Tensor, features: list[torch.Tensor] | None = None) -> "Call":
@@ -266,7 +263,7 @@ class Call:
         problems += [
             name
             for name, value in self.kwargs.items()
-            if name not in _PROMPTS
+            if name not in (*_PROMPTS, *self.backbone.image_arguments)
             and isinstance(value, torch.Tensor)
             and value.ndim > 1
             and len(value) == len(self.records)
@@ -344,12 +341,13 @@ class Call:
         if self.whole:
             return self._told_apart(self.kwargs)
         model, kwargs = self.backbone.model, self._told_apart(dict(self.kwargs))
-        arguments = {name: value for name, value in kwargs.items() if name not in _PROMPTS}
+        asked = (*_PROMPTS, *self.backbone.image_arguments)
+        arguments = {name: value for name, value in kwargs.items() if name not in asked}
         arguments |= {"input_ids": self.ids, "return_dict_in_generate": True}
         if self.origin is not None or kwargs.get("attention_mask") is not None:
             arguments["attention_mask"] = self.mask
         if self.pixels is not None:
-            arguments["pixel_values"] = self.pixels
+            arguments |= self.backbone.images_taken(self.pixels)
         width, prompts = self.ids.shape[1], self.caller_ids
         if self.origin is not None:
             arguments |= moved_lengths(model, kwargs, width - prompts.shape[1])

@@ -53,7 +53,7 @@ def tower_runs_once(subject: Subject) -> str:
                 subject.generate(subject.row(0), policy=flagging(attachment, action))
                 found[action or "clean"] = runs.copy()
                 runs.clear()
-    wrong = {name: len(seen) for name, seen in found.items() if seen != [1]}
+    wrong = {name: len(seen) for name, seen in found.items() if len(seen) != 1 or seen != found["base"]}
     if wrong:
         told = ", ".join(f"{count} in {name} calls" for name, count in wrong.items())
         raise Failed(
@@ -67,7 +67,7 @@ def seam(subject: Subject) -> str:
     backbone, row = subject.backbone, subject.row(0)
     subject.base_answer()
     with torch.no_grad(), _tower_runs(subject) as runs:
-        features = backbone.encode_images(row["pixel_values"]).projected
+        features = backbone.encode_images(backbone.images_given(row)).projected
         expected = subject.model(**row).logits
         runs.clear()
         with _installed(subject):
@@ -107,8 +107,8 @@ def gradients(subject: Subject) -> str:
         if not wanted:
             raise NotApplicable("the design has neither tokens nor LoRA")
         with torch.no_grad():
-            features = backbone.encode_images(row["pixel_values"]).projected
-        prompt = backbone.prompt_ids(QUESTIONS[0])
+            features = backbone.encode_images(backbone.images_given(row)).projected
+        prompt = backbone.prompt_ids(QUESTIONS[0], len(features), lengths=[*map(len, features)])
         sample = Sample(prompt, features, Steer((True,), "Careful."), "I'm sorry.")
         with torch.enable_grad(), attachment.base_frozen(), attachment.lora_mounted(True):
             loss = lm_forward(

@@ -3,7 +3,7 @@
 import re
 from itertools import takewhile
 
-from safety_modules.backbones.chat import ASSISTANT, IMAGE, USER
+from safety_modules.backbones.chat import IMAGE
 from safety_modules.doctor.check import Failed, NotApplicable
 from safety_modules.doctor.subject import QUESTIONS, Subject
 from safety_modules.errors import PromptError
@@ -38,13 +38,18 @@ def left_padding(subject: Subject) -> str:
 
 
 def chat_template(subject: Subject) -> str:
-    """The chat template writes `USER: <image> ... ASSISTANT:`, where hints and questions are looked for."""
+    """The chat template writes `USER: <image> ... ASSISTANT:`, or the marks of a later LLaVA, where hints and questions
+    are looked for.
+    """
     if getattr(subject.processor, "chat_template", None) is None:
         raise NotApplicable("the processor has none; prompts are written by hand, as `USER: <image>\\n... ASSISTANT:`")
     text, question = subject.prompts[0], re.escape(QUESTIONS[0])
-    if not re.search(rf"{USER}\s+(?:{re.escape(IMAGE)}\s*)+{question}\s+{ASSISTANT}\s*$", text):
+    marks = subject.backbone.chat.marks
+    user, assistant, end = (re.escape(mark.strip()) for mark in marks)
+    ends = rf"\s*{end}\s*" if end else r"\s+"
+    if not re.search(rf"{user}\s+(?:{re.escape(IMAGE)}\s*)+{question}{ends}{assistant}\s*$", text):
         raise Failed(
-            f"`{USER} {IMAGE} ... {ASSISTANT}`",
+            f"`{marks.user} {IMAGE} ... {marks.assistant.strip()}`",
             repr(text[-90:]),
             "Use the chat template of the base's own checkpoint. Under another one every word counts as the user's, "
             "and risky rows are refused for want of a place for the hint.",
@@ -56,11 +61,13 @@ def image_tokens(subject: Subject) -> str:
     """A picture takes as many image tokens in a prompt as the model has features of it."""
     ids = subject.inputs["input_ids"]
     vision = subject.model.config.vision_config
-    expected = (vision.image_size // vision.patch_size) ** 2
+    expected = [(vision.image_size // vision.patch_size) ** 2] * len(ids)
+    if hasattr(subject.model.config, "image_grid_pinpoints"):
+        expected = subject.backbone.patch_counts(subject.backbone.images_given(subject.inputs))
     got = (ids == int(subject.model.config.image_token_id)).sum(1).tolist()
-    if set(got) != {expected}:
-        raise Failed(f"{expected} a picture", str(got), "Load the processor from the base's own checkpoint.")
-    return f"{expected} a picture"
+    if got != expected:
+        raise Failed(f"{expected[0]} a picture", str(got), "Load the processor from the base's own checkpoint.")
+    return f"{expected[0]} a picture"
 
 
 def prompt_ids(subject: Subject) -> str:
@@ -68,7 +75,8 @@ def prompt_ids(subject: Subject) -> str:
     backbone, question = subject.backbone, QUESTIONS[0]
     text = backbone.prompt(question)
     got = list(subject.processor(images=subject.pictures[0], text=text)["input_ids"][0])
-    expected = backbone.prompt_ids(question)
+    counts = backbone.patch_counts(backbone.pixel_values(subject.pictures[:1]))
+    expected = backbone.prompt_ids(question, 1, lengths=counts)
     if got != expected:
         raise Failed(f"{expected[-12:]}", f"{got[-12:]}", "Use the processor of the base's own checkpoint.")
     return f"{len(got)} tokens"
@@ -95,10 +103,11 @@ def hint(subject: Subject) -> str:
     except PromptError as error:
         raise Failed("a place after the question", str(error), "Use the base's own chat template.") from error
     text, tail = subject.tokenizer.decode(found), f"{QUESTIONS[0]} {HINT}"
+    mark = backbone.chat.marks.assistant.strip()
     kept = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, found, strict=False))]
     pictures = kept.count(backbone.image_token_id) == ids.count(backbone.image_token_id)
-    if tail not in text or not text.rstrip().endswith(ASSISTANT) or not pictures:
-        raise Failed(f"... {tail} {ASSISTANT}", repr(text[-160:]), "Report it with the name of the tokenizer.")
+    if tail not in text or not text.rstrip().endswith(mark) or not pictures:
+        raise Failed(f"... {tail} {mark}", repr(text[-160:]), "Report it with the name of the tokenizer.")
     return repr(text[text.rindex(QUESTIONS[0]) :])
 
 
@@ -110,9 +119,11 @@ def data(subject: Subject) -> str:
     longest = 0
     for record in subject.records:
         images = [] if record.image is None else [record.load_image()]
-        if images and not bool(backbone.pixel_values(images).isfinite().all()):
+        pixels = backbone.pixel_values(images) if images else None
+        if pixels is not None and not bool(pixels.isfinite().all()):
             raise Failed("finite pixels", str(record.image), "Take the picture out: `safety-modules data check`.")
-        asked = backbone.insert_hint(backbone.prompt_ids(record.question, len(images)), HINT)
+        counts = [] if pixels is None else backbone.patch_counts(pixels)
+        asked = backbone.insert_hint(backbone.prompt_ids(record.question, len(images), record.history, counts), HINT)
         longest = max(longest, len(asked) + len(backbone.answer_ids(record.answer or "")))
     most = int(getattr(subject.model.config.text_config, "max_position_embeddings", longest))
     if longest > most:

@@ -57,7 +57,7 @@ def make_examples(attachment: "SafetyAttachment", seed: int = 0) -> list[Example
     Raises:
         DataError: no picture of some kind was drawn.
     """
-    rows = _rows(seed)
+    rows = example_records(seed)
     return answered(attachment, list(rows.values()), list(rows))
 
 
@@ -74,8 +74,12 @@ def answered(attachment: "SafetyAttachment", records: Sequence[Record], titles: 
     return examples
 
 
-def _rows(seed: int) -> dict[str, Record]:
-    """By title, the first record that fits."""
+def example_records(seed: int = 0) -> dict[str, Record]:
+    """By title, the first record that fits.
+
+    Raises:
+        DataError: no picture of some kind was drawn.
+    """
 
     @cache
     def draw(kind: str, style: str = "seen") -> list[Record]:

@@ -12,6 +12,7 @@ from safety_modules.pictures import open_picture
 
 Action = Literal["allow", "log", "hint", "refuse"]
 """allow: the base's own answer. log: the same, but flagged. hint: guarded answer. refuse: a fixed answer."""
+Fit = Literal["crop", "pad", "stretch"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 """From the mildest to the strongest."""
 
@@ -43,6 +44,7 @@ class Verdict:
         frame: of an animation, the number of the frame this is about, from 0.
         frames_judged: how many frames were judged.
         frames: how many the picture has; 1 where it is no animation.
+        fit: how the map lies on the picture, as in `overlay`.
 
     Does not cover: whether the answer will be harmful. It is a judgement of the image and the question, as
     good as the data the head was trained on.
@@ -64,6 +66,7 @@ class Verdict:
     frame: int = 0
     frames_judged: int = 1
     frames: int = 1
+    fit: Fit = "crop"
 
     @property
     def severity(self) -> int:
@@ -139,9 +142,7 @@ class Verdict:
             )
         return self.attention[types.index(type)].detach().float().cpu()
 
-    def overlay(
-        self, image: Any, type: str | None = None, alpha: float = 0.6, fit: Literal["crop", "pad", "stretch"] = "crop"
-    ) -> Image.Image:
+    def overlay(self, image: Any, type: str | None = None, alpha: float = 0.6, fit: Fit | None = None) -> Image.Image:
         """The picture with the heat map over it.
 
         Args:
@@ -149,7 +150,8 @@ class Verdict:
             type: as in `heatmap`.
             alpha: opacity of the hottest patch, 0 to 1.
             fit: how the processor made the picture square: `crop` (the middle was cut out, LLaVA-1.5 in
-                transformers), `pad` (it was padded, the original LLaVA), `stretch`.
+                transformers), `pad` (it was padded, the original LLaVA), `stretch` (the map is of the whole picture,
+                bases with tiles); None = as the verdict says.
 
         Returns:
             A new RGB picture of the same size.
@@ -166,7 +168,7 @@ class Verdict:
         spread = float(heat.max() - heat.min())
         heat = (heat - heat.min()) / spread if spread > 0 else torch.zeros_like(heat)
         small = Image.fromarray((heat * 255).round().to(torch.uint8).numpy())
-        size = {"crop": min(picture.size), "pad": max(picture.size)}.get(fit)
+        size = {"crop": min(picture.size), "pad": max(picture.size)}.get(fit or self.fit)
         side = picture.size if size is None else (size, size)
         corner = ((picture.width - side[0]) // 2, (picture.height - side[1]) // 2)
         mask = Image.new("L", picture.size, 0)

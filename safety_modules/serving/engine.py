@@ -99,7 +99,6 @@ class Engine:
         self.backbone = safety.backbone
         self.tokenizer = self.backbone.processor.tokenizer
         self.ends = frozenset(end_ids(self.backbone.model, {}))
-        self._live = not any(one.retracts for one in safety.defences)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Answer jobs of one key, and finish each. A job that cannot be answered spoils none of the others."""
@@ -124,6 +123,8 @@ class Engine:
     def _answer(self, jobs: Sequence[Job]) -> None:
         """Answer questions in one guarded call."""
         first: Question = jobs[0].work
+        guarded = first.chosen.mode != "off"
+        live = not (guarded and any(one.retracts for one in self.safety.defences_on))
         answers = [self._answering(job) for job in jobs]
         options: dict[str, Any] = {
             "do_sample": first.sampling.temperature > 0,
@@ -134,12 +135,12 @@ class Engine:
         }
         if options["do_sample"]:
             options |= {"temperature": first.sampling.temperature, "top_p": first.sampling.top_p}
-        if self._live:
+        if live:
             options["streamer"] = Rows(answers)
         options |= self._inputs([job.work for job in jobs])
         with _seeded(first.sampling.seed):
-            output = self.safety.generate(safety=first.chosen.mode != "off", policy=first.chosen.policy, **options)
-        if not self._live:
+            output = self.safety.generate(safety=guarded, policy=first.chosen.policy, **options)
+        if not live:
             self._tell(answers, output, options["input_ids"].shape[1])
         for answer in answers:
             answer.end()
@@ -172,7 +173,7 @@ class Engine:
         found["attention_mask"] = left_pad([torch.ones_like(ids) for ids in rows], 0)
         pixels = [one.pixels for one in asked if one.pixels is not None]
         if pixels:
-            found["pixel_values"] = torch.cat(pixels)
+            found |= self.backbone.images_taken(self.backbone.joined(pixels))
         return {name: value.to(self.backbone.device) for name, value in found.items()}
 
     def _tell(self, answers: Sequence[Answering], output: Any, width: int) -> None:
@@ -186,8 +187,8 @@ class Engine:
     def _judge(self, jobs: Sequence[Job]) -> None:
         """Judge pictures in one run of tower and head."""
         works: list[Judgement] = [job.work for job in jobs]
-        frames = torch.cat([frame for work in works for frame in work.frames])
-        questions = [work.question for work in works for frame in work.frames for _ in frame]
+        frames = self.backbone.joined([frame for work in works for frame in work.frames])
+        questions = [work.question for work in works for frame in work.frames for _ in range(len(frame))]
         found = self.safety.classify(pixel_values=frames, questions=questions, policy=works[0].policy)
         verdicts = iter(found)
         for job, work in zip(jobs, works, strict=True):

@@ -84,7 +84,7 @@ class Reader:
         sampling = Sampling(asked.temperature or 0.0, *((asked.top_p or 1.0, asked.seed) if asked.temperature else ()))
         used = asked.stream_options is not None and asked.stream_options.include_usage
         limit, stops = self._limit(asked, len(ids)), tuple(asked.stop or ())
-        return Prompt(ids, found.get("pixel_values"), limit, sampling, stops, bool(asked.stream), used)
+        return Prompt(ids, self._backbone.images_given(found), limit, sampling, stops, bool(asked.stream), used)
 
     def judged(self, asked: ModerationRequest) -> Shown:
         """The pictures of a request to judge. Raises RequestRefused."""

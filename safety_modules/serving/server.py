@@ -15,6 +15,24 @@ KEEP_ALIVE_SECONDS = 5
 STOP_SECONDS = 10
 
 
+class Telling(uvicorn.Server):
+    """Says when it listens, and where: the port may be one that was free.
+
+    Args:
+        config: uvicorn's.
+        tell: called with the port; None = nobody asks.
+    """
+
+    def __init__(self, config: uvicorn.Config, tell: Callable[[int], None] | None = None) -> None:
+        super().__init__(config)
+        self._tell = tell
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self._tell is not None and self.started:
+            self._tell(int(self.servers[0].sockets[0].getsockname()[1]))
+
+
 def make_server(service: Service, started: Callable[[int], None] | None = None) -> uvicorn.Server:
     """A server that `run()` runs until it is stopped (Ctrl-C, SIGTERM), answering what it has begun.
 
@@ -53,14 +71,6 @@ def make_server(service: Service, started: Callable[[int], None] | None = None) 
                 self._late.cancel()
                 self._late = None
 
-    class Telling(uvicorn.Server):
-        """Says when it listens, and where: the port may be one that was free."""
-
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            if started is not None and self.started:
-                started(int(self.servers[0].sockets[0].getsockname()[1]))
-
     config = uvicorn.Config(
         create_app(service),
         host=settings.host,
@@ -77,4 +87,4 @@ def make_server(service: Service, started: Callable[[int], None] | None = None) 
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    return Telling(config)
+    return Telling(config, started)

@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.tiles import batch_of
 from safety_modules.errors import DataError
 from safety_modules.io.files import sha256_of, write_whole
 from safety_modules.io.progress import track
@@ -196,7 +197,7 @@ def _build(
     """Compute shards of (digest, index of a record), and take them into the store."""
     problems: list[tuple[int, str]] = []
 
-    def prepare(batch: list[tuple[str, int]]) -> tuple[list[str], torch.Tensor | None]:
+    def prepare(batch: list[tuple[str, int]]) -> tuple[list[str], Any]:
         done = []
         for digest, index in batch:
             try:
@@ -205,7 +206,7 @@ def _build(
                 done.append((digest, backbone.pixel_values([picture])))
             except DataError as error:
                 problems.append((index, f"{data.records[index].source or f'record {index}'}: {error}"))
-        return [digest for digest, _ in done], torch.cat([pixels for _, pixels in done]) if done else None
+        return [digest for digest, _ in done], backbone.joined([pixels for _, pixels in done]) if done else None
 
     batches = [[shard[at : at + BATCH_SIZE] for at in range(0, len(shard), BATCH_SIZE)] for shard in shards]
     done = ahead(prepare, [batch for shard in batches for batch in shard])
@@ -225,8 +226,8 @@ def _build(
     raise_problems([problem for _, problem in sorted(problems)], "images")
 
 
-def _run_tower(backbone: Backbone, pixels: torch.Tensor) -> np.ndarray:
-    """Features (n, P, Dv) in float16."""
+def _run_tower(backbone: Backbone, pixels: Any) -> np.ndarray:
+    """Features (n, P, Dv) in float16; of a base with tiles, with zeros behind the last one of a picture."""
     with backbone.lock, torch.no_grad():
         vision = backbone.encode_images(pixels).vision.to(torch.float16)
     if not bool(vision.isfinite().all()):
@@ -234,6 +235,8 @@ def _run_tower(backbone: Backbone, pixels: torch.Tensor) -> np.ndarray:
             "vision features not kept: expected numbers within float16, got NaN or infinity. "
             "Check the base's weights and dtype."
         )
+    if backbone.sizes.tile is not None:
+        vision = batch_of([*vision], backbone.sizes.num_patches)
     return vision.cpu().numpy()
 
 

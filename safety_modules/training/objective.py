@@ -123,15 +123,17 @@ class SafetyObjective(nn.Module):
             vision = vision.gather(1, chosen.unsqueeze(-1).expand(-1, -1, vision.shape[2]))  # (B, kept, Dv)
         vision = vision.to(modules.device, modules.dtype)
         if self.training and recipe.feature_noise:
-            vision = vision + recipe.feature_noise * vision.std() * torch.randn_like(vision)
+            noise = recipe.feature_noise * vision.std() * torch.randn_like(vision)
+            vision = vision + (noise if modules.sizes.tile is None else noise * vision.any(-1, keepdim=True))
         return modules.each(vision, question, mask)
 
     def _language_model(self, vision: torch.Tensor | None, lm: LmRows) -> torch.Tensor:
         backbone = self.attachment.backbone
         with torch.no_grad():  # the base's projector is frozen
             projected = iter([] if vision is None else backbone.project(vision))
+        shown = [(row, [next(projected)] if row.has_image else []) for row in lm.rows]
         samples = [
-            Sample(row.prompt, [next(projected)] if row.has_image else [], row.steer, row.answer) for row in lm.rows
+            Sample(backbone.expanded(row.prompt, features), features, row.steer, row.answer) for row, features in shown
         ]
         inputs = build_inputs(backbone, self.attachment.modules.lm_tokens(), samples)
         labels = inputs.labels

@@ -17,11 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import AttentionInterface, LlavaConfig
+from transformers import AttentionInterface
 
 from safety_modules.adapter.parameters import WORDS, count_parameters
-from safety_modules.backbones.bases import QUANTISED, config_sizes, without_weights
-from safety_modules.backbones.hf_llava import HFModules
+from safety_modules.backbones.bases import QUANTISED, config_sizes, modules_of, without_weights
 from safety_modules.config import BaseSizes, SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.guard.modules import SafetyModules
@@ -101,7 +100,7 @@ class Cost(NamedTuple):
     flops: int
 
 
-def stage_resources(config: LlavaConfig, design: SafetyConfig, recipe: Recipe, setting: Setting) -> Resources:
+def stage_resources(config: Any, design: SafetyConfig, recipe: Recipe, setting: Setting) -> Resources:
     """What a stage needs on a base.
 
     Raises:
@@ -161,7 +160,7 @@ def step_cost(
     Does not cover: torch's autocast, which knows no meta tensors. Where the recipe's precision is bfloat16, LoRA is
     taken to be bfloat16, as autocast computes it, and the modules float32, which is more than they take.
     """
-    base = HFModules(model)
+    base = modules_of(model)
     sizes, language_model = base.read_sizes(), base.language_model
     with torch.device("meta"):
         modules = SafetyModules(design, sizes).train()
@@ -209,20 +208,21 @@ def step_cost(
 
 
 def _tower_flops(model: Any) -> int:
-    """Operations of the vision tower on one picture."""
-    tower, vision = HFModules(model).vision_tower, model.config.vision_config
+    """Operations of the vision tower on one picture; where it is cut into tiles, into as many as can be."""
+    base, vision = modules_of(model), model.config.vision_config
+    tower, tiles = base.vision_tower, base.most_in_a_picture
     with torch.device("meta"), torch.no_grad():
         pixels = torch.empty(1, vision.num_channels, vision.image_size, vision.image_size, dtype=model.dtype)
-        return cost(lambda: tower(pixels), []).flops
+        return tiles * cost(lambda: tower(pixels), []).flops
 
 
-def _model(config: LlavaConfig, blocks: int, setting: Setting) -> Any:
+def _model(config: Any, blocks: int, setting: Setting) -> Any:
     return without_weights(config, blocks, dtype=getattr(torch, setting.dtype), attn_implementation=ATTENTION)
 
 
 def _weights(model: Any, sizes: BaseSizes, setting: Setting) -> tuple[int, int]:
     """Bytes of the base on each process, and of what is unpacked or gathered while blocks run."""
-    blocks = HFModules(model).blocks
+    blocks = modules_of(model).blocks
     everything, block = (sum(p.nbytes for p in part.parameters()) for part in (model, blocks[0]))
     rest = everything - len(blocks) * block
     if setting.sharded:

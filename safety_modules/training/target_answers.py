@@ -98,7 +98,8 @@ def base_answers(
                     images = int(corpus.digests[index] is not None)
                     record = corpus.records[index]
                     prompt = backbone.prompt_ids(record.question, images, record.history)
-                    samples.append(Sample(prompt, [next(projected) for _ in range(images)]))
+                    features = [next(projected) for _ in range(images)]
+                    samples.append(Sample(backbone.expanded(prompt, features), features))
                 inputs = build_inputs(backbone, attachment.modules.lm_tokens(), samples)
                 stub = backbone.pixel_stub(len(inputs.features))
                 pictures = {} if stub is None else {"pixel_values": stub}  # generate would try to encode None

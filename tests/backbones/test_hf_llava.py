@@ -241,10 +241,11 @@ def test_other_models_are_refused_by_name(tiny_base, processor):
         find_backbone(tiny_base.model, processor)
 
 
-def test_llava_next_is_refused_with_the_next_step(tiny_base, processor):
+def test_a_llava_next_with_another_familys_processor_is_refused(tiny_base, processor):
     texts, pictures = tiny_base.config.text_config, tiny_base.config.vision_config
     config = LlavaNextConfig(vision_config=pictures, text_config=texts, image_grid_pinpoints=[[28, 56]])
-    with pytest.raises(AttachError, match=r"got LlavaNextForConditionalGeneration.*use a LLaVA-1\.5"):
+    config.image_token_id = tiny_base.config.image_token_id
+    with pytest.raises(AttachError, match=r"expected image_grid_pinpoints \[\[28, 56\]\], got \[\]"):
         find_backbone(LlavaNextForConditionalGeneration(config), processor)
 
 

@@ -45,5 +45,5 @@ def test_a_base_nobody_knows_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"expected one of llava-1.5-7b, llava-1.5-13b, a folder"):
         base_config("llava-1.5-70b")
     LlamaConfig().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"expected a LLaVA-1\.5, got llama"):
+    with pytest.raises(ConfigError, match=r"expected a LLaVA-1\.5, LLaVA-NeXT or LLaVA-OneVision, got llama"):
         base_config(str(tmp_path))

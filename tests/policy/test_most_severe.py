@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety_modules.defences.guard.judge import riskiest
 from safety_modules.policy import Verdict
 from safety_modules.policy.scores import most_severe
-from safety_modules.policy.verdict import ACTIONS, Action
+from safety_modules.policy.verdict import ACTIONS, Action, riskiest
 
 LEVELS = ("safe", "low", "medium", "high")
 

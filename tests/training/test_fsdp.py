@@ -58,6 +58,7 @@ def check_weights(out: Path, alone) -> None:
             assert torch.allclose(trained[name], parameter, atol=TOLERANCE, rtol=0), name
 
 
+@pytest.mark.slow
 def test_training_on_a_base_spread_over_two_processes_is_that_of_one(folder, tiny_base, tmp_path):
     done = launch("fsdp.yaml", folder, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -14,10 +14,11 @@ function drawAttention(canvas, picture, base64, [rows, columns]) {
   small.getContext("2d").putImageData(pixels, 0, 0);
   canvas.width = picture.naturalWidth;
   canvas.height = picture.naturalHeight;
-  const side = Math.min(canvas.width, canvas.height); // the tower saw the square in the middle
+  const side = Math.min(canvas.width, canvas.height); // the tower saw the square in the middle, or the whole picture
+  const [width, height] = meta.fit === "stretch" ? [canvas.width, canvas.height] : [side, side];
   const brush = canvas.getContext("2d");
   brush.imageSmoothingQuality = "high";
-  brush.drawImage(small, (canvas.width - side) / 2, (canvas.height - side) / 2, side, side);
+  brush.drawImage(small, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
 }
 
 function pictureButton(i, data) {

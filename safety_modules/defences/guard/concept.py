@@ -45,6 +45,7 @@ class ConceptHead(nn.Module):
 
     needs_question = False
     reads = "parts"
+    takes_tiles = True
 
     def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
         super().__init__()
@@ -71,6 +72,7 @@ class ConceptHead(nn.Module):
         tokens: torch.Tensor,
         question: torch.Tensor | None = None,
         question_mask: torch.Tensor | None = None,
+        absent: torch.Tensor | None = None,
     ) -> HeadOutput:
         """Judge a batch.
 
@@ -80,12 +82,15 @@ class ConceptHead(nn.Module):
             question: text embeddings (B, T, D), or None for images alone.
             question_mask: (B, T), true where a position belongs to the question; None = everywhere. A row
                 with no true position has no question.
+            absent: (B, P), true where there is no patch; None = nowhere.
         """
         batch = features.shape[0]
         u = self._question(batch, question, question_mask)  # (B, D_s)
         concepts = self.concepts.expand(batch, -1, -1)  # (B, Q, D_s)
         keys = self.feature_norm(torch.cat([tokens.expand(batch, -1, -1), features], 1))  # (B, K+P, D_s)
-        attended, weights = self.attention(self.query_norm(concepts + u.unsqueeze(1)), keys, keys)
+        if absent is not None:
+            absent = nn.functional.pad(absent, (tokens.shape[0], 0))  # (B, K+P): the tokens are always there
+        attended, weights = self.attention(self.query_norm(concepts + u.unsqueeze(1)), keys, keys, absent)
         x = concepts + attended  # (B, Q, D_s)
         mixed = self.mix(torch.cat([self.mix_norm(x), u.unsqueeze(1).expand_as(x)], -1))
         z = self.concept_norm(x + mixed)  # (B, Q, D_s)

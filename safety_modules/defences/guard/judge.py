@@ -11,6 +11,7 @@ import torch
 
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.chat import Reading
+from safety_modules.backbones.tiles import lengths
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.errors import DataError, GuardError
@@ -18,7 +19,7 @@ from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy.decisions import Decisions
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import HeadOutput, judgements, most_severe
-from safety_modules.policy.verdict import Verdict, of_frames
+from safety_modules.policy.verdict import Fit, Verdict, of_frames
 
 MAX_READINGS = 128
 """How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""
@@ -79,10 +80,10 @@ class Judging(Protocol):
 
 
 class _Look(NamedTuple):
-    """A frame to judge: of which picture, pixel values (C, H, W), its number, how many there are, what is asked."""
+    """A frame to judge: of which picture, pixel values (1, C, H, W), its number, how many there are, what is asked."""
 
     picture: int
-    pixels: torch.Tensor
+    pixels: Any
     number: int
     total: int
     question: str | None
@@ -107,8 +108,13 @@ def classify(
         images, pixel_values, questions, policy, batch_size: as there.
     """
     if pixel_values is not None:
-        if not isinstance(pixel_values, torch.Tensor) or pixel_values.ndim != 4:
+        if not backbone.are_images(pixel_values):
             got = getattr(pixel_values, "shape", type(pixel_values).__name__)
+            if backbone.sizes.tile is not None:
+                raise GuardError(
+                    f"nothing judged: expected pictures, got pixel_values ({got}), which do not say how large the "
+                    "pictures are whose tiles they hold. Pass pictures as images=."
+                )
             raise GuardError(
                 f"nothing judged: expected pixel_values as a tensor (N, C, H, W), got {got}. "
                 'Pass processor(..., return_tensors="pt")["pixel_values"], or pictures as images=.'
@@ -119,29 +125,27 @@ def classify(
     found: list[Verdict] = []
     for batch in asked_pictures(images, questions, batch_size):
         looks = [
-            look
-            for place, one in enumerate(batch, len(found))
-            for look in _looks(backbone, one, place, prepared=pixel_values is not None)
+            look for place, one in enumerate(batch, len(found)) for look in _looks(backbone, one, place, pixel_values)
         ]
         frames: list[Verdict] = []
         for start in range(0, len(looks), batch_size):
             part = looks[start : start + batch_size]
             prompts = [None if look.question is None else backbone.prompt_ids(look.question) for look in part]
             with alone():
-                vision = backbone.encode_images(torch.stack([look.pixels for look in part])).vision
+                vision = backbone.encode_images(backbone.joined([look.pixels for look in part])).vision
                 frames += judging(vision, prompts, policy, [look.picture for look in part])
         found += _most_severe(looks, frames)
     return found
 
 
-def _looks(backbone: Backbone, asked: Asked, place: int, prepared: bool) -> Iterator[_Look]:
-    """The frames of a picture."""
-    if prepared:
-        yield _Look(place, asked.picture, 0, 1, asked.question)
+def _looks(backbone: Backbone, asked: Asked, place: int, prepared: Any) -> Iterator[_Look]:
+    """The frames of a picture; of one that is prepared already, its pixel values."""
+    if prepared is not None:
+        yield _Look(place, prepared[place : place + 1], 0, 1, asked.question)
         return
     try:
         for frame in open_frames(asked.picture):
-            yield _Look(place, backbone.pixel_values([frame.picture])[0], frame.number, frame.total, asked.question)
+            yield _Look(place, backbone.pixel_values([frame.picture]), frame.number, frame.total, asked.question)
     except DataError as error:
         raise DataError(f"images[{place}]: {error}") from error
 
@@ -180,7 +184,16 @@ def judge(
     severity = iter(decisions.severity.tolist())  # of a picture's readings the most severe one's, of equals the first's
     turns = [min((-next(severity), one.turn) for one in texts)[1] or None for texts in readings]
     of = zip(chosen, range(len(vision)) if places is None else places, turns, strict=True)
-    return [replace(decisions.verdict(row, maps[row], place), turn=turn) for row, place, turn in of]
+    found = [replace(decisions.verdict(row, maps[row], place), turn=turn) for row, place, turn in of]
+    return found if guard.backbone.sizes.tile is None else _of_tiles(found, vision, guard.backbone.sizes.tile)
+
+
+def _of_tiles(verdicts: Sequence[Verdict], vision: torch.Tensor, tile: tuple[int, int]) -> list[Verdict]:
+    """The same, with how the map of each picture lies on it, where pictures are cut into tiles of so many patches."""
+    # One tile alone, with the newline behind it, is a picture padded to a square.
+    alone = tile[0] * tile[1] + 1
+    fits: list[Fit] = ["pad" if length == alone else "stretch" for length in lengths(vision)]
+    return [replace(verdict, fit=fit) for verdict, fit in zip(verdicts, fits, strict=True)]
 
 
 def head_output(

@@ -12,6 +12,7 @@ from torch import nn
 
 from safety_modules.config import HEADS, BaseSizes, SafetyConfig
 from safety_modules.defences.guard.published import CAbstractor
+from safety_modules.defences.guard.tiled import put_back
 from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
 
@@ -31,6 +32,8 @@ class Head(Protocol):
     """Whether it can judge no image without a text."""
     reads: Reads
     """What of a prompt it is shown."""
+    takes_tiles: bool
+    """Whether it can leave out places where a picture has no patch, and so judge pictures cut into tiles."""
 
     def __call__(
         self,
@@ -38,8 +41,12 @@ class Head(Protocol):
         tokens: torch.Tensor,
         question: torch.Tensor | None = None,
         question_mask: torch.Tensor | None = None,
+        absent: torch.Tensor | None = None,
     ) -> HeadOutput:
-        """Features h_s (B, P, D_s), tokens s1 (K, D_s), text embeddings (B, T, D) and their mask (B, T) -> logits."""
+        """Features h_s (B, P, D_s), tokens s1 (K, D_s), text embeddings (B, T, D) and their mask (B, T) -> logits.
+
+        `absent` (B, P): where there is no patch; given to heads that take tiles, for a base that has them.
+        """
 
 
 def head_class(config: SafetyConfig) -> Any:
@@ -93,6 +100,12 @@ class ModuleSet(nn.Module):
         super().__init__()
         self.config, self.sizes = config, sizes
         width, shape = config.feature_width(sizes.text_width), (len(config.first_types), len(config.taxonomy.levels))
+        if sizes.tile is not None and not (config.projector == "mlp" and head_class(config).takes_tiles):
+            raise ConfigError(
+                "design not possible on this base: expected projector 'mlp' and query 'concept' where pictures are cut "
+                f"into tiles, got {config.projector!r} and {config.query!r}, which want one grid of patches. Use "
+                "another preset, or a LLaVA-1.5."
+            )
         if config.projector == "mlp":
             self.projector: nn.Module = MLPProjector(sizes.vision_width, width)
         else:
@@ -121,12 +134,14 @@ class ModuleSet(nn.Module):
             question = question.to(self.device, self.dtype)
         if question_mask is not None:
             question_mask = question_mask.to(self.device)
-        output: HeadOutput = self.head(features, self.head_tokens(), question, question_mask)
-        return output
+        absent = () if self.sizes.tile is None else (~vision.any(-1).to(self.device),)  # (B, P)
+        output: HeadOutput = self.head(features, self.head_tokens(), question, question_mask, *absent)
+        # While training there may be some patches of each picture alone, and no map of them.
+        return put_back(output, *absent, self.sizes) if absent and not self.training else output
 
     def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
         patches, width = self.sizes.num_patches, self.sizes.vision_width
-        if self.training and self.config.projector == "mlp" and vision.ndim == 3:
+        if (self.sizes.tile or (self.training and self.config.projector == "mlp")) and vision.ndim == 3:
             patches = min(patches, vision.shape[1])
         if vision.ndim != 3 or tuple(vision.shape[1:]) != (patches, width):
             raise _misfit("vision features", f"(B, {patches}, {width})", vision)

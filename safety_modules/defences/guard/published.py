@@ -91,6 +91,7 @@ class FirstTokenHead(nn.Module):
 
     needs_question = True
     reads = "first token"
+    takes_tiles = False
 
     def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
         super().__init__()
@@ -149,6 +150,7 @@ class PooledQuestionHead(FirstTokenHead):
     """
 
     reads = "parts"
+    takes_tiles = False
 
     def query(self, question: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return masked_mean(question, mask)[0]

@@ -103,6 +103,7 @@ class ReadingHead(nn.Module):
 
     needs_question = False
     reads = "turns"
+    takes_tiles = True
 
     def __init__(self, width: int, text_width: int, num_types: int, num_levels: int, attention_heads: int) -> None:
         super().__init__()
@@ -127,6 +128,7 @@ class ReadingHead(nn.Module):
         tokens: torch.Tensor,
         question: torch.Tensor | None = None,
         question_mask: torch.Tensor | None = None,
+        absent: torch.Tensor | None = None,
     ) -> HeadOutput:
         """Judge a batch.
 
@@ -136,12 +138,15 @@ class ReadingHead(nn.Module):
             question: text embeddings (B, T, D), or None for images alone.
             question_mask: (B, T), true where a position belongs to the text; None = everywhere. A row with no true
                 position has no text.
+            absent: (B, P), true where there is no patch; None = nowhere.
         """
         batch = features.shape[0]
         read = self._read(batch, question, question_mask)  # (B, Q, D_s)
         concepts = self.concepts.expand(batch, -1, -1)  # (B, Q, D_s)
         keys = self.feature_norm(torch.cat([tokens.expand(batch, -1, -1), features], 1))  # (B, K+P, D_s)
-        attended, weights = self.attention(self.query_norm(concepts + read), keys, keys)
+        if absent is not None:
+            absent = nn.functional.pad(absent, (tokens.shape[0], 0))  # (B, K+P): the tokens are always there
+        attended, weights = self.attention(self.query_norm(concepts + read), keys, keys, absent)
         x = concepts + attended  # (B, Q, D_s)
         z = self.concept_norm(x + self.mix(torch.cat([self.mix_norm(x), read], -1)))  # (B, Q, D_s)
         joint = z.flatten(1)  # (B, Q * D_s)
