@@ -5,7 +5,7 @@ class (a static subclass with the same name, whose `generate` is guarded) and on
 detaching puts both back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -13,8 +13,10 @@ from safety_modules.attach.adapters import DEFAULT_NAME, fit_adapter
 from safety_modules.attach.attachment import SafetyAttachment, attached_to
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.anchors import Anchors
 from safety_modules.defences.base import Defence, Settings
 from safety_modules.defences.guard.guard import Guard, GuardSettings
+from safety_modules.defences.registry import fitted_to
 from safety_modules.errors import AttachError, ConfigError
 from safety_modules.policy.policy import Policy
 
@@ -29,6 +31,7 @@ def attach_safety(
     policy: Policy | None = None,
     *,
     defence: str | Settings | Defence | Sequence[str | Settings | Defence] | None = None,
+    anchors: Anchors | Mapping[str, Any] | str | PathLike[str] | None = None,
     batch_mode: str = "split",
     merge_lora: bool = False,
     revision: str | None = None,
@@ -50,6 +53,8 @@ def attach_safety(
             Default: all of the adapter; without one, a guard. Names: `defences.registry.KINDS`; `gated`, `always` and
             `external` are the guard in that mode (of the moment, as a policy is: not saved). An adapter's parts keep
             their order; what is added comes right after the one named before it, else before the next one, else last.
+        anchors: texts with which `cmrm` and `shiftdc` read their vectors from the base, now: a file, or texts by the
+            keys `unsafe` and `safe` (`defences.anchors.Anchors`). Default: the shipped ones. An adapter brings vectors.
         batch_mode: how a batch of risky and other rows is answered: `split` (rows judged clean are bit-identical
             to the base's) or `merged` (equal up to rounding, faster).
         merge_lora: answer risky rows from copies of the language model's linears with LoRA added in, made at the first
@@ -64,7 +69,8 @@ def attach_safety(
         AttachError: the model is not supported, or has safety attached.
         AdapterError: the adapter is refused.
         ConfigError: both adapter and config, a design that does not fit the base, an unknown defence, or an order that
-            makes no sense.
+            makes no sense; or anchors that no defence here is fitted to.
+        DataError: anchors that are none.
         PolicyError: the policy does not fit the taxonomy.
         GuardError: no such batch mode.
         In every case the model is as it was before.
@@ -89,6 +95,8 @@ def attach_safety(
         parts = [Guard(backbone, GuardSettings(design=config or SafetyConfig()))]
     else:
         parts = []
+    if anchors is not None:
+        wanted = fitted_to(backbone, wanted, Anchors.read(anchors))
     policy = Policy.default() if policy is None else policy
     attachment = SafetyAttachment(backbone, parts, policy, adapter_name, wanted)
     attachment.batch_mode = batch_mode

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli import audit, calibrate, data, doctor, evaluate, serve, show, train
+from safety_modules.cli import audit, calibrate, data, doctor, evaluate, fit, serve, show, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
@@ -57,6 +57,7 @@ evaluate_app = typer.Typer(invoke_without_command=True, epilog=epilog("evaluate"
 data_app = typer.Typer(help="Look at risk data before training on it.", no_args_is_help=True)
 
 app.command(epilog=epilog("train"))(train.train)
+app.command(epilog=epilog("fit"))(fit.fit)
 app.command(epilog=epilog("calibrate"))(calibrate.calibrate)
 app.command(epilog=epilog("audit"))(audit.audit)
 app.command(epilog=epilog("doctor"))(doctor.doctor)

@@ -8,6 +8,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--validation HELD_OUT --recipe llava-1.5-7b/stage1 --recipe llava-1.5-7b/stage2-qlora --out my-7b --runs runs",
         "safety-modules train --extend llava-pocket-safe --new-type allergen --data mine --out my-adapter --runs runs",
     ),
+    "fit": (
+        "safety-modules fit cmrm --out my-cmrm --alpha 0.7",
+        "safety-modules fit shiftdc llava-hf/llava-1.5-7b-hf --anchors texts.yaml --quantize nf4 --dtype bfloat16 "
+        "--out my-shiftdc",
+    ),
     "calibrate": (
         "safety-modules calibrate my-adapter --benign benign --data held-out --max-false-alarm 0.01",
         "safety-modules calibrate my-7b --model llava-hf/llava-1.5-7b-hf --benign benign.jsonl",

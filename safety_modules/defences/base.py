@@ -234,7 +234,7 @@ def prepared_by(call: Call, defences: Sequence[Defence]) -> Call:
         if any(on.values()):
             call = defence.prepared(call)
             gated = [
-                Mount(enter, [acts and on[row] for acts, row in zip(rows, call.rows, strict=True)])
+                Mount(enter, [on[row] and acts for acts, row in zip(rows, call.rows, strict=True)])
                 for enter, rows in call.mounts[mounted:]
             ]
             call = replace(call, mounts=(*call.mounts[:mounted], *gated))

@@ -39,10 +39,10 @@ _UNMOVABLE = ("past_key_values", "cache", "custom_generate", "position_ids")  # 
 
 class Mount(NamedTuple):
     """What stands on the model while a call runs: given one flag for each row the model is called with, how to mount it
-    for these rows; and whether it acts on each row of the call."""
+    for these rows; and whether it acts on each row of the call: a flag, or a number from 1 on that tells it the row."""
 
-    enter: Callable[[list[bool]], AbstractContextManager[Any]]
-    rows: list[bool]
+    enter: Callable[[list[Any]], AbstractContextManager[Any]]
+    rows: list[Any]
 
 
 @dataclass(frozen=True)
@@ -215,15 +215,16 @@ class Call:
         )
 
     def mounting(
-        self, enter: Callable[[list[bool]], AbstractContextManager[Any]], rows: Sequence[bool] | None = None
+        self, enter: Callable[[list[Any]], AbstractContextManager[Any]], rows: Sequence[int] | None = None
     ) -> "Call":
         """The same call, with something on the model while it runs.
 
         Args:
             enter: how to mount it, given one flag for each row the model is called with.
-            rows: whether it acts on each row of this call; None = on all.
+            rows: whether it acts on each row of this call; None = on all. Instead of flags, numbers that tell `enter`
+                which row is which, however the call is divided later; 0 = it does not act.
         """
-        flags = [True] * len(self) if rows is None else [*rows]
+        flags: list[Any] = [True] * len(self) if rows is None else [*rows]
         return replace(self, mounts=(*self.mounts, Mount(enter, flags)))
 
     def reworded(self, ids: torch.Tensor, mask: torch.Tensor, features: list[torch.Tensor] | None = None) -> "Call":

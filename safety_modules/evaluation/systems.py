@@ -20,7 +20,7 @@ from safety_modules.defences.answer import Answer
 from safety_modules.defences.base import Answering, Defence
 from safety_modules.defences.call import Call
 from safety_modules.defences.guard.guard import Guard, guard_among
-from safety_modules.defences.registry import GUARD_MODES, KINDS
+from safety_modules.defences.registry import FITTED, GUARD_MODES, KINDS, make
 from safety_modules.errors import AdapterError, ConfigError
 from safety_modules.evaluation.asking import Question, Said, ask
 from safety_modules.evaluation.cases import Case, Reply
@@ -29,7 +29,7 @@ from safety_modules.policy.policy import Policy
 
 PAPER = "paper"
 UNTRAINED = tuple(kind for kind, defence in KINDS.items() if defence.needs_training is False)
-"""Need nothing but the base."""
+"""Need nothing but the base; some may have what was read from it in a folder."""
 TRAINED = (*(kind for kind in KINDS if kind not in UNTRAINED and kind != Guard.kind), PAPER)
 """Need weights of their own."""
 NAMES = (BASE, *UNTRAINED, *TRAINED, *GUARD_MODES)
@@ -171,7 +171,7 @@ def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[s
         return System(name, model, processor)
     backbone = find_backbone(model, processor)
     if folder is None:
-        return System(name, model, processor, [KINDS[name](backbone)])
+        return System(name, model, processor, [make(backbone, name)])
     defences = fit_adapter(backbone, folder)
     if name in (*GUARD_MODES, PAPER):
         guard = guard_among(defences)
@@ -194,9 +194,13 @@ def check_spec(spec: str, adapter: str | PathLike[str] | None = None) -> tuple[s
             f"unknown system: expected one of {', '.join(NAMES)}, got {name!r}. Did you mean {near[0]!r}?"
         )
     if name in (BASE, *UNTRAINED):
-        if given:
+        if not given:
+            return name, None
+        if name not in FITTED:
             raise ConfigError(f"nothing to load: expected {name!r} alone, got {spec!r}. Leave the folder out.")
-        return name, None
+        found = read_adapter(Path(given))
+        _check_kind(found, name, f"Fit it: safety-modules fit {name} --out DIR.")
+        return name, found.path
     if name in TRAINED:
         command = f"python benchmarks/comparison.py train --out DIR --only {name}"
         training = f"Train it, in a clone, for llava-pocket: {command}."

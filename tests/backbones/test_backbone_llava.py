@@ -13,7 +13,9 @@ from transformers import GenerationConfig
 
 from safety_modules import pocket
 from safety_modules.attach import attach_safety
+from safety_modules.defences.cmrm import CmrmSettings
 from safety_modules.defences.guard import Sample, Steer, build_inputs, judge, lm_forward
+from safety_modules.defences.shiftdc import ShiftDcSettings
 from safety_modules.errors import AdapterError, AttachError, GuardError
 from safety_modules.policy import Policy
 
@@ -85,6 +87,30 @@ def test_both_packages_answer_and_judge_alike_with_one_adapter_file(
     pictures = [make_image(1), make_image(2)]
     for mine, theirs in zip(guard.classify(pictures), safety.classify(pictures), strict=True):
         assert mine.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
+
+
+def test_both_packages_take_back_the_same_shift_with_one_adapter_file(
+    package, model, processor, ask, ask_package, tmp_path
+):
+    theirs = attach_safety(model, processor, defence="cmrm")
+    attach_safety(package, processor.tokenizer, adapter=theirs.save_pretrained(tmp_path / "a", dtype="float32"))
+    inputs = ask(*ROWS)
+    expected = new_tokens(model.generate(**inputs, **OPTIONS), inputs)
+    assert torch.equal(package.generate(**ask_package(*ROWS), **OPTIONS), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [CmrmSettings(), CmrmSettings(level="sample"), ShiftDcSettings(form="lite"), ShiftDcSettings(caption_tokens=4)],
+    ids=lambda one: f"{one.kind}-{getattr(one, 'level', one.form)}",
+)
+def test_shifts_are_taken_back_and_off_is_the_package_bit_for_bit(package, answer_of, processor, ask_package, settings):
+    inputs, details = ask_package(*ROWS), {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}
+    expected = answer_of(**inputs, **details).scores
+    attach_safety(package, processor.tokenizer, defence=settings)
+    assert not torch.equal(package.generate(**inputs, **details).scores[0], expected[0])
+    off = package.generate(**inputs, **details, safety=False).scores
+    assert all(torch.equal(a, b) for a, b in zip(off, expected, strict=True))
 
 
 def test_clean_and_switched_off_answers_are_bit_identical(package, answer_of, processor, ask_package):

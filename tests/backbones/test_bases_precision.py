@@ -10,6 +10,7 @@ from guard_policies import flag_everything, flag_nothing
 from safety_modules import pocket
 from safety_modules.attach import attach_safety
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.cmrm import CmrmSettings
 
 pytestmark = pytest.mark.matrix
 
@@ -36,6 +37,17 @@ def test_clean_and_switched_off_answers_are_bit_identical(half_base, half, ask):
         got = model.generate(**inputs, **details, **call)
         assert torch.equal(got.sequences, expected.sequences)
         assert all(torch.equal(a, b) for a, b in zip(got.scores, expected.scores, strict=True))
+
+
+@pytest.mark.parametrize("defence", ["cmrm", CmrmSettings(level="sample"), "shiftdc"], ids=str)
+def test_shifts_are_taken_back_and_off_is_the_base_bit_for_bit(half_base, processor, ask, defence):
+    inputs, model = ask(("what is this?", [1]), ("how do I use it?", [2])), copy.deepcopy(half_base)
+    details = {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}
+    expected = half_base.generate(**inputs, **details).scores
+    attach_safety(model, processor, defence=defence)
+    assert not torch.equal(model.generate(**inputs, **details).scores[0], expected[0])
+    off = model.generate(**inputs, **details, safety=False).scores
+    assert all(torch.equal(a, b) for a, b in zip(off, expected, strict=True))
 
 
 def test_clean_rows_beside_a_risky_one_are_bit_identical_on_their_sub_batch(half_base, half, ask):

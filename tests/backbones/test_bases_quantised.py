@@ -48,6 +48,18 @@ def test_quantised_base_is_guarded_and_its_own_answers_are_bit_identical(load, p
     assert torch.equal(logits(model, inputs), before)
 
 
+@pytest.mark.parametrize("defence", ["cmrm", "shiftdc"])
+def test_shifts_are_taken_back_on_a_quantised_base_and_it_stays_as_it_was(load, processor, ask, defence):
+    inputs, model = ask(("what is this?", [1]), ("how do I use it?", [2])), load()
+    details = {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}
+    expected, before = model.generate(**inputs, **details).scores[0], logits(model, inputs)
+    safety = attach_safety(model, processor, defence=defence)
+    assert not torch.equal(model.generate(**inputs, **details).scores[0], expected)
+    assert torch.equal(model.generate(**inputs, **details, safety=False).scores[0], expected)
+    safety.detach()
+    assert torch.equal(logits(model, inputs), before)
+
+
 def test_quantised_linears_are_not_merged_and_answer_alike(load, processor, ask):
     inputs, model = ask(("what is this?", [1])), load()
     safety = attach_as_trained(model, processor)

@@ -10,11 +10,14 @@ from guard_cases import NEW, ROWS, answers, rows_of
 from safety_modules.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment, attached_to
 from safety_modules.backbones import find_backbone
+from safety_modules.backbones.fingerprint import LANGUAGE_MODEL
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.cmrm import Cmrm, CmrmSettings
 from safety_modules.defences.guard import Guard, GuardSettings
 from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.defences.meta_token import MetaToken, MetaTokenSettings
 from safety_modules.defences.registry import GUARD_MODES, KINDS, make
+from safety_modules.defences.shiftdc import ShiftDc, ShiftDcSettings
 from safety_modules.errors import AttachError, ConfigError, GuardError
 from safety_modules.policy import Policy
 from safety_modules.policy.scores import LIMIT
@@ -32,7 +35,13 @@ SETTINGS = {
     "lora": LoraTuningSettings(lora=SMALL),
     "meta-token": MetaTokenSettings(tokens=2, lora=SMALL, thresholds=EVERYTHING),
 }
-ALONE = [(kind,) for kind in (*KINDS, "always", "external")]
+FORMS = {
+    "cmrm-sample": CmrmSettings(level="sample", steps="prefill"),
+    "cmrm-all": CmrmSettings(tokens="all", form="pc1_scaled", layers=(-1,)),
+    "shiftdc-lite": ShiftDcSettings(form="lite", layers=(0, 1), alpha=4),  # a tiny model is not moved by less
+}
+ALONE = [(kind,) for kind in (*KINDS, "always", "external", *FORMS)]
+SEVERAL_PASSES = {"ecso", "shiftdc"}  # of `generate`: nothing for a loop of one's own
 STACKS = [
     ("guard", "adashield-s"),
     ("guard", "lora"),
@@ -40,6 +49,8 @@ STACKS = [
     ("guard", "ecso"),
     ("guard", "meta-token", "lora", "adashield-s"),
     ("external", "lora", "ecso"),
+    ("guard", "cmrm"),
+    ("cmrm-sample", "guard", "lora", "shiftdc"),
 ]
 TEXT, SHOWN = 2, 0  # rows of ROWS without and with an image
 
@@ -56,8 +67,8 @@ def stirred(defence):
 
 
 def built(backbone, name):
-    kind = "guard" if name in GUARD_MODES else name
-    defence = stirred(make(backbone, SETTINGS.get(kind, kind)))
+    kind = kind_of(name)
+    defence = stirred(make(backbone, FORMS.get(name) or SETTINGS.get(kind, kind)))
     if name in GUARD_MODES:
         defence.mode = name
     return defence
@@ -71,7 +82,7 @@ def put_on(model, processor, names):
 
 
 def kind_of(name):
-    return "guard" if name in GUARD_MODES else name
+    return "guard" if name in GUARD_MODES else FORMS[name].kind if name in FORMS else name
 
 
 def state_of(model):
@@ -139,7 +150,8 @@ def test_off_is_the_base_bit_for_bit(warm, processor, tiny_base, names, ask):
 def test_on_differs_from_off(warm, processor, tiny_base, names, ask):
     safety, inputs = put_on(warm, processor, names), ask(*ROWS)
     base, found = tiny_base.generate(**inputs, **NEW), safety.generate(**inputs, **NEW)
-    asked_more = any(usage.lm_passes != 1 for usage in found.usage)  # ecso on a model that says yes to nothing
+    # ecso on a model that says yes to nothing
+    asked_more = "ecso" in names and any(usage.lm_passes != 1 for usage in found.usage)
     assert asked_more or not torch.equal(answers(found.sequences, inputs), answers(base, inputs))
     assert torch.equal(found.sequences[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
 
@@ -278,7 +290,7 @@ def test_a_base_that_is_another_one_now_is_refused(warm, processor, names, ask):
     safety = put_on(warm, processor, names)
     with torch.no_grad():
         warm.model.language_model.layers[0].mlp.up_proj.weight.add_(1)
-    if any(one.lora is not None for one in safety.defences):
+    if any(LANGUAGE_MODEL in one.depends_on(one.current_settings()) for one in safety.defences):
         with pytest.raises(AttachError, match="base changed"):
             warm.generate(**ask(ROWS[SHOWN]), **NEW)
     else:
@@ -316,7 +328,7 @@ def test_an_order_that_changes_what_is_judged_is_refused(warm, processor, outer,
 
 def test_a_loop_of_ones_own_gets_what_generate_does(warm, processor, names, ask):
     safety, inputs = put_on(warm, processor, names), ask(ROWS[SHOWN])
-    if "ecso" in names and "external" not in names:  # which leaves it nothing to answer
+    if SEVERAL_PASSES & {*names} and "external" not in names:  # which leaves it nothing to answer
         with pytest.raises(GuardError, match="answers in several passes"):
             safety.prepare(**inputs)
         return
@@ -332,7 +344,7 @@ def test_a_loop_of_ones_own_gets_what_generate_does(warm, processor, names, ask)
 
 
 def test_a_loop_of_ones_own_leaves_rows_that_are_off_alone(warm, processor, tiny_base, names, ask):
-    if "ecso" in names or "external" in names:
+    if SEVERAL_PASSES & {*names} or "external" in names:
         return
     rows = [("what is this?", [1]), ("how do I use what is shown here?", [5])]
     safety, inputs = put_on(warm, processor, names), ask(*rows)
@@ -495,6 +507,7 @@ def test_ecso_says_what_it_cannot_give(warm, processor, ask):
 
 
 def test_the_kinds_are_what_the_tests_know():
-    assert list(KINDS) == ["guard", "adashield-s", "ecso", "lora", "meta-token"]
+    assert list(KINDS) == ["guard", "adashield-s", "ecso", "lora", "meta-token", "cmrm", "shiftdc"]
     assert issubclass(KINDS["guard"], Guard) and issubclass(KINDS["lora"], LoraTuning)
     assert issubclass(KINDS["meta-token"], MetaToken)
+    assert issubclass(KINDS["cmrm"], Cmrm) and issubclass(KINDS["shiftdc"], ShiftDc)

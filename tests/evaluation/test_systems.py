@@ -16,6 +16,7 @@ from safety_modules.defences.call import Call
 from safety_modules.defences.ecso import Ecso
 from safety_modules.defences.guard.guard import REFUSAL
 from safety_modules.defences.meta_token import MetaToken
+from safety_modules.defences.shiftdc import ShiftDcSettings
 from safety_modules.demo import state_digest
 from safety_modules.evaluation.asking import Question, encode
 from safety_modules.evaluation.cases import Case, Reply
@@ -82,17 +83,23 @@ def prefills(model: Any) -> list[tuple[int, int]]:
 def test_what_a_reply_counts_is_what_ran(
     name: str,
     judged: str,
-    answer: Callable[..., list[Reply]],
+    model: Any,
+    processor: Any,
+    folders: dict[str, Path],
+    cases: list[Case],
     tower_runs: list[int],
     prefills: list[tuple[int, int]],
 ) -> None:
-    replies = answer(name, judged)
+    system = make_system(spec_of(name, folders, judged), model, processor)
+    tower_runs.clear()  # what fitting took
+    prefills.clear()
+    replies = system.answer(cases, NEW)
     assert sum(reply.tower_runs for reply in replies) == sum(tower_runs)
     assert sum(reply.lm_passes for reply in replies) == sum(rows for rows, _ in prefills)
     assert sum(reply.prompt_tokens for reply in replies) == sum(tokens for _, tokens in prefills)
-    assert all(
-        0 <= reply.new_tokens <= max(1, reply.lm_passes) * max(NEW, ecso_module.TELL_TOKENS) for reply in replies
-    )
+    caption = ShiftDcSettings().caption_tokens if name == "shiftdc" else 0
+    longest = max(NEW, ecso_module.TELL_TOKENS, caption)
+    assert all(0 <= reply.new_tokens <= max(1, reply.lm_passes) * longest for reply in replies)
 
 
 @pytest.mark.parametrize("name", NAMES)

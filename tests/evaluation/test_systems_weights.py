@@ -13,6 +13,7 @@ from systems_cases import LORA, META, OURS, save_adapter_folder, save_folder, sa
 
 from safety_modules.adapter import read_adapter
 from safety_modules.adapter.format import CONFIG_FILE, lora_files, tensor_file
+from safety_modules.attach import attach_safety
 from safety_modules.backbones import find_backbone
 from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.defences.meta_token import MetaToken
@@ -142,7 +143,22 @@ def test_tensors_of_another_design_are_refused(tiny_base: Any, processor: Any, t
 
 
 def test_every_system_names_its_source(tiny_base: Any, processor: Any) -> None:
-    assert len(set(NAMES)) == len(NAMES) == 9
-    for name in ("none", "adashield-s", "ecso"):
+    assert len(set(NAMES)) == len(NAMES) == 11
+    for name in ("none", "adashield-s", "ecso", "cmrm", "shiftdc"):
         system = make_system(name, tiny_base, processor)
         assert system.source and system.describe()["system"] == name
+
+
+def test_what_was_fitted_is_a_system_by_its_name_or_by_its_folder(model: Any, processor: Any, tmp_path: Path) -> None:
+    safety = attach_safety(model, processor, defence="cmrm")
+    folder = safety.save_pretrained(tmp_path / "cmrm")
+    safety.detach()
+    by_name, by_folder = (make_system(spec, model, processor) for spec in ("cmrm", f"cmrm={folder}"))
+    assert by_name.extra_mb == 0 and by_folder.extra_mb > 0 and by_name.extra_parameters == by_folder.extra_parameters
+    assert by_name.describe()["defences"] == by_folder.describe()["defences"]
+    with pytest.raises(
+        AdapterError, match=r"expected weights of shiftdc, got those of cmrm.*safety-modules fit shiftdc"
+    ):
+        make_system(f"shiftdc={folder}", model, processor)
+    with pytest.raises(ConfigError, match="nothing to load: expected 'ecso' alone"):
+        make_system(f"ecso={folder}", model, processor)
