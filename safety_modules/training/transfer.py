@@ -288,6 +288,7 @@ class _Transfer:
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 max_new_tokens=self.recipe.answer_tokens,
+                suppress_tokens=[self.backbone.image_token_id],  # would stand for a picture where the answer is read
                 do_sample=False,
                 num_beams=1,
             )[:, inputs.input_ids.shape[1] :]
