@@ -79,7 +79,8 @@ class CaptionQueries(nn.Module):
 
     What comes out lies among the language model's own word embeddings: each query attends to patches, and what it finds
     becomes the mean of the words most like it. So a thing that no training picture showed can still be named, if the
-    projector puts it near its word.
+    projector puts it near its word. Nothing is added that does not come from the patches: trained on harmless captions
+    alone, free vectors become a prompt that says "answer".
 
     Args:
         patches: of a picture (P).
@@ -95,19 +96,18 @@ class CaptionQueries(nn.Module):
         self.down = nn.Linear(width, settings.rank, bias=False)
         self.up = nn.Linear(settings.rank, width, bias=False)
         self.sharpness = nn.Parameter(torch.tensor([3.0]))
-        self.own = nn.Parameter(torch.zeros(settings.tokens, width))
         nn.init.zeros_(self.up.weight)
 
     def forward(self, projected: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Projected patches (N, P, D) and word embeddings (V, D) -> tokens (N, K, D)."""
-        patches = projected.to(self.own)
+        patches = projected.to(self.queries)
         patches = patches / patches.pow(2).mean(-1, keepdim=True).add(1e-6).sqrt()
         keys = self.keys(patches) + self.places  # (N, P, width)
         found = (self.queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5).softmax(-1) @ patches  # (N, K, D)
         found = functional.normalize(found + self.up(self.down(found)), dim=-1)
-        words = words.to(self.own)
+        words = words.to(self.queries)
         likeness = found @ functional.normalize(words, dim=-1).T  # (N, K, V)
-        return (self.sharpness.exp() * likeness).softmax(-1) @ words + self.own
+        return (self.sharpness.exp() * likeness).softmax(-1) @ words
 
 
 class Tga(Defence):

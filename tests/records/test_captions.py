@@ -48,7 +48,11 @@ def test_captions_of_coco_find_their_pictures_by_number(folder: Path) -> None:
     images = [{"id": 7, "file_name": "b.png"}, {"id": 3, "file_name": "a.png"}]
     notes = [{"image_id": 3, "caption": "a"}, {"image_id": 7, "caption": "b"}, {"image_id": 3, "caption": "again"}]
     found = read_captions(written(folder, "coco.json", {"images": images, "annotations": notes}))
-    assert [(one.image.name, one.meta[CAPTION]) for one in found] == [("a.png", "a"), ("b.png", "b"), ("a.png", "again")]
+    assert [(one.image.name, one.meta[CAPTION]) for one in found] == [
+        ("a.png", "a"),
+        ("b.png", "b"),
+        ("a.png", "again"),
+    ]
     notes.append({"image_id": 8, "caption": "of nothing"})
     with pytest.raises(DataError, match="annotation 3: image: expected a file name"):
         read_captions(written(folder, "coco.json", {"images": images, "annotations": notes}))
@@ -60,7 +64,7 @@ def test_a_table_may_have_questions(folder: Path) -> None:
     found = read_captions(folder / "t.csv")
     assert [(one.meta[CAPTION], one.question) for one in found] == [("a, b", "why?"), ("c", "")]
     (folder / "t.csv").write_text("picture,caption\na.png,a\n")
-    with pytest.raises(DataError, match="expected the columns image and caption .* none named image"):
+    with pytest.raises(DataError, match=r"expected the columns image and caption .* none named image"):
         read_captions(folder / "t.csv")
 
 

@@ -98,7 +98,9 @@ def test_aligned_pictures_are_nearer_to_their_own_captions(model, processor, rec
 
     def hits():
         with torch.no_grad():
-            found = tga.captions(torch.stack(backbone.encode_images(backbone.pixel_values([r.image for r in records]))[1]))
+            found = tga.captions(
+                torch.stack(backbone.encode_images(backbone.pixel_values([r.image for r in records]))[1])
+            )
             prompts = [backbone.prompt_ids(f"{word}\nwhat is this?", 0) for word in WORDS]
             wanted = [model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1) for ids in prompts]
             got = []
@@ -119,7 +121,9 @@ def test_aligned_pictures_are_nearer_to_their_own_captions(model, processor, rec
 def test_a_caption_without_a_question_is_asked_about(model, processor, records):
     safety = attach_safety(model, processor, defence=FORMS["queries"])
     bare = [one.model_copy(update={"question": ""}) for one in records]
-    assert len(train_transfer(safety, bare, TransferRecipe(steps=2, batch_size=2, answer_tokens=2), progress=False)) == 2
+    assert (
+        len(train_transfer(safety, bare, TransferRecipe(steps=2, batch_size=2, answer_tokens=2), progress=False)) == 2
+    )
 
 
 def test_what_cannot_be_trained_is_refused(model, processor, records):
