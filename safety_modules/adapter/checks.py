@@ -110,7 +110,9 @@ def parse_tensors(
             f"{name} was changed after saving: expected SHA-256 {config.files[name]}, got {digest}. "
             "Get the adapter again."
         )
-    if raw[:4] == b"PK\x03\x04" or raw[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    # A header of 640 bytes begins a safetensors file with 80 02, as a pickle does: its length has five zeros behind.
+    pickled = raw[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and any(raw[3:8])
+    if raw[:4] == b"PK\x03\x04" or pickled:
         problems.append(f"{name} is a pickle under another name: expected safetensors. It was not opened.")
         return {}
     entries = read_header(raw, name, problems)

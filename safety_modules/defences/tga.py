@@ -48,7 +48,7 @@ class TgaSettings(Settings):
             question that the language model refuses there is answered there, all others are the base's own, with the
             picture. `beside`: behind the patches. `instead`: in their place, whatever is asked.
         refusal: `first`: how the language model begins when it refuses.
-        threshold: `first`: the probability, per token, from which on it is taken to refuse.
+        threshold: `first`: the probability, per token, from which on it is taken to refuse; training calibrates it.
     """
 
     lora_on_projector: ClassVar[bool] = True
@@ -195,22 +195,25 @@ class Tga(Defence):
             found[row] = Sample(prompt, features)
         return found
 
-    @torch.no_grad()
     def _refuses(self, call: Call, told: dict[int, Sample]) -> dict[int, bool]:
-        """Whether the language model begins to refuse, row by row: one pass."""
-        rows, opening = [*told], self.backbone.answer_ids(self.settings.refusal, end=False)
-        inputs = build_inputs(self.backbone, self._no_tokens(), [replace(told[row], answer=opening) for row in rows])
-        for row in rows:
+        """Whether the language model begins to refuse, row by row."""
+        for row, sample in told.items():
             usage = call.records[call.rows[row]].usage
             usage.lm_passes += 1
-            usage.prompt_tokens += len(told[row].prompt)
-        with replace(call.take(rows), features=None).running():
-            output = lm_forward(
-                self.backbone, inputs._replace(labels=None), use_cache=False, logits_to_keep=len(opening) + 1
-            )
-        log = output.logits[:, :-1].float().log_softmax(-1)  # (B, T, V)
-        each = log.gather(-1, inputs.input_ids[:, -len(opening) :, None].to(log.device)).squeeze(-1).mean(-1).exp()
-        return dict(zip(rows, (each >= self.settings.threshold).tolist(), strict=True))
+            usage.prompt_tokens += len(sample.prompt)
+        with replace(call.take([*told]), features=None).running():
+            chances = self.refusal_chances([*told.values()])
+        return dict(zip(told, (chances >= self.settings.threshold).tolist(), strict=True))
+
+    @torch.no_grad()
+    def refusal_chances(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """How probable it is that the language model begins to refuse, per token of `refusal`: one pass, (B,)."""
+        opening = self.backbone.answer_ids(self.settings.refusal, end=False)
+        inputs = build_inputs(self.backbone, self._no_tokens(), [replace(one, answer=opening) for one in samples])
+        inputs = inputs._replace(labels=None)
+        logits = lm_forward(self.backbone, inputs, use_cache=False, logits_to_keep=len(opening) + 1).logits[:, :-1]
+        wanted = inputs.input_ids[:, -len(opening) :, None].to(logits.device)
+        return logits.float().log_softmax(-1).gather(-1, wanted).squeeze(-1).mean(-1).exp()
 
     def _no_tokens(self) -> torch.Tensor:
         return torch.empty(0, self.backbone.sizes.text_width)  # of the guard's: (0, D)

@@ -40,6 +40,10 @@ QUESTIONS = (
 """Asked where the data has captions and no questions."""
 BATCH = 16
 """Texts of a pass in which nothing is trained."""
+CALIBRATED = 1000
+"""Pictures that a threshold is set by, at most."""
+REFUSES, LEAST = 0.5, 0.05
+"""From which probability on a teacher refuses; and the least threshold."""
 
 
 class TransferRecipe(BaseModel):
@@ -56,6 +60,8 @@ class TransferRecipe(BaseModel):
             17 of 32.)
         answer_weight: `pooled`, `last`: of the cross-entropy of the answer beside the alignment.
         answer_tokens: longest answer asked from the teacher, where the data has none.
+        false_alarm: `queries`, `place: first`: share of the questions that the teacher does not refuse that may be
+            refused, by the threshold that is set at the end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +75,7 @@ class TransferRecipe(BaseModel):
     layers: tuple[int, ...] | None = Field(default=None, min_length=1)
     answer_weight: float = Field(default=1.0, ge=0)
     answer_tokens: int = Field(default=32, gt=0)
+    false_alarm: float = Field(default=0.01, gt=0, lt=1)
 
 
 # ---- losses ----
@@ -107,10 +114,10 @@ def answer_loss(logits: torch.Tensor, teacher: torch.Tensor, labels: torch.Tenso
 
 
 class Pair(NamedTuple):
-    """A question about a picture, and the same about its caption, with the answer's ids."""
+    """A question about a picture, the prompt that asks it of the caption, and the answer's ids."""
 
     record: int
-    picture: list[int]
+    question: str
     told: list[int]
     answer: list[int]
 
@@ -163,6 +170,8 @@ def train_transfer(
     trainer = _Transfer(safety, tga, corpus, recipe)
     with safety.base_frozen():
         losses = trainer.train(progress)
+        if tga.settings.form == "queries" and tga.settings.place == "first":
+            trainer.calibrate()
     tga.trained = True
     return losses
 
@@ -203,6 +212,40 @@ class _Transfer:
                 advance(1)
         return losses
 
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Set the threshold by some of the pictures that it was trained on."""
+        chances, some = list[float](), self.rng.permutation(len(self.corpus.records))[:CALIBRATED].tolist()
+        for at in range(0, len(some), BATCH):
+            indices = some[at : at + BATCH]
+            asked, vision = [self._asked(index) for index in indices], self.corpus.vision(indices)
+            assert vision is not None
+            with self.backbone.lock:
+                words = [self._told(index, question) for index, question in zip(indices, asked, strict=True)]
+                teacher = self.tga.refusal_chances([Sample(prompt) for prompt in words])
+                features = self.tga.captions(torch.stack(self.backbone.project(vision)))
+                samples = [
+                    Sample(self._shown(question, [one]), [one]) for question, one in zip(asked, features, strict=True)
+                ]
+                student = self.tga.refusal_chances(samples)
+            chances += student[teacher < REFUSES].tolist()
+        if chances:
+            allowed = float(np.quantile(chances, 1 - self.recipe.false_alarm, method="inverted_cdf"))
+            threshold = min(1.0, max(LEAST, float(np.nextafter(allowed, 1))))
+            self.tga.settings = self.tga.settings.model_copy(update={"threshold": threshold})
+
+    def _asked(self, index: int) -> str:
+        return self.corpus.records[index].question or str(self.rng.choice(QUESTIONS))
+
+    def _told(self, index: int, question: str) -> list[int]:
+        """The prompt with the caption in words."""
+        return self.backbone.prompt_ids(f"{self._caption(index)}\n{question}", 0)
+
+    def _shown(self, question: str, features: Sequence[torch.Tensor]) -> list[int]:
+        """The prompt with image tokens for these features."""
+        ids = self.backbone.prompt_ids(question, 1)
+        return retold(self.backbone, ids, [self.backbone.sizes.num_patches], features)
+
     def _epochs(self) -> int:
         return -(-self.recipe.steps * self.recipe.batch_size // len(self.corpus.records))
 
@@ -221,7 +264,7 @@ class _Transfer:
         else:
             features = [[one] for one in self.tga.projected(vision)]
         samples = [
-            Sample(retold(backbone, pair.picture, [backbone.sizes.num_patches], one), one, answer=pair.answer)
+            Sample(self._shown(pair.question, one), one, answer=pair.answer)
             for pair, one in zip(pairs, features, strict=True)
         ]
         inputs, kept = self._batch(samples), max(len(pair.answer) for pair in pairs) + 1
@@ -266,15 +309,12 @@ class _Transfer:
         return str(self.corpus.records[index].meta[CAPTION])
 
     def _pairs(self, indices: Sequence[int]) -> list[Pair]:
-        asked = {index: self.corpus.records[index].question or str(self.rng.choice(QUESTIONS)) for index in indices}
-        told = {index: self.backbone.prompt_ids(f"{self._caption(index)}\n{asked[index]}", 0) for index in indices}
+        asked = {index: self._asked(index) for index in indices}
+        told = {index: self._told(index, asked[index]) for index in indices}
         new = [index for index in told if (index, asked[index]) not in self.answers]
         for index, answer in zip(new, self._teacher_answers([told[index] for index in new], new), strict=True):
             self.answers[index, asked[index]] = answer
-        return [
-            Pair(index, self.backbone.prompt_ids(asked[index], 1), told[index], self.answers[index, asked[index]])
-            for index in indices
-        ]
+        return [Pair(index, asked[index], told[index], self.answers[index, asked[index]]) for index in indices]
 
     @torch.no_grad()
     def _teacher_answers(self, prompts: Sequence[list[int]], indices: Sequence[int]) -> list[list[int]]:

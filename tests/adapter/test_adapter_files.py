@@ -188,3 +188,11 @@ def test_a_pickle_renamed_is_not_opened(folder, monkeypatch):
         replace(folder, data)
         assert SAFETY in only(problems_of(folder))
     assert not (folder / "pwned").exists()
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_no_pickle(folder, length):
+    """80 02 is 640 in little-endian, and how pickles of protocol 2 begin."""
+    (folder / SAFETY).write_bytes(length.to_bytes(8, "little") + b"{}".ljust(length))
+    found = problems_of(folder)
+    assert any("missing tensor" in problem for problem in found) and not any("pickle" in problem for problem in found)

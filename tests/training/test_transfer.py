@@ -149,3 +149,24 @@ def test_what_cannot_be_trained_is_refused(model, processor, records):
     safety = attach_safety(model, processor, defence=FORMS["queries"])
     with pytest.raises(ConfigError, match="got float16"):
         train_transfer(safety, records, short, progress=False)
+
+
+def test_the_threshold_spares_what_the_teacher_does_not_refuse(model, processor, records):
+    safety = attach_safety(model, processor, defence=FORMS["queries"])
+    tga = safety.defences[0]
+    recipe = TransferRecipe(steps=2, batch_size=2, answer_tokens=2, false_alarm=0.3)
+    train_transfer(safety, records, recipe, progress=False)
+    assert 0.05 <= tga.settings.threshold <= 1
+    safety.detach()
+    safety = attach_safety(model, processor, defence=FORMS["beside"])
+    train_transfer(safety, records, recipe, progress=False)
+    assert safety.defences[0].settings.threshold == TgaSettings().threshold  # nothing is decided there
+
+
+def test_the_threshold_is_the_share_of_spared_questions_that_is_asked_for(model, processor, records, monkeypatch):
+    safety = attach_safety(model, processor, defence=FORMS["queries"])
+    tga, chances = safety.defences[0], iter([[0.1, 0.2, 0.9, 0.1], [0.2, 0.4, 1.0, 0.6]])  # told, then shown
+    monkeypatch.setattr(type(tga), "refusal_chances", lambda self, samples: torch.tensor(next(chances)))
+    recipe = TransferRecipe(steps=1, batch_size=2, answer_tokens=2, false_alarm=0.4)
+    train_transfer(safety, records, recipe, progress=False)
+    assert 0.4 < tga.settings.threshold < 0.41  # one of three that are not refused in words: 0.2, 0.4, 0.6
