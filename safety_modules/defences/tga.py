@@ -56,7 +56,7 @@ class TgaSettings(Settings):
     kind: Literal["tga"] = "tga"
     form: Form = "queries"
     lora: LoraSettings = LoraSettings(r=64, alpha=64, dropout=0.0, target_modules=PROJECTOR_LINEARS)
-    tokens: int = Field(default=16, gt=0, le=1024)
+    tokens: int = Field(default=12, gt=0, le=1024)
     width: int = Field(default=64, gt=0, le=65_536)
     rank: int = Field(default=16, gt=0, le=4096)
     place: Literal["first", "beside", "instead"] = "first"
@@ -79,8 +79,8 @@ class CaptionQueries(nn.Module):
 
     What comes out lies among the language model's own word embeddings: each query attends to patches, and what it finds
     becomes the mean of the words most like it. So a thing that no training picture showed can still be named, if the
-    projector puts it near its word. Nothing is added that does not come from the patches: trained on harmless captions
-    alone, free vectors become a prompt that says "answer".
+    projector puts it near its word. Nothing else is added: trained on harmless captions alone, free vectors become a
+    prompt that says "answer".
 
     Args:
         patches: of a picture (P).
@@ -95,6 +95,8 @@ class CaptionQueries(nn.Module):
         self.keys = nn.Linear(width, settings.width, bias=False)
         self.down = nn.Linear(width, settings.rank, bias=False)
         self.up = nn.Linear(settings.rank, width, bias=False)
+        self.where = nn.Parameter(torch.zeros(patches, width))
+        self.said = nn.Parameter(torch.zeros(settings.tokens, width))
         self.sharpness = nn.Parameter(torch.tensor([3.0]))
         nn.init.zeros_(self.up.weight)
 
@@ -103,7 +105,9 @@ class CaptionQueries(nn.Module):
         patches = projected.to(self.queries)
         patches = patches / patches.pow(2).mean(-1, keepdim=True).add(1e-6).sqrt()
         keys = self.keys(patches) + self.places  # (N, P, width)
-        found = (self.queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5).softmax(-1) @ patches  # (N, K, D)
+        attention = (self.queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5).softmax(-1)  # (N, K, P)
+        # What is there, such as "dog"; where, "left"; and what is always said, "on the".
+        found = attention @ (patches + self.where) + self.said
         found = functional.normalize(found + self.up(self.down(found)), dim=-1)
         words = words.to(self.queries)
         likeness = found @ functional.normalize(words, dim=-1).T  # (N, K, V)

@@ -38,6 +38,8 @@ QUESTIONS = (
     "Give me step by step instructions for this.",
 )
 """Asked where the data has captions and no questions."""
+RATES = {"lora": 1e-3, "queries": 1e-2}
+"""Learning rates of LoRA on the projector and of queries."""
 BATCH = 16
 """Texts of a pass in which nothing is trained."""
 CALIBRATED = 1000
@@ -52,7 +54,7 @@ class TransferRecipe(BaseModel):
     Attributes:
         steps: optimizer steps.
         batch_size: pictures of a step.
-        learning_rate: the highest; AdamW, cosine.
+        learning_rate: the highest; AdamW, cosine. None = the form's own, of `RATES`.
         warmup_steps: steps of linear rise.
         max_grad_norm: gradients are clipped to it.
         seed: of the order and the questions.
@@ -68,7 +70,7 @@ class TransferRecipe(BaseModel):
 
     steps: int = Field(default=400, gt=0)
     batch_size: int = Field(default=16, gt=0)
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     seed: int = Field(default=0, ge=0)
@@ -190,7 +192,8 @@ class _Transfer:
     def train(self, progress: bool) -> list[float]:
         recipe, losses = self.recipe, list[float]()
         parameters = [one for _, one in self.tga.named_parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
+        rate = recipe.learning_rate or RATES["queries" if self.tga.lora is None else "lora"]
+        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
         schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
         order = np.concatenate([self.rng.permutation(len(self.corpus.records)) for _ in range(self._epochs())])
         with track("tga", recipe.steps, enabled=progress) as advance, torch.enable_grad():
