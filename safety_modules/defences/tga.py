@@ -48,7 +48,8 @@ class TgaSettings(Settings):
             question that the language model refuses there is answered there, all others are the base's own, with the
             picture. `beside`: behind the patches. `instead`: in their place, whatever is asked.
         refusal: `first`: how the language model begins when it refuses.
-        threshold: `first`: the probability, per token, from which on it is taken to refuse; training calibrates it.
+        threshold: `first`: the probability, per token, from which on it is taken to refuse; one that is not named is
+            calibrated at the end of training.
     """
 
     lora_on_projector: ClassVar[bool] = True

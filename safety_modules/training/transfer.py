@@ -63,7 +63,7 @@ class TransferRecipe(BaseModel):
         answer_weight: `pooled`, `last`: of the cross-entropy of the answer beside the alignment.
         answer_tokens: longest answer asked from the teacher, where the data has none.
         false_alarm: `queries`, `place: first`: share of the questions that the teacher does not refuse that may be
-            refused, by the threshold that is set at the end.
+            refused, by the threshold that is set at the end, unless the settings name one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -172,7 +172,8 @@ def train_transfer(
     trainer = _Transfer(safety, tga, corpus, recipe)
     with safety.base_frozen():
         losses = trainer.train(progress)
-        if tga.settings.form == "queries" and tga.settings.place == "first":
+        chosen = "threshold" in tga.settings.model_fields_set
+        if tga.settings.form == "queries" and tga.settings.place == "first" and not chosen:
             trainer.calibrate()
     tga.trained = True
     return losses
