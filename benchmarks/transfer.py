@@ -102,7 +102,7 @@ def run_transfer(
                 safety.detach()
                 trained[alike] = tga, time.perf_counter() - began
             tga, seconds = trained[alike]
-            tga.settings = settings
+            tga.settings = tga.settings.model_copy(update={"place": settings.place})  # its threshold is calibrated
             size = sum(one.numel() for _, one in tga.named_parameters())
             row = {"form": form, "seed": seed, "mb": 2 * size / 1e6, "train_seconds": seconds}
             rows.append(row | measure(System(Tga.kind, *base, [tga]), records))
