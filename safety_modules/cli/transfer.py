@@ -45,6 +45,7 @@ def train_transfer_adapter(
 ) -> None:
     """Train tga on captions and save it."""
     from safety_modules.attach.attach import attach_safety
+    from safety_modules.backbones.bases import find_base, local_config
     from safety_modules.defences.tga import Tga
     from safety_modules.pocket import splits
     from safety_modules.records.captions import read_captions
@@ -60,6 +61,8 @@ def train_transfer_adapter(
     settings, recipe = _settings(transfer, training)
     outcome = Outcome(out, None, overwrite=training.overwrite)
     outcome.check()
+    if model is not None:
+        local_config(find_base(model))  # the first thing that is missing is the first that is told
     if transfer.captions is None:
         records: list[Record] = splits.make("captioned_clean", POCKET_CAPTIONS, split="train")
     else:
