@@ -80,8 +80,8 @@ class CaptionQueries(nn.Module):
 
     What comes out lies among the language model's own word embeddings: each query attends to patches, and what it finds
     becomes the mean of the words most like it. So a thing that no training picture showed can still be named, if the
-    projector puts it near its word. Nothing else is added: trained on harmless captions alone, free vectors become a
-    prompt that says "answer".
+    projector puts it near its word. Nothing is added that does not come from the patches: trained on harmless captions
+    alone, what a query may always say becomes a prompt that means "answer".
 
     Args:
         patches: of a picture (P).
@@ -97,7 +97,6 @@ class CaptionQueries(nn.Module):
         self.down = nn.Linear(width, settings.rank, bias=False)
         self.up = nn.Linear(settings.rank, width, bias=False)
         self.where = nn.Parameter(torch.zeros(patches, width))
-        self.said = nn.Parameter(torch.zeros(settings.tokens, width))
         self.sharpness = nn.Parameter(torch.tensor([3.0]))
         nn.init.zeros_(self.up.weight)
 
@@ -107,8 +106,7 @@ class CaptionQueries(nn.Module):
         patches = patches / patches.pow(2).mean(-1, keepdim=True).add(1e-6).sqrt()
         keys = self.keys(patches) + self.places  # (N, P, width)
         attention = (self.queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5).softmax(-1)  # (N, K, P)
-        # What is there, such as "dog"; where, "left"; and what is always said, "on the".
-        found = attention @ (patches + self.where) + self.said
+        found = attention @ (patches + self.where)  # what is there, such as "dog", and where, "left"
         found = functional.normalize(found + self.up(self.down(found)), dim=-1)
         words = words.to(self.queries)
         likeness = found @ functional.normalize(words, dim=-1).T  # (N, K, V)

@@ -68,7 +68,7 @@ class TransferRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(default=400, gt=0)
+    steps: int = Field(default=200, gt=0)
     batch_size: int = Field(default=16, gt=0)
     learning_rate: float | None = Field(default=None, gt=0)
     warmup_steps: int = Field(default=20, ge=0)
