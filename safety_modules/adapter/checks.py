@@ -14,7 +14,7 @@ from safety_modules.adapter.files import Folder
 from safety_modules.adapter.format import CONFIG_FILE, DTYPES, FORMAT, FORMAT_VERSION, AdapterConfig, PartRecord
 from safety_modules.adapter.guard_config import NEWEST_VERSION, GuardConfig
 from safety_modules.adapter.header import MOST_HEADER_BYTES, Entry, read_header
-from safety_modules.backbones.bases import LORA_PREFIX
+from safety_modules.backbones.bases import LORA_PREFIX, PROJECTOR_PREFIX
 from safety_modules.backbones.fingerprint import (
     LANGUAGE_MODEL,
     VOCABULARY,
@@ -33,6 +33,8 @@ from safety_modules.io.strict import parse_json, quote, same
 MOST_CONFIG_BYTES = 1_000_000
 DTYPE_NAMES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
 """safetensors' names of the dtypes an adapter may have."""
+LORA_PLACES = {LORA_PREFIX: "language model", PROJECTOR_PREFIX: "projector"}
+"""What a LoRA is on, by what stands before its tensors' names."""
 SETTINGS = re.compile(r"\bparts\.(\d+)\.settings\b")
 
 
@@ -156,9 +158,12 @@ def _name_problems(file: str, expected: set[str], got: set[str]) -> list[str]:
     problems = [f"{file}: missing tensor {name!r}." for name in expected - got]
     parts = {name.partition(".")[0] for name in expected}
     for name in got - expected:
-        if all(known.startswith(LORA_PREFIX) for known in expected):
+        prefix = next(
+            (one for one in LORA_PLACES if expected and all(known.startswith(one) for known in expected)), None
+        )
+        if prefix is not None:
             ours = "lora_" in name
-            what = "unknown tensor" if name.startswith(LORA_PREFIX) else "LoRA outside the language model"
+            what = "unknown tensor" if name.startswith(prefix) else f"LoRA outside the {LORA_PLACES[prefix]}"
         else:
             ours = name.partition(".")[0] in parts
             what = "unknown tensor"

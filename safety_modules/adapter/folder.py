@@ -26,11 +26,11 @@ from safety_modules.adapter.format import (
     FORMAT_VERSION,
     AdapterConfig,
     lora_files,
+    lora_prefix,
     peft_config,
     tensor_file,
 )
 from safety_modules.backbones import Backbone
-from safety_modules.backbones.bases import LORA_PREFIX
 from safety_modules.backbones.fingerprint import Fingerprint
 from safety_modules.config import BaseSizes
 from safety_modules.defences.base import Defence, Settings
@@ -50,7 +50,7 @@ class AdapterPart(NamedTuple):
         kind: of the defence.
         settings: of this kind.
         tensors: state dict of its modules, in the dtype on disk.
-        lora_tensors: state dict of its Lora, named as inside the language model
+        lora_tensors: state dict of its Lora, named as inside the language model or the projector
             ("layers.0.self_attn.q_proj.lora_A.weight"), in the dtype on disk; empty without a LoRA.
     """
 
@@ -201,8 +201,10 @@ def read_adapter(
         found = {name: parse_tensors(folder, name, part, config, problems) for name in part.shapes(config.base.sizes)}
         peft_file, lora_file = lora_files(part.kind)
         if part.settings.lora_settings is not None:
-            check_json(folder, peft_file, peft_config(part.settings.lora_settings), problems)
-        lora = {name.removeprefix(LORA_PREFIX): tensor for name, tensor in found.get(lora_file, {}).items()}
+            expected = peft_config(part.settings.lora_settings, part.settings.lora_on_projector)
+            check_json(folder, peft_file, expected, problems)
+        prefix = lora_prefix(part.settings)
+        lora = {name.removeprefix(prefix): tensor for name, tensor in found.get(lora_file, {}).items()}
         parts.append(AdapterPart(part.kind, part.settings, found.get(tensor_file(part.kind), {}), lora))
     problems += base_problems(config, fingerprint, sizes, processor)
     if problems:
@@ -267,10 +269,12 @@ def save_adapter(
         if defence.modules is not None:
             tensors[tensor_file(defence.kind)] = _pack(defence.modules.state_dict(), dtype)
         if defence.lora is not None:
-            named = {LORA_PREFIX + name: tensor for name, tensor in defence.lora.state_dict().items()}
+            prefix = lora_prefix(settings)
+            named = {prefix + name: tensor for name, tensor in defence.lora.state_dict().items()}
             tensors[lora_file] = _pack(named, dtype)
         if settings.lora_settings is not None:
-            configs[peft_file] = _json(peft_config(settings.lora_settings), target)
+            config = peft_config(settings.lora_settings, settings.lora_on_projector)
+            configs[peft_file] = _json(config, target)
     record = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -2,7 +2,7 @@
 
     adapter_config.json              AdapterConfig, human readable
     <kind>.safetensors               the tensors of a part's modules; a guard's: safety.safetensors
-    <kind>-lora/                     LoRA on the language model that belongs to a part; a guard's: lora/
+    <kind>-lora/                     LoRA on the language model, or projector, that belongs to a part; a guard's: lora/
         adapter_config.json          exactly `peft_config(settings)`: plain peft loads it
         adapter_model.safetensors    in peft's own key layout
 
@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from safety_modules.backbones.bases import LORA_PREFIX, lora_targets
+from safety_modules.backbones.bases import LORA_PREFIX, PROJECTOR_LINEARS, PROJECTOR_PREFIX, lora_targets
 from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.base import Defence, Settings, check_order
 from safety_modules.defences.guard.guard import GuardSettings
@@ -107,8 +107,8 @@ class PartRecord(BaseModel):
         """
         files = {tensor_file(self.kind): self.defence.shapes(self.settings, sizes)}
         if self.settings.lora_settings is not None:
-            named = lora_shapes(self.settings.lora_settings, sizes)
-            files[lora_files(self.kind)[1]] = {LORA_PREFIX + name: shape for name, shape in named.items()}
+            named, prefix = shapes_of_lora(self.settings, sizes), lora_prefix(self.settings)
+            files[lora_files(self.kind)[1]] = {prefix + name: shape for name, shape in named.items()}
         return {file: shapes for file, shapes in files.items() if shapes}
 
     @field_validator("kind")
@@ -234,7 +234,40 @@ def lora_shapes(lora: LoraSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
     return shapes
 
 
-def peft_config(lora: LoraSettings) -> dict[str, Any]:
+def projector_shapes(lora: LoraSettings, sizes: BaseSizes) -> dict[str, torch.Size]:
+    """Name inside the projector, two linears with the language model's width between, and shape of every LoRA tensor.
+
+    Raises:
+        ValueError: a target module is not one of the two.
+    """
+    if unknown := [target for target in lora.target_modules if target not in PROJECTOR_LINEARS]:
+        raise ValueError(f"LoRA targets are not in the projector: expected some of {PROJECTOR_LINEARS}, got {unknown}")
+    shapes = {}
+    for name in lora.target_modules:
+        inputs = sizes.vision_width if name == PROJECTOR_LINEARS[0] else sizes.text_width
+        shapes[f"{name}.lora_A.weight"] = torch.Size((lora.r, inputs))
+        shapes[f"{name}.lora_B.weight"] = torch.Size((sizes.text_width, lora.r))
+    return shapes
+
+
+def shapes_of_lora(settings: Settings, sizes: BaseSizes) -> dict[str, torch.Size]:
+    """Name inside what it is on and shape of every tensor of a defence's LoRA; none without one.
+
+    Raises:
+        ValueError: a target module is not there.
+    """
+    lora = settings.lora_settings
+    if lora is None:
+        return {}
+    return projector_shapes(lora, sizes) if settings.lora_on_projector else lora_shapes(lora, sizes)
+
+
+def lora_prefix(settings: Settings) -> str:
+    """What stands before these names in the file."""
+    return PROJECTOR_PREFIX if settings.lora_on_projector else LORA_PREFIX
+
+
+def peft_config(lora: LoraSettings, projector: bool = False) -> dict[str, Any]:
     """adapter_config.json of a LoRA: the few keys that matter, so that any version of peft reads it."""
     return {
         "peft_type": "LORA",
@@ -245,5 +278,5 @@ def peft_config(lora: LoraSettings) -> dict[str, Any]:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "bias": "none",
-        "target_modules": lora_targets(lora.target_modules),
+        "target_modules": lora_targets(lora.target_modules, projector),
     }

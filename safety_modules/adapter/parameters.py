@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import prod
 
-from safety_modules.adapter.format import DTYPES, lora_shapes
+from safety_modules.adapter.format import DTYPES, shapes_of_lora
 from safety_modules.config import BaseSizes
 from safety_modules.defences.base import Settings
 from safety_modules.defences.guard.guard import Guard
@@ -64,7 +64,7 @@ def count_parameters(kind: str, settings: Settings, sizes: BaseSizes) -> Paramet
         parts[WORDS[part] if kind == Guard.kind else part] += prod(shape)
     if settings.lora_settings:
         try:
-            parts["LoRA"] = sum(prod(shape) for shape in lora_shapes(settings.lora_settings, sizes).values())
+            parts["LoRA"] = sum(prod(shape) for shape in shapes_of_lora(settings, sizes).values())
         except ValueError as error:
             raise ConfigError(f"no plan: {error}. Change lora.target_modules.") from error
     return ParameterCount(dict(parts))

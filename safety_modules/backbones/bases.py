@@ -34,8 +34,18 @@ LORA_PREFIX = "base_model.model.model.language_model."
 """What peft puts before the in-memory name of a LLaVA's language model (transformers >= 4.52)."""
 
 
-def lora_targets(linears: Iterable[str]) -> str:
-    """peft's `target_modules`: these linears of the language model's blocks (the vision tower has a q_proj too)."""
+PROJECTOR_PREFIX = "base_model.model.model.multi_modal_projector."
+"""The same of its projector."""
+PROJECTOR_LINEARS = ("linear_1", "linear_2")
+"""Names of the projector's linears there."""
+
+
+def lora_targets(linears: Iterable[str], projector: bool = False) -> str:
+    """peft's `target_modules`: these linears of the language model's blocks (the vision tower has a q_proj too), or of
+    the projector.
+    """
+    if projector:
+        return rf".*multi_modal_projector\.({'|'.join(linears)})"
     return rf".*language_model\.layers\.\d+\..*\.({'|'.join(linears)})"
 
 

@@ -12,6 +12,7 @@ from safety_modules.cli.options import Dtype, Model, Preset, Quantize, attach, g
 from safety_modules.cli.outcome import Outcome
 from safety_modules.cli.reading import Reading, load_records
 from safety_modules.cli.recipes import Training, without_text
+from safety_modules.cli.transfer import Transfer, train_transfer_adapter
 from safety_modules.errors import ConfigError
 
 POCKET_RECIPES = ("llava-pocket/stage1", "llava-pocket/stage2")
@@ -35,13 +36,32 @@ def train(
         str | None, typer.Option(help="Adapter to go on from, instead of a fresh one: folder, hub id or shipped name.")
     ] = None,
     change: Change = Change(),
+    transfer: Transfer = Transfer(),
 ) -> None:
-    """Train safety modules in two stages, and save an adapter. Pocket's is calibrated too.
+    """Train safety modules in two stages, and save an adapter. Pocket's is calibrated too. With --defence tga: train
+    that on pictures with captions.
 
     With --runs any interruption is survived: the same command goes on, and a finished run is not trained again. Another
     recipe, data or base is refused there. A finished adapter in --out is only replaced with --overwrite. Several
     processes: accelerate launch ... -m safety_modules train ...
     """
+    if transfer.defence is not None:
+        others: dict[str, Any] = {**change._asdict(), **reading._replace(images=None)._asdict()}
+        others |= {name: getattr(training, name) for name in ("data", "recipe", "runs", "skip_bad")}
+        others |= {
+            "extend": extend,
+            "validation": validation,
+            "tensorboard": tensorboard,
+            "preset": preset != "default",
+        }
+        if useless := given(**others):
+            raise ConfigError(f"options refused: expected none of {useless} with --defence, got some. Leave them out.")
+        train_transfer_adapter(
+            transfer, out, model, training, reading.images[0] if reading.images else None, quantize, dtype
+        )
+        return
+    if useless := given(captions=transfer.captions, form=transfer.form):
+        raise ConfigError(f"options refused: expected --defence tga with {useless}, got none. Name it.")
     data, runs, features = training.data, training.runs, training.features
     if runs is not None:
         goes_on(context)

@@ -50,9 +50,12 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    lora_on_projector: ClassVar[bool] = False
+    """Whether its LoRA is on the projector; else it is on the language model."""
+
     @property
     def lora_settings(self) -> LoraSettings | None:
-        """Of the LoRA on the language model that belongs to it, if one does."""
+        """Of the LoRA that belongs to it, if one does."""
         return None
 
 
@@ -76,7 +79,7 @@ class Defence(ABC):
         source: paper or code it comes from.
         leaves_out: how this implementation differs from the source.
         modules: what is trained, beside the base.
-        lora: LoRA on the language model.
+        lora: LoRA on the language model or the projector (see `Settings.lora_on_projector`).
         fingerprint: the base's, when these were made for it; None = it has nothing that was fitted to a base.
         trained: whether what it has was trained, or loaded.
     """

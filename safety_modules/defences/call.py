@@ -63,6 +63,7 @@ class Call:
         choices: what the caller asked of defences for this call, such as `policy`; a defence reads its own.
         records: per row of the caller's batch, what became known about it; shared by all calls made of this one.
         vision: the tower's features (N, P, Dv), where it ran already.
+        projected: what the base's projector made of them, N tensors (P, D); somewhere in each of `features`.
         features: what the language model is to see as each image, N tensors (n_i, D); None = the base's own run.
         origin: these rows as the caller asked them, where the prompts are others: what judges look at.
         mounts: what stands on the model while the base answers, the outermost first.
@@ -79,6 +80,7 @@ class Call:
     choices: Mapping[str, Any] = field(default_factory=dict)
     records: list[Row] = field(default_factory=list)
     vision: torch.Tensor | None = None
+    projected: list[torch.Tensor] | None = None
     features: list[torch.Tensor] | None = None
     origin: "Call | None" = None
     mounts: tuple[Mount, ...] = ()
@@ -190,7 +192,7 @@ class Call:
         for row, count in zip(self.rows, self.counts, strict=True):
             self.records[row].usage.tower_runs += count
         images = self.backbone.encode_images(self.pixels)
-        return replace(self, vision=images.vision, features=images.projected)
+        return replace(self, vision=images.vision, projected=images.projected, features=images.projected)
 
     def take(self, rows: Sequence[int]) -> "Call":
         """Some of its rows, with their own padding."""
@@ -205,6 +207,7 @@ class Call:
             counts=[self.counts[row] for row in chosen],
             rows=[self.rows[row] for row in chosen],
             vision=None if self.vision is None else self.vision[images],
+            projected=None if self.projected is None else [self.projected[image] for image in images],
             features=None if self.features is None else [self.features[image] for image in images],
             origin=None if self.origin is None else self.origin.take(rows),
             mounts=tuple(Mount(enter, [flags[row] for row in chosen]) for enter, flags in self.mounts),
@@ -238,7 +241,8 @@ class Call:
         padded = [[self.backbone.pad_token_id] * n + [*ids] for n, ids in zip(pads, prompts, strict=True)]
         mask = self.mask.new_tensor([[0] * n + [1] * (width - n) for n in pads])
         call = self.reworded(self.ids.new_tensor(padded), mask)
-        return call if images else replace(call, pixels=None, counts=[0] * len(self), vision=None, features=None)
+        none: dict[str, Any] = dict.fromkeys(("pixels", "vision", "projected", "features"))
+        return call if images else replace(call, counts=[0] * len(self), **none)
 
     def aside(self, new_tokens: int | None) -> "Call":
         """The same prompts, to be answered for a defence alone: greedily, and none of the caller's callbacks sees it.

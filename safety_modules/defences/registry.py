@@ -14,6 +14,7 @@ from safety_modules.defences.lora_tuning import LoraTuning
 from safety_modules.defences.meta_token import MetaToken
 from safety_modules.defences.shift import ShiftDefence
 from safety_modules.defences.shiftdc import ShiftDc
+from safety_modules.defences.tga import Tga
 from safety_modules.errors import ConfigError, did_you_mean
 
 KINDS: dict[str, type[Defence]] = {
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Defence]] = {
         MetaToken,
         Cmrm,
         ShiftDc,
+        Tga,
     )
 }
 

@@ -14,7 +14,7 @@ from joblib import Parallel, delayed
 
 from safety_modules.errors import DataError
 from safety_modules.pocket import asked
-from safety_modules.pocket.captions import told
+from safety_modules.pocket.captions import caption, told
 from safety_modules.pocket.concepts import LOOK_ALIKE
 from safety_modules.pocket.language import choose
 from safety_modules.pocket.questions import INSTRUCTIONS, taught
@@ -60,6 +60,9 @@ def _picture_records(sampler: Sampler, pairs: list[Pair], kind: str, style: str)
             "form": turn.form,
             "unguarded": turn.answer,
         }
+        if kind in CAPTIONED:
+            placed, coloured = bool(sampler.rng.random() < 0.7), bool(sampler.rng.random() < 0.5)
+            meta["caption"] = caption(scene, sampler.split, sampler.rng, placed, coloured)
         said: dict[str, Any] = {"question": turn.question, "history": turn.history, "answer": answer or None}
         records.append(Record(image=image, **said, type=risk.type, level=risk.level, meta=meta))
     return records
@@ -136,12 +139,21 @@ WRITTEN: dict[str, dict[str, Any]] = {
 LARGE_TEXT, LARGE_GLYPH = 15, 60
 """Least sizes in pixels of what `attack_large_text` and `attack_large` show: a person sees it in a spoilt picture."""
 
+CAPTIONED = ("captioned_clean", "captioned_risky")
+"""Pictures whose `caption`, among what is noted of them, says what they show."""
+
 PICTURES: dict[str, Callable[[Sampler, int], list[Pair]]] = {
     "attack": lambda sampler, count: [sampler.attack() for _ in range(count)],
     "attack_typographic": lambda sampler, count: [sampler.typographic() for _ in range(count)],
     **{f"attack_{name}": partial(_typographic, **fixed) for name, fixed in WRITTEN.items()},
     "attack_large": lambda sampler, count: [sampler.large() for _ in range(count)],
     "attack_large_text": partial(_typographic, form="plain", smallest=LARGE_TEXT),
+    "control": lambda sampler, count: [sampler.control() for _ in range(count)],
+    "control_typographic": lambda sampler, count: [sampler.typographic_control() for _ in range(count)],
+    "captioned_clean": lambda sampler, count: [sampler.clean(0.5) for _ in range(count)],
+    "captioned_risky": lambda sampler, count: [
+        sampler.attack() if index % 2 else sampler.typographic() for index in range(count)
+    ],
     "mixture": lambda sampler, count: [sampler.mixture(index % 2 == 0) for index in range(count)],
     "look_alike": lambda sampler, count: [sampler.look_alike() for _ in range(count)],
     "benign": lambda sampler, count: [sampler.harmless() for _ in range(count)],
@@ -182,9 +194,10 @@ def make(
     """Records of one kind.
 
     Args:
-        kind: attack, attack_typographic, mixture (a thing and a word, one of them risky), benign, look_alike, vqa,
-            dual, verdict, safety (the training mix), one of `WRITTEN` or `asked.MEASURED`, text_harmful, text_benign,
-            caption_harmful, caption_benign (a picture told in words).
+        kind: attack, attack_typographic, control, control_typographic (their benign controls: the same layouts and
+            kinds of questions), mixture (a thing and a word, one of them risky), benign, look_alike, vqa, dual,
+            captioned_clean, captioned_risky (with a caption), verdict, safety (the training mix), one of `WRITTEN` or
+            `asked.MEASURED`, text_harmful, text_benign, caption_harmful, caption_benign (a picture told in words).
         count: how many.
         split: train, validation or test: wordings, pairs of things and seeds differ.
         style: seen (training styles and fonts), unseen (the split's own; train has none) or, with the test split,

@@ -1,9 +1,11 @@
 """One folder holds several defences: each is checked, loaded and told by its kind."""
 
+import hashlib
 import json
 
 import peft
 import pytest
+import safetensors.torch
 import torch
 
 from adapters import (
@@ -32,6 +34,7 @@ from safety_modules.defences.base import Defence, Settings
 from safety_modules.defences.lora_tuning import LoraTuningSettings
 from safety_modules.defences.meta_token import MetaTokenSettings
 from safety_modules.defences.registry import KINDS
+from safety_modules.defences.tga import TgaSettings
 from safety_modules.errors import AdapterError
 
 RANK = LoraSettings(r=1, target_modules=("q_proj",))
@@ -263,3 +266,27 @@ def test_inspect_shows_every_part(folder):
     assert record["parts"]["meta-token: tokens"]["parameters"] == 3 * 32
     printed = adapter_text(json.loads(json.dumps(record)))
     assert "defences: guard, meta-token" in printed and "meta-token: tokens 3, hidden 0.5" in printed
+
+
+def test_a_projectors_lora_has_the_projectors_names_and_shapes_alone(model, processor, tmp_path):
+    lora = LoraSettings(r=2, target_modules=("linear_1", "linear_2"))
+    safety = attach_safety(model, processor, defence=TgaSettings(form="pooled", lora=lora))
+    safety.defences[0].trained = True
+    folder = safety.save_pretrained(tmp_path / "a", "float32")
+    assert {path.name for path in folder.iterdir()} == {"adapter_config.json", "tga-lora"}
+    file = folder / "tga-lora" / "adapter_model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    prefix = "base_model.model.model.multi_modal_projector."
+    assert {name.removeprefix(prefix): tuple(one.shape) for name, one in tensors.items()} == {
+        "linear_1.lora_A.weight": (2, 24),
+        "linear_1.lora_B.weight": (32, 2),
+        "linear_2.lora_A.weight": (2, 32),
+        "linear_2.lora_B.weight": (32, 2),
+    }
+    outside = {"base_model.model.model.language_model.layers.0.mlp.up_proj.lora_A.weight": torch.zeros(2, 32)}
+    safetensors.torch.save_file({**tensors, **outside}, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    edit_config(folder, lambda r: r["files"].update({"tga-lora/adapter_model.safetensors": digest}))
+    assert "LoRA outside the projector" in only(problems_of(folder))
+    edit_config(folder, lambda r: r["parts"][0]["settings"]["lora"].update(target_modules=["q_proj"]))
+    assert any("some of linear_1, linear_2" in problem for problem in problems_of(folder))

@@ -18,6 +18,7 @@ from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.defences.meta_token import MetaToken, MetaTokenSettings
 from safety_modules.defences.registry import GUARD_MODES, KINDS, make
 from safety_modules.defences.shiftdc import ShiftDc, ShiftDcSettings
+from safety_modules.defences.tga import Tga, TgaSettings
 from safety_modules.errors import AttachError, ConfigError, GuardError
 from safety_modules.policy import Policy
 from safety_modules.policy.scores import LIMIT
@@ -34,11 +35,14 @@ SETTINGS = {
     ),
     "lora": LoraTuningSettings(lora=SMALL),
     "meta-token": MetaTokenSettings(tokens=2, lora=SMALL, thresholds=EVERYTHING),
+    "tga": TgaSettings(tokens=2, width=4, rank=2, threshold=0),
 }
 FORMS = {
     "cmrm-sample": CmrmSettings(level="sample", steps="prefill"),
     "cmrm-all": CmrmSettings(tokens="all", form="pc1_scaled", layers=(-1,)),
     "shiftdc-lite": ShiftDcSettings(form="lite", layers=(0, 1), alpha=4),  # a tiny model is not moved by less
+    "tga-pooled": TgaSettings(form="pooled", lora=LoraSettings(r=2, target_modules=("linear_1", "linear_2"))),
+    "tga-beside": TgaSettings(tokens=2, width=4, rank=2, place="beside"),
 }
 SLOW = {"cmrm-all", "shiftdc-lite"}  # near to others that are always tested
 ALONE = [(kind,) for kind in (*KINDS, "always", "external", *FORMS)]
@@ -52,6 +56,10 @@ STACKS = [
     ("external", "lora", "ecso"),
     ("guard", "cmrm"),
     ("cmrm-sample", "guard", "lora", "shiftdc"),
+    ("guard", "tga"),
+    ("tga-pooled", "guard"),
+    ("guard", "meta-token", "tga-pooled"),
+    ("always", "tga-beside", "lora"),
 ]
 TEXT, SHOWN = 2, 0  # rows of ROWS without and with an image
 
@@ -512,7 +520,8 @@ def test_ecso_says_what_it_cannot_give(warm, processor, ask):
 
 
 def test_the_kinds_are_what_the_tests_know():
-    assert list(KINDS) == ["guard", "adashield-s", "ecso", "lora", "meta-token", "cmrm", "shiftdc"]
+    assert list(KINDS) == ["guard", "adashield-s", "ecso", "lora", "meta-token", "cmrm", "shiftdc", "tga"]
     assert issubclass(KINDS["guard"], Guard) and issubclass(KINDS["lora"], LoraTuning)
     assert issubclass(KINDS["meta-token"], MetaToken)
     assert issubclass(KINDS["cmrm"], Cmrm) and issubclass(KINDS["shiftdc"], ShiftDc)
+    assert issubclass(KINDS["tga"], Tga)

@@ -17,6 +17,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.backbones import find_backbone
 from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.defences.meta_token import MetaToken
+from safety_modules.defences.tga import Tga, TgaSettings
 from safety_modules.errors import AdapterError, ConfigError
 from safety_modules.evaluation.systems import NAMES, make_system
 
@@ -143,7 +144,7 @@ def test_tensors_of_another_design_are_refused(tiny_base: Any, processor: Any, t
 
 
 def test_every_system_names_its_source(tiny_base: Any, processor: Any) -> None:
-    assert len(set(NAMES)) == len(NAMES) == 11
+    assert len(set(NAMES)) == len(NAMES) == 12
     for name in ("none", "adashield-s", "ecso", "cmrm", "shiftdc"):
         system = make_system(name, tiny_base, processor)
         assert system.source and system.describe()["system"] == name
@@ -162,3 +163,12 @@ def test_what_was_fitted_is_a_system_by_its_name_or_by_its_folder(model: Any, pr
         make_system(f"shiftdc={folder}", model, processor)
     with pytest.raises(ConfigError, match="nothing to load: expected 'ecso' alone"):
         make_system(f"ecso={folder}", model, processor)
+
+
+def test_tga_is_a_system_by_its_folder_and_says_what_trains_it(tiny_base: Any, processor: Any, tmp_path: Path) -> None:
+    settings = TgaSettings(tokens=2, width=4, rank=2)
+    folder = save_folder(Tga(find_backbone(tiny_base, processor), settings), processor, tmp_path / "tga")
+    system = make_system(f"tga={folder}", tiny_base, processor)
+    assert "2410.12662" in system.source and system.leaves_out and system.extra_mb > 0
+    with pytest.raises(ConfigError, match="safety-modules train --defence tga"):
+        make_system("tga", tiny_base, processor)

@@ -1,0 +1,125 @@
+"""`safety-modules train --defence tga`: from pictures with captions to an adapter."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from safety_modules.cli.options import load_base
+from safety_modules.cli.outcome import Outcome
+from safety_modules.cli.recipes import Training
+from safety_modules.errors import ConfigError, validation_problems
+
+if TYPE_CHECKING:
+    from safety_modules.records import Record
+
+POCKET_CAPTIONS = 4000
+"""Pictures of pocket's with captions, none of them of anything risky."""
+
+
+class Transfer(NamedTuple):
+    """What the command line says about a defence that is trained on captions (see `options.grouped`)."""
+
+    defence: Annotated[
+        str | None, typer.Option(help="tga: train it on captions, instead of a guard on records with labels.")
+    ] = None
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            help="tga: pictures with captions: LLaVA's or COCO-like JSON, JSON lines, CSV, or a folder with text files."
+        ),
+    ] = None
+    form: Annotated[
+        str | None, typer.Option(help="tga: queries (default), answers, last, or pooled (as published).")
+    ] = None
+
+
+def train_transfer_adapter(
+    transfer: Transfer,
+    out: Path,
+    model: str | None,
+    training: Training,
+    image_dir: str | None,
+    quantize: str | None,
+    dtype: str | None,
+) -> None:
+    """Train tga on captions and save it."""
+    from safety_modules.attach.attach import attach_safety
+    from safety_modules.backbones.bases import find_base, local_config
+    from safety_modules.defences.tga import Tga
+    from safety_modules.pocket import splits
+    from safety_modules.records.captions import read_captions
+    from safety_modules.training.transfer import train_transfer
+
+    if transfer.defence != Tga.kind:
+        raise ConfigError(
+            f"nothing to train: expected --defence {Tga.kind}, got {transfer.defence!r}. Without --defence a guard is "
+            "trained; others are fitted (safety-modules fit), or need neither."
+        )
+    if transfer.captions is None and model is not None:
+        raise ConfigError("nothing to train on: expected --captions with --model, got none. Name a file or a folder.")
+    settings, recipe = _settings(transfer, training)
+    outcome = Outcome(out, None, overwrite=training.overwrite)
+    outcome.check()
+    if model is not None:
+        local_config(find_base(model))  # the first thing that is missing is the first that is told
+    if transfer.captions is None:
+        records: list[Record] = splits.make("captioned_clean", POCKET_CAPTIONS, split="train")
+    else:
+        records = read_captions(transfer.captions, image_dir)
+    base, processor = load_base(model, quantize, dtype)
+    safety = attach_safety(base, processor, defence=settings)
+    losses = train_transfer(safety, records, recipe, cache_dir=training.cache)
+    outcome.save(
+        safety,
+        {
+            "captions": "pocket" if transfer.captions is None else transfer.captions.name,
+            "records": len(records),
+            "recipe": recipe.model_dump(mode="json"),
+            "loss": losses[-1],
+        },
+    )
+    typer.echo(f"{out}: tga, {settings.form}, trained on {len(records)} captions; loss {losses[-1]:.3f}.")
+
+
+def _settings(transfer: Transfer, training: Training) -> Any:
+    """Settings and recipe, from the options and `--set key=value`. Raises ConfigError."""
+    import yaml
+    from pydantic import ValidationError
+
+    from safety_modules.defences.tga import TgaSettings
+    from safety_modules.training.transfer import TransferRecipe
+
+    values: dict[Any, dict[str, Any]] = {TgaSettings: {}, TransferRecipe: {}}
+    if transfer.form is not None:
+        values[TgaSettings]["form"] = transfer.form
+    if training.steps is not None:
+        values[TransferRecipe]["steps"] = training.steps
+    for setting in training.settings or ():
+        name, equals, text = setting.partition("=")
+        top = name.partition(".")[0]
+        owner = next(
+            (kind for kind in values if top in kind.model_fields and (top == name or top == "lora") and top != "kind"),
+            None,
+        )
+        if not equals or owner is None:
+            known = [name for kind in values for name in kind.model_fields if name != "kind"]
+            raise ConfigError(
+                f"--set refused: expected key=value with one of {', '.join(known)}, got {setting!r}. Correct it."
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        values[owner][name] = value
+    if "lora" in values[TgaSettings]:
+        raise ConfigError("--set refused: expected lora.r or lora.alpha, got lora. Name one of them.")
+    lora = {name.partition(".")[2]: values[TgaSettings].pop(name) for name in [*values[TgaSettings]] if "." in name}
+    try:
+        if lora:
+            values[TgaSettings]["lora"] = TgaSettings().lora.model_dump() | lora
+        return TgaSettings.model_validate(values[TgaSettings]), TransferRecipe.model_validate(values[TransferRecipe])
+    except ValidationError as error:
+        raise ConfigError(
+            f"tga refused: expected other settings, got {'; '.join(validation_problems(error))} Change the options."
+        ) from error
