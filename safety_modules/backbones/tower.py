@@ -31,6 +31,7 @@ class TowerBackbone(HFLlava):
         folder: a checkpoint of transformers' LLaVA, with its processor.
         dtype: of the tower; None = as the checkpoint is.
         device: of the tower.
+        whole: keep the layers that a LLaVA does not use, for the class token (`encode_with_class`).
 
     Attributes:
         bytes_read: of the checkpoint's tensors.
@@ -39,7 +40,13 @@ class TowerBackbone(HFLlava):
         AttachError: not such a checkpoint.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        whole: bool = False,
+    ) -> None:
         if not (folder / "config.json").is_file():
             raise AttachError(f"no base model: expected a folder with config.json, got {folder}. Check the path.")
         config, processor = AutoConfig.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
@@ -53,7 +60,8 @@ class TowerBackbone(HFLlava):
         super().__init__(model, processor)
         parts, layer = model.model, config.vision_feature_layer
         layers, places = identity.used_layers(parts.vision_tower, layer)
-        del layers[max(places) :]  # LLaVA-1.5: one of 24
+        if not whole:
+            del layers[max(places) :]  # LLaVA-1.5: one of 24
         text = parts.language_model
         self._fill(folder, [parts.vision_tower, parts.multi_modal_projector, text.embed_tokens, text.norm])
         # Not the language model, which says nothing here.
