@@ -60,7 +60,7 @@ def test_the_head_says_what_clip_says(worded, clip, make_image):
     whole, patches = worded.modules.head.cosines(vision)
     torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-5)
     assert patches.shape == (2, worded.backbone.sizes.num_patches, len(texts))
-    assert whole.std() > 0.05  # the tiny CLIP tells sentences apart
+    assert whole.std() > 0.02  # the tiny CLIP tells sentences apart
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from examples import draw
+import parallel
 from parallel import Worker, add_arguments, run
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -195,6 +196,7 @@ def hot(names: list[list[str]]) -> Tensor:
 
 def train(worker: Worker, args: argparse.Namespace) -> None:
     """One process of the build."""
+    parallel.SAVE_EVERY = 60  # a short build
     out, rng = Path(args.out), np.random.default_rng(args.seed)
     composer = Composer("train", "train", rng)
     some = [sentence(scene_for_tower(composer, 0.15), rng)[0] for _ in range(6000)]
