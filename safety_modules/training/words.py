@@ -27,7 +27,7 @@ from safety_modules.training.predictions import corpus_judgements
 
 LOCAL = 0.3
 """Share of the strongest patch in a sentence's evidence, beside the class token's: the best of 0, 0.3, 0.5, 0.7 and 1 on pocket's
-validation split (`benchmarks/words.py --ways`)."""
+validation split (`benchmarks/zero_shot.py ways`)."""
 MOST_BYTES = 1_000_000
 """Of a file of words."""
 Sentences = Annotated[tuple[Line, ...], Field(min_length=1)]

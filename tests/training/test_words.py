@@ -72,7 +72,7 @@ def test_a_patch_goes_through_the_value_path_of_the_last_layer(worded, clip, mak
     value = layer.self_attn.out_proj(layer.self_attn.v_proj(layer.layer_norm1(vision[:, 1:])))
     expected = torch.nn.functional.normalize(clip.visual_projection(inner.post_layernorm(value)), dim=-1)
     head = worded.modules.head
-    found = torch.nn.functional.normalize(head.project(head._normed(head.value(head._normed(vision[:, 1:])))), dim=-1)
+    found = torch.nn.functional.normalize(head.project(head.normed(head.value(head.normed(vision[:, 1:])))), dim=-1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 

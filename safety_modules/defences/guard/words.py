@@ -64,11 +64,11 @@ class WordsHead(nn.Module):
     def cosines(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the class token (B, S) and of every patch (B, P, S); features as in `forward`."""
         sentences = functional.normalize(self.directions, dim=-1)
-        seen = torch.cat([features[:, :1], self.value(self._normed(features[:, 1:]))], 1)
-        found = functional.normalize(self.project(self._normed(seen)), dim=-1) @ sentences.T  # (B, 1 + P, S)
+        seen = torch.cat([features[:, :1], self.value(self.normed(features[:, 1:]))], 1)
+        found = functional.normalize(self.project(self.normed(seen)), dim=-1) @ sentences.T  # (B, 1 + P, S)
         return found[:, 0], found[:, 1:]
 
-    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+    def normed(self, x: torch.Tensor) -> torch.Tensor:
         return functional.layer_norm(x, x.shape[-1:], eps=self.EPS)
 
     def forward(
@@ -87,13 +87,13 @@ class WordsHead(nn.Module):
         """
         whole, patches = self.cosines(features)
         evidence = self.scale * ((1 - self.local) * whole + self.local * patches.amax(1))  # (B, S)
-        types = _grouped(evidence, self.types, self.num_types + 1)
-        levels = _grouped(evidence, self.levels, self.num_levels)
-        maps = _grouped(self.scale * patches, self.types, self.num_types + 1, largest=True)[..., :-1]  # (B, P, types)
+        types = grouped(evidence, self.types, self.num_types + 1)
+        levels = grouped(evidence, self.levels, self.num_levels)
+        maps = grouped(self.scale * patches, self.types, self.num_types + 1, largest=True)[..., :-1]  # (B, P, types)
         return HeadOutput(types, levels, maps.softmax(1).transpose(1, 2))
 
 
-def _grouped(evidence: torch.Tensor, classes: list[int], count: int, largest: bool = False) -> torch.Tensor:
+def grouped(evidence: torch.Tensor, classes: list[int], count: int, largest: bool = False) -> torch.Tensor:
     """(..., S) -> (..., count): log-sum-exp over the sentences of each class, or the largest of them."""
     groups = [[place for place, one in enumerate(classes) if one == number] for number in range(count)]
     parts = [evidence[..., group] for group in groups]
