@@ -1,7 +1,7 @@
 """From words to an adapter, measured on pocket: words alone, and as start and teacher of stage I.
 
     python benchmarks/zero_shot.py alone            # AUROC of words alone, test split, both drawing styles
-    python benchmarks/zero_shot.py labelled         # with 5, 20, 100 labelled pictures a type, beside stage I from nothing
+    python benchmarks/zero_shot.py labelled         # with 5, 20, 100 labelled pictures a type, and stage I from nothing
     python benchmarks/zero_shot.py ways             # validation split: which way to use CLIP's patch tokens
 
 `alone` and `labelled` judge benign pictures and attacks with their questions; of "recall" the threshold is the one that
@@ -104,9 +104,7 @@ def few(count: int, seed: int) -> list[Record]:
     return found
 
 
-def alone(
-    base: Base = None, samples: Samples = 2000, json_file: Json = None, cache: Cache = None
-) -> None:
+def alone(base: Base = None, samples: Samples = 2000, json_file: Json = None, cache: Cache = None) -> None:
     """Words alone, on the test split."""
     results = {
         "suite": "words",

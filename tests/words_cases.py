@@ -53,7 +53,7 @@ def tiny_clip(base: LlavaForConditionalGeneration, seed: int = 3) -> CLIPModel:
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """A few words; the end has the highest id."""
-    words = "a an of picture bomb cigarette eye credit card dog cup tea tree".split()
+    words = ["a", "an", "of", "picture", "bomb", "cigarette", "eye", "credit", "card", "dog", "cup", "tea", "tree"]
     names = ["<pad>", "<unk>", *words, *(f"<{n}>" for n in range(len(words) + 2, 38)), "<start>", "<end>"]
     tokenizer = Tokenizer(models.WordLevel({name: place for place, name in enumerate(names)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()

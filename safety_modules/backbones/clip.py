@@ -5,7 +5,7 @@ attribute names.
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,10 @@ class Clip:
             )
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model, found = CLIPModel.from_pretrained(
-                folder, config=CLIPConfig.from_pretrained(folder), dtype=torch.float32, output_loading_info=True
-            )
+            with _quietly():  # what is missing is told below
+                self.model, found = CLIPModel.from_pretrained(
+                    folder, config=CLIPConfig.from_pretrained(folder), dtype=torch.float32, output_loading_info=True
+                )
         except Exception as error:  # transformers raises kinds of its own for what it cannot read
             raise _refused(name, f"expected a CLIPModel and its tokenizer in {folder}, got {error}") from error
         self.model.eval().requires_grad_(False)
@@ -83,7 +84,7 @@ class Clip:
         if (got := backbone.tower_digest()) != digest:
             raise _refused(
                 self.name,
-                f"expected the base's vision tower to have the digest {str(digest)[:16]!r} of its config.json, got {got[:16]}",
+                f"expected the base's tower to have the digest {str(digest)[:16]!r} of its config.json, got {got[:16]}",
                 "Name the CLIP that this base was made with.",
             )
         own = dict(self._tower.named_parameters())
@@ -92,7 +93,9 @@ class Clip:
                 own[path.removeprefix("vision_model.")].copy_(tensor)
 
     def _check_tower(self, backbone: Backbone) -> None:
-        """Refuse another tower than the base's, to the last layer. The last norm alone, which no LLaVA uses, may differ."""
+        """Refuse another tower than the base's, to the last layer; only the norm behind it, which no LLaVA uses, may
+        differ.
+        """
         own = dict(self._tower.named_parameters())
         live = unwrapped(backbone.vision_tower)
         names = set()
@@ -176,6 +179,19 @@ class Clip:
                 parts.append(functional.normalize(self.model.text_projection(pooled), dim=-1))
             found.append(functional.normalize(torch.cat(parts).mean(0), dim=-1))
         return torch.stack(found)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' reports of missing tensors."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _config(folder: Path) -> dict[str, Any]:

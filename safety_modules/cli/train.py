@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Train safety modules in two stages, and save an adapter. Pocket's is calibrated too.
 
-    With --words nothing is trained: sentences and the CLIP that the base's vision tower comes from make a zero-shot head.
+    With --words nothing is trained: sentences, and the CLIP that the base's vision tower comes from, make an adapter.
     Such an adapter is a --teacher of a trained one: it labels --pictures that have no labels.
 
     With --runs any interruption is survived: the same command goes on, and a finished run is not trained again. Another
@@ -50,7 +50,9 @@ def train(
     """
     data, runs, features = training.data, training.runs, training.features
     if words.words is not None:
-        rest = {name: value for name, value in {**training._asdict(), **change._asdict()}.items() if name != "overwrite"}
+        rest = {
+            name: value for name, value in {**training._asdict(), **change._asdict()}.items() if name != "overwrite"
+        }
         other = {"validation": validation, "tensorboard": tensorboard, "preset": preset != "default", "extend": extend}
         if useless := given(**rest, **other, **taught.chosen(), format=reading.given()):
             raise ConfigError(f"options refused: expected none of {useless} with --words, got some. Leave them out.")

@@ -1,4 +1,4 @@
-"""`safety-modules train --words FILE`: an adapter from sentences; and `--teacher`, which labels pictures for a training."""
+"""`safety-modules train --words`: an adapter from sentences; and `--teacher`, which labels pictures for a training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,9 @@ class FromWords(NamedTuple):
 
     words: Annotated[
         str | None,
-        typer.Option(help="Make the adapter of this file of sentences, without a picture; default: those that come along."),
+        typer.Option(
+            help="Make the adapter of this file of sentences, without a picture; default: those that come along."
+        ),
     ] = None
     clip: Annotated[
         str | None,

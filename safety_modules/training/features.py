@@ -247,7 +247,11 @@ def _run_tower(backbone: Backbone, pixels: torch.Tensor, config: SafetyConfig | 
 
 def _folder_of(backbone: Backbone, cache_dir: Path, config: SafetyConfig | None) -> tuple[Path, bytes]:
     """The folder for this base and its pixel settings, there or not, and the settings that name it."""
-    settings = {"base": backbone.fingerprint(), "pixels": backbone.pixel_settings(), "pictures": reading()}
+    settings: dict[str, Any] = {
+        "base": backbone.fingerprint(),
+        "pixels": backbone.pixel_settings(),
+        "pictures": reading(),
+    }
     if config is not None and config.words is not None:
         settings["tower"] = config.words.tower  # the class token comes from layers that the fingerprint leaves out
     text = json.dumps(settings, sort_keys=True, indent=1).encode()

@@ -26,8 +26,8 @@ from safety_modules.training.corpus import Corpus
 from safety_modules.training.predictions import corpus_judgements
 
 LOCAL = 0.3
-"""Share of the strongest patch in a sentence's evidence, beside the class token's: the best of 0, 0.3, 0.5, 0.7 and 1 on pocket's
-validation split (`benchmarks/zero_shot.py ways`)."""
+"""Share of the strongest patch in a sentence's evidence, beside the class token's: the best on pocket's validation split
+(`benchmarks/zero_shot.py ways`)."""
 MOST_BYTES = 1_000_000
 """Of a file of words."""
 Sentences = Annotated[tuple[Line, ...], Field(min_length=1)]
@@ -202,8 +202,9 @@ def unlabelled(folders: Sequence[str | PathLike[str]], taxonomy: Taxonomy) -> li
             if entry.fault:
                 problems.append(f"{entry.where}: {entry.fault}")
             else:
-                labels = {"type": CLEAN, "level": taxonomy.safe_level}  # of which nothing is taken
-                found.append(Record(image=entry.value, question=QUESTION, answer=None, source=entry.where, **labels))
+                # Of this label nothing is taken.
+                said: dict[str, Any] = {"question": QUESTION, "answer": None, "type": CLEAN}
+                found.append(Record(image=entry.value, level=taxonomy.safe_level, source=entry.where, **said))
         if len(found) + len(problems) == before:
             problems.append(f"{folder}: expected at least one picture, got none.")
     raise_problems(problems, "pictures")
@@ -245,7 +246,7 @@ def pseudo_labelled(
     risky = sum(record.is_risky for record in kept)
     if risky in (0, len(kept)):
         raise DataError(
-            f"nothing taught: expected pictures that the teacher surely calls clean, and some surely risky, got {risky} "
+            f"nothing taught: expected pictures that the teacher surely calls clean, and surely risky ones, got {risky} "
             f"risky of {len(kept)} with a confidence of {confidence:g}. Add pictures, or lower the confidence."
         )
     return kept, confidences

@@ -32,7 +32,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_base: Any, proce
     monkeypatch.setattr(pocket, "load", lambda: (copy.deepcopy(tiny_base), processor))
     saved_clip(tiny_clip(tiny_base), tmp_path / "clip")
     things = dict(zip(DEFAULT_TAXONOMY.types, ("bomb", "cigarette", "eye", "credit", "card", "tea"), strict=True))
-    words = {"types": {name: {"high": [f"a {thing}"]} for name, thing in things.items()}, "harmless": ["a dog", "a tree"]}
+    words = {
+        "types": {name: {"high": [f"a {thing}"]} for name, thing in things.items()},
+        "harmless": ["a dog", "a tree"],
+    }
     (tmp_path / "types.yaml").write_text(yaml.safe_dump(words))
     (tmp_path / "pictures" / "more").mkdir(parents=True)
     for seed in range(12):

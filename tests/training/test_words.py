@@ -111,7 +111,7 @@ def test_until_calibrated_a_policy_that_acts_is_refused_and_one_that_logs_is_not
     worded, ask, model, make_image, policy
 ):
     inputs = ask(("what is this?", [1]))
-    with pytest.raises(GuardError, match="not enforced: expected calibrated thresholds.*illegal, privacy.*--benign"):
+    with pytest.raises(GuardError, match=r"not enforced: expected calibrated.*illegal, privacy.*--benign"):
         model.generate(**inputs, max_new_tokens=3)
     for name in policy.rules:
         policy = policy.with_rule(name, action="log")

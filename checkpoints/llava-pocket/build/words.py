@@ -3,10 +3,10 @@
     python checkpoints/llava-pocket/build/words.py --base checkpoints/llava-pocket --out runs/words --place
 
 The same command goes on after an interruption. LLaVA reads the second last hidden state, so the tower's last layer,
-which tower.py left as it was initialised, is free to become what it is in CLIP: the layer in which the class token looks
-at the patches. It is trained here, with post layernorm, both projections and the text transformer, contrastively on
-pictures of the split "build" and on what they show in many wordings; no risk is ever named. All below that layer is
-frozen, so every answer and every verdict of the base stays what it was.
+which tower.py left as it was initialised, is free to become what it is in CLIP: where the class token looks at the
+patches. It is trained here, with post layernorm, both projections and the text transformer, contrastively on pictures
+of the split "build" and on what they show in many wordings; no risk is ever named. All below that layer is frozen, so
+every answer and every verdict of the base stays what it was.
 
 Writes `words/`, a CLIPModel's folder in half precision without the vision tower (the base has it; its digest is in
 config.json), and `last.safetensors`, the tower's new tensors. `--place` puts both into the base.
@@ -17,13 +17,14 @@ import json
 import math
 import re
 import shutil
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import parallel
 import torch
 from examples import draw
-import parallel
 from parallel import Worker, add_arguments, run
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -36,6 +37,7 @@ from safety_modules.backbones.identity import tower_digest
 from safety_modules.pocket.captions import caption
 from safety_modules.pocket.compose import Composer
 from safety_modules.pocket.concepts import CONCEPTS
+from safety_modules.pocket.lettering import Text
 from safety_modules.pocket.scenes import Glyph, Scene
 from safety_modules.pocket.words import WORDS
 
@@ -92,21 +94,17 @@ def sentence(scene: Scene, rng: np.random.Generator) -> tuple[str, list[str]]:
 def hidden(clip: CLIPModel, pixels: np.ndarray) -> Tensor:
     """(N, 96, 96, 3) uint8 -> (N, 65, 192): what enters the tower's last layer, class token first."""
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    tower = vision(clip)
-    return tower(pixel_values=(batch - MEAN) / STD, output_hidden_states=True).hidden_states[-2]
-
-
-def vision(clip: CLIPModel) -> nn.Module:
-    """The tower, whatever version of transformers holds it."""
-    return clip.vision_model
+    found = clip.vision_model(pixel_values=(batch - MEAN) / STD, output_hidden_states=True)
+    return found.hidden_states[-2]
 
 
 def inner(clip: CLIPModel) -> nn.Module:
+    """The parts of the tower, whatever version of transformers holds them."""
     return getattr(clip.vision_model, "vision_model", clip.vision_model)
 
 
 def class_token(clip: CLIPModel, states: Tensor) -> Tensor:
-    """The class token behind the last layer, projected: (N, 65, 192) -> (N, WIDTH). The patches are not needed there."""
+    """The class token behind the last layer, projected: (N, 65, 192) -> (N, WIDTH); no patch is needed there."""
     layer, tower = inner(clip).encoder.layers[-1], inner(clip)
     attention, heads = layer.self_attn, layer.self_attn.num_heads
     normed = layer.layer_norm1(states)
@@ -168,22 +166,33 @@ def loss_of(images: Tensor, texts: Tensor, scale: Tensor, shown: Tensor, named: 
     return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
 
 
-def pool_of(
-    clip: CLIPModel, count: int, seed: int, styles: str, split: str, file: Path
-) -> tuple[list[Scene], np.ndarray]:
-    """Scenes, and what enters the last layer for their pictures (N, 65, 192) in float16; drawn once."""
-    rng = np.random.default_rng(seed)
-    composer = Composer(split, styles, rng, changed=0.3)
-    scenes = [scene_for_tower(composer, 0.15) for _ in range(count)]
+def scenes_of(count: int, seed: int, styles: str, file: Path) -> list[Scene]:
+    """Scenes of the training split, chosen once and kept."""
+    if not file.exists():
+        composer = Composer("train", styles, np.random.default_rng(seed), changed=0.3)
+        chosen = [asdict(scene_for_tower(composer, 0.15)) for _ in range(count)]
+        draft = file.with_suffix(".part")
+        draft.write_text(json.dumps(chosen))
+        draft.replace(file)
+    return [_scene(**fields) for fields in json.loads(file.read_text())]
+
+
+def _scene(background: str, glyphs: list[dict], text: dict | None, transform: str | None) -> Scene:
+    if text is not None:
+        text |= {name: tuple(text[name]) for name in ("at", "room")} | {"lines": tuple(map(tuple, text["lines"]))}
+    return Scene(background, tuple(Glyph(**g) for g in glyphs), None if text is None else Text(**text), transform)
+
+
+def states_of(clip: CLIPModel, scenes: list[Scene], seed: int, file: Path) -> np.ndarray:
+    """What enters the last layer for their pictures, (N, 65, 192) in float16, computed once and kept."""
     if not file.exists():
         drawn, parts = draw(scenes, seed), []
-        for start in range(0, count, 128):
-            pictures = [picture for picture, _ in islice(drawn, 128)]
+        while pictures := [picture for picture, _ in islice(drawn, 128)]:
             parts.append(hidden(clip, np.stack(pictures)).half().numpy())
         draft = file.with_suffix(".part.npy")
         np.save(draft, np.concatenate(parts))
         draft.replace(file)
-    return scenes, np.load(file, mmap_mode="r")
+    return np.load(file, mmap_mode="r")
 
 
 def hot(names: list[list[str]]) -> Tensor:
@@ -197,22 +206,16 @@ def hot(names: list[list[str]]) -> Tensor:
 def train(worker: Worker, args: argparse.Namespace) -> None:
     """One process of the build."""
     parallel.SAVE_EVERY = 60  # a short build
-    out, rng = Path(args.out), np.random.default_rng(args.seed)
-    composer = Composer("train", "train", rng)
-    some = [sentence(scene_for_tower(composer, 0.15), rng)[0] for _ in range(6000)]
-    tokenizer = tokenizer_for([*some, *(c.phrase for c in CONCEPTS), *(w.name for w in WORDS)])
+    out, seed = Path(args.out), args.seed * 100 + worker.rank
+    styles = "train" if args.styles == "seen" else args.styles
+    scenes = scenes_of(args.pool // args.processes, seed, styles, out / f"scenes_{worker.rank}.json")
+    worker.wait()
+    first, rng = scenes_of(0, 0, styles, out / "scenes_0.json"), np.random.default_rng(args.seed)
+    names = [name for c in (*CONCEPTS, *WORDS) for name in (c.phrase, c.name)]
+    tokenizer = tokenizer_for([*(sentence(scene, rng)[0] for scene in first for _ in range(3)), *names])
     torch.manual_seed(args.seed)
     clip = make(Path(args.base), tokenizer)
-    styles = "train" if args.styles == "seen" else args.styles
-    print("tokenizer", len(tokenizer), flush=True)
-    scenes, states = pool_of(
-        clip,
-        args.pool // args.processes,
-        args.seed * 100 + worker.rank,
-        styles,
-        "train",
-        out / f"pool_{worker.rank}.npy",
-    )
+    states = states_of(clip, scenes, seed, out / f"pool_{worker.rank}.npy")
     shown = hot([things(scene) for scene in scenes])
     trained = [
         inner(clip).encoder.layers[-1],
