@@ -229,8 +229,8 @@ class Backbone(ABC):
         if len(seen) != 1 or len(seen[0]) != len(images.vision) or places[0] != len(layers) - 1:
             raise ConfigError(
                 "no class token: expected one run of the whole tower for whole pictures, and the features that enter "
-                f"its last layer, got {len(seen)} runs and features of layer {places[0]} of {len(layers)}. Train a head "
-                "on labelled pictures instead (safety-modules train --data)."
+                f"its last layer, got {len(seen)} runs and features of layer {places[0]} of {len(layers)}. Train a "
+                "head on labelled pictures instead (safety-modules train --data)."
             )
         return images._replace(vision=torch.cat([seen[0].to(images.vision), images.vision], 1))
 

@@ -26,8 +26,8 @@ from safety_modules.training.corpus import Corpus
 from safety_modules.training.predictions import corpus_judgements
 
 LOCAL = 0.3
-"""Share of the strongest patch in a sentence's evidence, beside the class token's: the best on pocket's validation split
-(`benchmarks/zero_shot.py ways`)."""
+"""Share of the strongest patch in a sentence's evidence, beside the class token's: the best on pocket's validation
+split (`benchmarks/zero_shot.py ways`)."""
 MOST_BYTES = 1_000_000
 """Of a file of words."""
 Sentences = Annotated[tuple[Line, ...], Field(min_length=1)]
@@ -246,8 +246,8 @@ def pseudo_labelled(
     risky = sum(record.is_risky for record in kept)
     if risky in (0, len(kept)):
         raise DataError(
-            f"nothing taught: expected pictures that the teacher surely calls clean, and surely risky ones, got {risky} "
-            f"risky of {len(kept)} with a confidence of {confidence:g}. Add pictures, or lower the confidence."
+            f"nothing taught: expected pictures that the teacher surely calls clean, and surely risky ones, got "
+            f"{risky} risky of {len(kept)} with a confidence of {confidence:g}. Add pictures, or lower the confidence."
         )
     return kept, confidences
 
