@@ -4,7 +4,6 @@ import argparse
 import json
 import shutil
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -11,11 +11,15 @@ from words_cases import WORDS, saved_clip, tiny_clip, tiny_tokenizer
 
 from safety_modules.adapter import read_adapter
 from safety_modules.attach import attach_safety
+from safety_modules.audit.tower_guard import TowerGuard
 from safety_modules.backbones import find_backbone
+from safety_modules.config import SafetyConfig
+from safety_modules.defences.guard.judge import look
 from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError
 from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
-from safety_modules.training import calibrate
+from safety_modules.training import Recipe, calibrate, train_safety
+from safety_modules.training.features import cache_features
 from safety_modules.training.words import LOCAL, Words, attach_words, pseudo_labelled, words_design
 
 
@@ -291,6 +295,8 @@ def test_own_words_stand_beside_those_that_come_along_or_in_their_place(tmp_path
 
 
 def test_a_teacher_labels_what_it_is_sure_of(worded, make_image):
+    with torch.no_grad():
+        worded.modules.head.local.fill_(0.5)  # noise pictures then have both labels
     records = [
         Record(image=make_image(seed), question="what is this?", answer=None, type="clean", level="safe")
         for seed in range(40)
@@ -327,3 +333,57 @@ def test_a_design_needs_no_picture_and_no_language_model(model, processor, clip_
         "scale",
         "local",
     }
+
+
+RECIPE = Recipe(stage=1, steps=3, batch_size=4, learning_rate=1e-2, log_every=1, save_every=0)
+
+
+def test_the_head_of_words_can_be_trained_on(worded, make_image):
+    records = [
+        Record(image=make_image(seed), question="what?", answer=None, type=kind, level=level)
+        for seed in range(8)
+        for kind, level in [("illegal", "high") if seed % 2 else ("clean", "safe")]
+    ]
+    before = {name: value.clone() for name, value in worded.modules.head.state_dict().items()}
+    train_safety(worded, records, RECIPE, progress=False)
+    after = worded.modules.head.state_dict()
+    assert all(not torch.equal(before[name], after[name]) for name in ("directions", "project.weight", "value.weight"))
+    verdicts = worded.classify([record.image for record in records])
+    risks = [verdict.risk for verdict in verdicts]
+    assert sum(risks[1::2]) > sum(risks[::2])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "problem"),
+    [
+        (RECIPE.changed(patch_dropout=0.5), "no patches to leave out: expected the mlp projector, got words"),
+        (RECIPE.changed(stage=2), "stage 2 refused: expected a design with LoRA"),
+    ],
+)
+def test_a_recipe_that_words_have_no_use_for_is_refused(worded, make_image, recipe, problem):
+    record = Record(image=make_image(1), question="what?", answer=None, type="illegal", level="high")
+    with pytest.raises(ConfigError, match=problem):
+        train_safety(worded, [record], recipe, progress=False)
+
+
+def test_cached_features_of_words_and_of_patches_lie_apart(worded, make_image, tmp_path):
+    records = [Record(image=make_image(1), question="", answer=None, type="clean", level="safe")]
+    patches = worded.backbone.sizes.num_patches
+    for config, rows in ((worded.config, patches + 1), (SafetyConfig(), patches), (worded.config, patches + 1)):
+        store = cache_features(worded.backbone, records, tmp_path, config=config, progress=False)
+        assert store.batch([records[0].image_digest()]).shape[1] == rows
+
+
+def test_a_tower_alone_judges_by_words_as_the_whole_model_does(
+    worded, saved_base, tmp_path, policy, make_image, tiny_base
+):
+    worded.thresholds = dict.fromkeys(worded.config.taxonomy.types, 0.0)
+    expected = worded.classify([make_image(seed) for seed in range(3)])
+    folder = worded.save_pretrained(tmp_path / "adapter", dtype="float32")
+    guard = TowerGuard(saved_base, str(folder), policy, "cpu", torch.float32)
+    pixels = worded.backbone.pixel_values([make_image(seed) for seed in range(3)])
+    with torch.no_grad():
+        vision = look(guard.backbone, guard.config, pixels).vision
+        types = guard.modules(vision).type_logits.softmax(-1)
+    for row, verdict in zip(types, expected, strict=True):
+        assert row.tolist() == pytest.approx(list(verdict.probabilities.values()), abs=1e-5)

@@ -44,6 +44,8 @@ from safety_modules.pocket.words import WORDS
 WIDTH, LENGTH, BATCH = 96, 40, 256
 NAMES = (*(c.name for c in CONCEPTS), *(f"text: {w.name}" for w in WORDS))
 PLACE = {name: place for place, name in enumerate(NAMES)}
+PART = 1000
+"""Pictures whose hidden states are kept in one file."""
 PARTIAL = 0.3
 """Share of the sentences that name one of several things only."""
 PLAIN = ("a picture of {}", "a photo of {}", "{}", "a drawing of {}", "an image that shows {}")
@@ -183,16 +185,21 @@ def _scene(background: str, glyphs: list[dict], text: dict | None, transform: st
     return Scene(background, tuple(Glyph(**g) for g in glyphs), None if text is None else Text(**text), transform)
 
 
-def states_of(clip: CLIPModel, scenes: list[Scene], seed: int, file: Path) -> np.ndarray:
-    """What enters the last layer for their pictures, (N, 65, 192) in float16, computed once and kept."""
-    if not file.exists():
-        drawn, parts = draw(scenes, seed), []
-        while pictures := [picture for picture, _ in islice(drawn, 128)]:
-            parts.append(hidden(clip, np.stack(pictures)).half().numpy())
-        draft = file.with_suffix(".part.npy")
-        np.save(draft, np.concatenate(parts))
-        draft.replace(file)
-    return np.load(file, mmap_mode="r")
+def states_of(clip: CLIPModel, scenes: list[Scene], seed: int, folder: Path) -> np.ndarray:
+    """What enters the last layer for their pictures, (N, 65, 192) in float16, computed once and kept in parts."""
+    folder.mkdir(exist_ok=True)
+    parts = []
+    for start in range(0, len(scenes), PART):
+        file = folder / f"{start}.npy"
+        if not file.exists():
+            drawn, found = draw(scenes[start : start + PART], seed + start), []
+            while pictures := [picture for picture, _ in islice(drawn, 128)]:
+                found.append(hidden(clip, np.stack(pictures)).half().numpy())
+            draft = file.with_suffix(".part.npy")
+            np.save(draft, np.concatenate(found))
+            draft.replace(file)
+        parts.append(np.load(file))
+    return np.concatenate(parts)
 
 
 def hot(names: list[list[str]]) -> Tensor:
@@ -215,7 +222,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     tokenizer = tokenizer_for([*(sentence(scene, rng)[0] for scene in first for _ in range(3)), *names])
     torch.manual_seed(args.seed)
     clip = make(Path(args.base), tokenizer)
-    states = states_of(clip, scenes, seed, out / f"pool_{worker.rank}.npy")
+    states = states_of(clip, scenes, seed, out / f"pool_{worker.rank}")
     shown = hot([things(scene) for scene in scenes])
     trained = [
         inner(clip).encoder.layers[-1],
