@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from safety_modules.records import Record
 
 DEFAULT = "default"
-"""As --words: those that come along."""
+"""As --words: those in the CLIP's own folder, else those that come along."""
+OWN = "types.yaml"
+"""Words in a CLIP's folder, for one that knows few."""
 CONFIDENCE = 0.8
 
 
@@ -23,7 +25,7 @@ class FromWords(NamedTuple):
     words: Annotated[
         str | None,
         typer.Option(
-            help="Make the adapter of this file of sentences, without a picture; default: those that come along."
+            help="Make the adapter of this file of sentences, without a picture; `default`: those that come along."
         ),
     ] = None
     clip: Annotated[
@@ -80,7 +82,6 @@ def train_words(
 
     outcome = Outcome(out, None, overwrite=overwrite)
     outcome.check()
-    words = Words.default() if options.words == DEFAULT else Words.from_yaml(str(options.words))
     clip = options.clip
     if clip is None:
         beside = (checkpoint_dir() if model is None else find_base(model)) / "words"
@@ -90,6 +91,11 @@ def train_words(
                 "comes from: openai/clip-vit-large-patch14-336 for LLaVA-1.5."
             )
         clip = str(beside)
+    own = Path(clip) / OWN
+    if options.words != DEFAULT:
+        words = Words.from_yaml(str(options.words))
+    else:
+        words = Words.from_yaml(own) if own.is_file() else Words.default()
     policy = Policy.default()
     rules = {name: policy.rules.get(name) or default_rule(name) for name in words.types}
     safety = attach_words(*base(), words, clip, policy=policy.model_copy(update={"rules": rules}))

@@ -59,6 +59,13 @@ def test_words_become_an_adapter_that_says_what_comes_next(place: Path) -> None:
     assert adapter.megabytes < 0.1
 
 
+def test_the_words_in_a_clips_folder_are_its_default(place: Path) -> None:
+    (place / "types.yaml").rename(place / "clip" / "types.yaml")
+    invoke("train", "--words", "default", "--clip", place / "clip", "--out", place / "adapter")
+    sentences = read_adapter(place / "adapter").guard.design.words.sentences
+    assert [one.text for one in sentences][-2:] == ["a dog", "a tree"]
+
+
 def test_a_finished_adapter_is_not_replaced_unasked(place: Path) -> None:
     make_words(place)
     with pytest.raises(ConfigError, match="adapter not replaced"):

@@ -219,7 +219,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     worker.wait()
     first, rng = scenes_of(0, 0, styles, out / "scenes_0.json"), np.random.default_rng(args.seed)
     names = [name for c in (*CONCEPTS, *WORDS) for name in (c.phrase, c.name)]
-    tokenizer = tokenizer_for([*(sentence(scene, rng)[0] for scene in first for _ in range(3)), *names])
+    tokenizer = tokenizer_for([*(sentence(scene, rng)[0] for scene in first), *names])
     torch.manual_seed(args.seed)
     clip = make(Path(args.base), tokenizer)
     states = states_of(clip, scenes, seed, out / f"pool_{worker.rank}")
@@ -251,7 +251,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
         with torch.no_grad():
             clip.logit_scale.clamp_(0, math.log(100))
         worker.step += 1
-        if worker.step % 50 == 0 and worker.rank == 0:
+        if worker.step % 25 == 0 and worker.rank == 0:
             print(
                 worker.step,
                 round(worker.minutes, 2),
