@@ -224,7 +224,16 @@ class SafetyConfig(BaseModel):
         return self.taxonomy.types[: len(self.taxonomy.types) - len(self.added)]
 
     def with_added(self, added: tuple[str, ...]) -> "SafetyConfig":
-        """The same design with these added types instead of its own."""
+        """The same design with these added types instead of its own.
+
+        Raises:
+            ConfigError: it is one of words.
+        """
+        if added and self.words is not None:
+            raise ConfigError(
+                f"type not added: expected a trained head, got one of words beside {', '.join(added)}. Name the type "
+                "in the file of sentences and make the adapter anew; or train a head (train --teacher)."
+            )
         taxonomy = Taxonomy(types=(*self.first_types, *added), levels=self.taxonomy.levels)
         return SafetyConfig.model_validate({**dict(self), "taxonomy": taxonomy, "added": added})
 

@@ -19,6 +19,7 @@ from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardE
 from safety_modules.policy.policy import Policy
 from safety_modules.records.record import Record
 from safety_modules.training import Recipe, calibrate, train_safety
+from safety_modules.training.extend import extended_config
 from safety_modules.training.features import cache_features
 from safety_modules.training.words import LOCAL, Words, attach_words, pseudo_labelled, words_design
 
@@ -364,6 +365,11 @@ def test_a_recipe_that_words_have_no_use_for_is_refused(worded, make_image, reci
     record = Record(image=make_image(1), question="what?", answer=None, type="illegal", level="high")
     with pytest.raises(ConfigError, match=problem):
         train_safety(worded, [record], recipe, progress=False)
+
+
+def test_a_type_is_added_to_words_by_a_sentence_not_by_a_branch(worded):
+    with pytest.raises(ConfigError, match="type not added: expected a trained head, got one of words"):
+        extended_config(worded.config, "gambling")
 
 
 def test_cached_features_of_words_and_of_patches_lie_apart(worded, make_image, tmp_path):
