@@ -55,7 +55,7 @@ FROM_NOTHING = Recipe(
     level_weight=0.5,
 )
 """How stage I is trained on a few pictures; with a teacher on more, for as long."""
-TRAINED_ON = FROM_NOTHING.changed(steps=100, learning_rate=3e-4, patch_dropout=0.0)
+TRAINED_ON = FROM_NOTHING.changed(steps=60, learning_rate=5e-5, patch_dropout=0.0)
 """How the head of words itself is trained on."""
 CONFIDENCE = 0.8
 Base = Annotated[Path | None, typer.Option(help="Pocket's base with words/ in it; default: the shipped one.")]

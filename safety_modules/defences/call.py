@@ -190,11 +190,7 @@ class Call:
         return [self.features[image] for image in self.images_of([row])] if self.features is not None else []
 
     def encoded(self, looking: Callable[[torch.Tensor], ImageFeatures] | None = None) -> "Call":
-        """With the features of all its images; the vision tower runs, unless it did.
-
-        Args:
-            looking: how it runs, for features of another kind; default: `Backbone.encode_images`.
-        """
+        """With the features of all its images; the vision tower runs (`looking`: in that way), unless it did."""
         if self.pixels is None or (self.features is not None and looking in (None, self.looking)):
             return self
         for row, count in zip(self.rows, self.counts, strict=True):

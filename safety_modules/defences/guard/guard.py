@@ -242,8 +242,6 @@ class Guard(Defence):
 
     def _check_calibrated(self, policy: Policy) -> None:
         """Refuse to act on cosines that were never held against pictures: sentences alone promise nothing."""
-        if self.config.words is None:
-            return
         missing = [
             name
             for name, rule in policy.rules.items()
@@ -289,8 +287,11 @@ class Guard(Defence):
         if not any(on):
             return call, routes
         policy = self.policy_for(call.choices["policy"])
-        self._check_calibrated(policy)
-        call = call.encoded(self.backbone.encode_with_class if self.config.words else None)
+        if self.config.words is None:
+            call = call.encoded()
+        else:
+            self._check_calibrated(policy)
+            call = call.encoded(self.backbone.encode_with_class)
         rows = [row for row, judged in enumerate(on) if judged]
         images = call.images_of(rows)
         asked = call.origin or call
