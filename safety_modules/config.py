@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.dataclasses import dataclass
 
 from safety_modules.errors import ConfigError
-from safety_modules.taxonomy import DEFAULT_TAXONOMY, Name, Taxonomy
+from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Name, Taxonomy
 
 # Upper bounds are far above any real model: they keep a stranger's file from asking for the moon.
 Width = Annotated[int, Field(gt=0, le=65_536)]
@@ -79,11 +79,59 @@ class LoraSettings(BaseModel):
         return self
 
 
+Line = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class Sentence(BaseModel):
+    """What a picture may show, in words, and the label of a picture that does.
+
+    Args:
+        text: stands in the templates' place.
+        type: a risk type, or clean.
+        level: a risky one of a risk type, the safe one of clean.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: Line
+    type: Name
+    level: Name
+
+
+class WordsSettings(BaseModel):
+    """What a zero-shot head was made of: sentences, and the CLIP that made directions of them.
+
+    Args:
+        sentences: one direction each.
+        templates: sentences around a sentence, with {} in its place; a direction is the mean over them.
+        width: of the space that pictures and sentences share.
+        tower: digest of the CLIP's vision tower, which is the base's own (`identity.tower_digest`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sentences: Annotated[tuple[Sentence, ...], Field(min_length=2, max_length=4096)]
+    templates: Annotated[tuple[Line, ...], Field(min_length=1, max_length=256)]
+    width: Width
+    tower: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @model_validator(mode="after")
+    def _places(self) -> "WordsSettings":
+        for text in (*self.templates, *(one.text for one in self.sentences)):
+            if not text.isprintable() or not text.strip():
+                raise ValueError(f"not words: expected printable characters on one line, got {text[:80]!r}")
+        wrong = [template for template in self.templates if template.count("{}") != 1]
+        if wrong:
+            raise ValueError(f"a template has no place: expected {{}} once, got {wrong[0][:80]!r}")
+        return self
+
+
 HEADS = {
     "reading": "reading:ReadingHead",
     "concept": "concept:ConceptHead",
     "pooled_question": "published:PooledQuestionHead",
     "first_token": "published:FirstTokenHead",
+    "words": "words:WordsHead",
 }
 """Classifiers by name: file in `defences/guard` and class."""
 
@@ -105,18 +153,20 @@ class SafetyConfig(BaseModel):
         num_lm_tokens: learned tokens beside the image at the language model's input (s2); 0 = none.
         attention_heads: heads of the head's cross-attention; must divide the width.
         query: `reading` (one learned query per risk type, which reads the text), `concept` (the same with the mean of
-            the text, as before format 6), `pooled_question` (published head, question pooled from its real tokens) or
-            `first_token` (published head as published).
+            the text, as before format 6), `pooled_question` (published head, question pooled from its real tokens),
+            `first_token` (published head as published) or `words` (zero-shot: no training, from sentences; has neither
+            projector nor tokens, and judges pictures alone).
         ensemble: sets of projector, head tokens and head, each trained on its own losses; the verdict comes from the
             mean of their logits (deep ensembles, arXiv 1612.01474).
         mode: `gated` (a sample judged clean gets the base's own answer) or `always` (every image gets tokens
             and LoRA, as published).
         lora: LoRA on the language model; None = modules only.
         added: risk types that were added after training, each with a branch of its own; the last ones of the taxonomy.
+        words: what a head of words was made of; it and no other has this.
 
     Raises:
-        pydantic.ValidationError: unknown key, value out of range, heads that do not divide the width, or added types
-            that are not the taxonomy's last, or all of them.
+        pydantic.ValidationError: unknown key, value out of range, heads that do not divide the width, added types
+            that are not the taxonomy's last, or all of them, or words that do not fit the taxonomy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,6 +182,31 @@ class SafetyConfig(BaseModel):
     mode: Literal["gated", "always"] = "gated"
     lora: LoraSettings | None = LoraSettings()
     added: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    words: WordsSettings | None = None
+
+    @model_serializer(mode="wrap")
+    def _only_words_have_words(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = written(self)
+        if self.words is None:
+            found.pop("words", None)
+        return found
+
+    @model_validator(mode="after")
+    def _words_fit(self) -> "SafetyConfig":
+        if (self.words is None) != (self.query != "words"):
+            raise ValueError("the query 'words' and the key 'words' go together: expected both or neither")
+        if self.words is None:
+            return self
+        if self.num_lm_tokens or self.lora or self.ensemble != 1 or self.added:
+            raise ValueError("words have no language-model tokens, LoRA, ensemble or added types")
+        labels, levels = self.taxonomy.labels, self.taxonomy.levels
+        for one in self.words.sentences:
+            clean = one.type == CLEAN
+            if one.type not in labels or one.level not in levels or clean != (one.level == levels[0]):
+                raise ValueError(f"a sentence has no such label: {one.type} of level {one.level} ({one.text[:80]!r})")
+        if missing := [name for name in labels if name not in {one.type for one in self.words.sentences}]:
+            raise ValueError(f"no sentence for {', '.join(missing)}")
+        return self
 
     @model_validator(mode="after")
     def _added_types_are_last(self) -> "SafetyConfig":
@@ -152,7 +227,16 @@ class SafetyConfig(BaseModel):
         return self.taxonomy.types[: len(self.taxonomy.types) - len(self.added)]
 
     def with_added(self, added: tuple[str, ...]) -> "SafetyConfig":
-        """The same design with these added types instead of its own."""
+        """The same design with these added types instead of its own.
+
+        Raises:
+            ConfigError: it is one of words.
+        """
+        if added and self.words is not None:
+            raise ConfigError(
+                f"type not added: expected a trained head, got one of words beside {', '.join(added)}. Name the type "
+                "in the file of sentences and make the adapter anew; or train a head (train --teacher)."
+            )
         taxonomy = Taxonomy(types=(*self.first_types, *added), levels=self.taxonomy.levels)
         return SafetyConfig.model_validate({**dict(self), "taxonomy": taxonomy, "added": added})
 

@@ -36,8 +36,8 @@ from safety_modules.errors import ConfigError
 
 FORMAT = "safety-modules-adapter"
 FORMAT_VERSION = 6
-SINCE_6 = "reading"
-"""A guard's `query` that no version before 6 knows."""
+SINCE_6 = ("reading", "words")
+"""Of a guard's `query`: what no version before 6 knows."""
 
 CONFIG_FILE = "adapter_config.json"
 DTYPES: dict[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -127,7 +127,8 @@ class PartRecord(BaseModel):
             raise ValueError("expected an object of settings without their kind")
         # From the text, strictly: "8" is not 8, and a list is a tuple only where JSON has no tuples.
         settings = KINDS[info.data["kind"]].settings_type.model_validate_json(json.dumps(value), strict=True)
-        if missing := [name for name in _left_out(settings) if name != ("kind",)]:
+        # A design without words does not have that key.
+        if missing := [name for name in _left_out(settings) if name not in (("kind",), ("design", "words"))]:
             raise ValidationError.from_exception_data(
                 "settings", [{"type": "missing", "loc": name, "input": None} for name in missing]
             )
@@ -196,8 +197,9 @@ class AdapterConfig(Keys):
         if not self.parts:
             raise ValueError("no parts: expected at least one defence")
         queries = [part.settings.design.query for part in self.parts if isinstance(part.settings, GuardSettings)]
-        if SINCE_6 in queries and self.format_version < 6:
-            raise ValueError(f"format_version {self.format_version} does not know the query {SINCE_6!r}")
+        for query in queries:
+            if query in SINCE_6 and self.format_version < 6:
+                raise ValueError(f"format_version {self.format_version} does not know the query {query!r}")
         try:
             check_order([part.defence for part in self.parts])
             files = [file for part in self.parts for file in part.shapes(self.base.sizes).items()]

@@ -22,7 +22,7 @@ from safety_modules.defences.answer import GuardedOutput
 from safety_modules.defences.base import Defence, fold, prepared_by
 from safety_modules.defences.call import Call
 from safety_modules.defences.guard.guard import Guard, check_batch_mode, guard_among
-from safety_modules.defences.guard.judge import classify, judge
+from safety_modules.defences.guard.judge import classify, judge, look
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AttachError, GuardError, did_you_mean
 from safety_modules.mount.flags import frozen
@@ -376,10 +376,11 @@ class SafetyAttachment:
         self.guard.check(untrained)
         if (images is None) == (pixel_values is None):
             raise GuardError("nothing judged: expected images or pixel_values, got both or neither. Pass one.")
-        judging = lambda *batch: judge(self.guard, *batch)  # noqa: E731  (the active one, batch by batch)
-        return classify(
-            self.backbone, judging, self.inference, images, pixel_values, questions, self.policy_for(policy), batch_size
-        )
+        # The active guard's, batch by batch.
+        looking = lambda pixels: look(self.backbone, self.config, pixels)  # noqa: E731
+        judging = lambda *batch: judge(self.guard, *batch)  # noqa: E731
+        given = images, pixel_values, questions
+        return classify(self.backbone, looking, judging, self.inference, *given, self.policy_for(policy), batch_size)
 
     def judge_features(
         self, vision: torch.Tensor, questions: Sequence[str] | None = None, policy: Policy | None = None

@@ -14,8 +14,8 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.audit.decode import Decoded, Pixels, TilePixels
 from safety_modules.backbones.tower import open_tower
 from safety_modules.config import SafetyConfig
-from safety_modules.defences.guard.guard import Guard
-from safety_modules.defences.guard.judge import decide, head_output, rows_of
+from safety_modules.defences.guard.guard import Guard, check_tower
+from safety_modules.defences.guard.judge import decide, head_output, look, rows_of
 from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import HeadOutput
@@ -54,16 +54,13 @@ class TowerGuard:
 
     def __init__(self, base: Path, adapter: str, policy: Policy | None, device: str, dtype: torch.dtype) -> None:
         folder = Path(find_adapter(adapter))
-        self.backbone = open_tower(base, dtype, device)
-        self.fingerprint = self.backbone.fingerprint()
-        loaded = read_adapter(
-            folder,
-            fingerprint=self.backbone.fingerprint,
-            sizes=self.backbone.sizes,
-            processor=self.backbone.pixel_settings(),
-        )
+        loaded = read_adapter(folder)
         guard = loaded.guard
         self.config: SafetyConfig = guard.design
+        self.backbone = open_tower(base, dtype, device, whole=self.config.words is not None)
+        self.fingerprint = self.backbone.fingerprint()
+        loaded.check_base(self.backbone.fingerprint, self.backbone.sizes, self.backbone.pixel_settings())
+        check_tower(self.backbone, self.config)
         self.digest = hashlib.sha256((folder / CONFIG_FILE).read_bytes()).hexdigest()
         self.thresholds, self.temperature = dict(guard.thresholds), guard.temperature
         self.policy = (policy or Policy.default()).completed(guard.rules)
@@ -82,9 +79,9 @@ class TowerGuard:
 
     @torch.no_grad()
     def features(self, pixels: Any) -> torch.Tensor:
-        """The tower's output (n, P, Dv) for decoded pictures (n, C, H, W), or their tiles."""
+        """What the head sees (n, P, Dv) of decoded pictures (n, C, H, W), or of their tiles."""
         values = self.pixels(pixels, self.backbone.device).to(self.backbone.model.dtype)
-        return self.backbone.encode_images(values).vision
+        return look(self.backbone, self.config, values).vision
 
     @torch.no_grad()
     def start(self, pictures: Sequence[Decoded], questions: Sequence[str | None]) -> Started:

@@ -204,6 +204,39 @@ class Backbone(ABC):
             ConfigError: the tower has no such layer, or the base uses several together.
         """
 
+    def encode_with_class(self, pixel_values: torch.Tensor) -> ImageFeatures:
+        """The same one run of the tower, and before the patches the class token behind its last layer: vision
+        (N, 1 + P, Dv).
+
+        Raises:
+            ConfigError: the tower is no CLIP, or the base takes several layers, parts of pictures or a cut tower.
+        """
+        tower: Any = unwrapped(self.vision_tower)
+        layers, places = identity.used_layers(tower, self._feature_layer)
+        if tower.config.model_type != "clip_vision_model" or len(places) != 1:
+            raise ConfigError(
+                f"no class token: expected a CLIP tower of which one layer is used, got {tower.config.model_type} and "
+                f"{len(places)} layers. Train a head on labelled pictures instead (safety-modules train --data)."
+            )
+        thread, seen = threading.get_ident(), []
+
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            if threading.get_ident() == thread:
+                seen.append((output if isinstance(output, torch.Tensor) else output[0])[:, :1])
+
+        hook = layers[-1].register_forward_hook(keep)
+        try:
+            images = self.encode_images(pixel_values)
+        finally:
+            hook.remove()
+        if len(seen) != 1 or len(seen[0]) != len(images.vision) or places[0] != len(layers) - 1:
+            raise ConfigError(
+                "no class token: expected one run of the whole tower for whole pictures, and the features that enter "
+                f"its last layer, got {len(seen)} runs and features of layer {places[0]} of {len(layers)}. Train a "
+                "head on labelled pictures instead (safety-modules train --data)."
+            )
+        return images._replace(vision=torch.cat([seen[0].to(images.vision), images.vision], 1))
+
     @abstractmethod
     def pixel_values(self, images: Sequence[Any]) -> torch.Tensor:
         """Pictures as the base's processor prepares them: (N, C, H, W); of a base with tiles, `tiles.Tiles`."""
@@ -348,6 +381,11 @@ class Backbone(ABC):
             "vocab_size": self.sizes.vocab_size,
             **digests,
         }
+
+    def tower_digest(self) -> str:
+        """Of the whole vision tower, the layers that the base does not use too (`identity.tower_digest`)."""
+        with self.lock:
+            return identity.tower_digest(unwrapped(self.vision_tower))
 
     def pixel_settings(self) -> dict[str, Any]:
         """The processor's settings that change pixels. JSON-able."""

@@ -93,6 +93,15 @@ def digests(parts: Parts, feature_layer: Any, language: bool = True) -> dict[str
     }
 
 
+def tower_digest(tower: nn.Module) -> str:
+    """Of every weight of a vision tower, those that a LLaVA does not use too, each rounded to bfloat16.
+
+    Raises:
+        AttachError: a tensor is neither in memory nor offloaded by accelerate.
+    """
+    return _sha256({name.removeprefix("vision_model."): sums for name, sums in _summed(tower)})
+
+
 def used_layers(tower: Any, feature_layer: Any) -> tuple[nn.ModuleList, list[int]]:
     """The tower's layers, and which of their outputs are the features, counted from the embeddings' output, 0."""
     layers = tower.encoder.layers if hasattr(tower, "encoder") else tower.vision_model.encoder.layers

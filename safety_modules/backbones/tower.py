@@ -32,6 +32,7 @@ class TowerBackbone(HFLlava):
         folder: a checkpoint of transformers' LLaVA, with its processor.
         dtype: of the tower; None = as the checkpoint is.
         device: of the tower.
+        whole: keep the layers that a LLaVA does not use, for the class token (`encode_with_class`).
 
     Attributes:
         bytes_read: of the checkpoint's tensors.
@@ -40,7 +41,13 @@ class TowerBackbone(HFLlava):
         AttachError: not such a checkpoint.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+        whole: bool = False,
+    ) -> None:
         config, processor = _config(folder), AutoProcessor.from_pretrained(folder)
         kind = model_class(config)
         if kind.__name__ != self.architecture:
@@ -52,7 +59,8 @@ class TowerBackbone(HFLlava):
         super().__init__(model, processor)
         parts, layer = model.model, config.vision_feature_layer
         layers, places = identity.used_layers(parts.vision_tower, layer)
-        del layers[max(places) :]  # LLaVA-1.5: one of 24
+        if not whole:
+            del layers[max(places) :]  # LLaVA-1.5: one of 24
         text = parts.language_model
         seen = [parts.vision_tower, parts.multi_modal_projector, *self._beside_projector]
         self._fill(folder, [*seen, text.embed_tokens, text.norm])
@@ -88,13 +96,15 @@ class TowerBackbone(HFLlava):
             raise AttachError(f"base not read: expected tensors as its config.json says, got {error}.") from error
 
 
-def open_tower(folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> TowerBackbone:
+def open_tower(
+    folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu", whole: bool = False
+) -> TowerBackbone:
     """The `TowerBackbone` of the family that a checkpoint's config.json names; arguments and errors as there."""
     architecture = model_class(_config(folder)).__name__
     if architecture == TowerBackbone.architecture:
-        return TowerBackbone(folder, dtype, device)
+        return TowerBackbone(folder, dtype, device, whole)
     kind = type("TowerBackbone", (TowerBackbone, tiled_backbone(architecture)), {})
-    found: TowerBackbone = kind(folder, dtype, device)
+    found: TowerBackbone = kind(folder, dtype, device, whole)
     return found
 
 

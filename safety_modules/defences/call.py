@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from safety_modules.backbones import Backbone
+from safety_modules.backbones import Backbone, ImageFeatures
 from safety_modules.backbones.generation import (
     RowStreamer,
     answer_length,
@@ -64,6 +64,7 @@ class Call:
         records: per row of the caller's batch, what became known about it; shared by all calls made of this one.
         vision: the tower's features (N, P, Dv), where it ran already.
         projected: what the base's projector made of them, N tensors (P, D); somewhere in each of `features`.
+        looking: how it ran, where that is not the base's own way.
         features: what the language model is to see as each image, N tensors (n_i, D); None = the base's own run.
         origin: these rows as the caller asked them, where the prompts are others: what judges look at.
         mounts: what stands on the model while the base answers, the outermost first.
@@ -81,6 +82,7 @@ class Call:
     records: list[Row] = field(default_factory=list)
     vision: torch.Tensor | None = None
     projected: list[torch.Tensor] | None = None
+    looking: Callable[[torch.Tensor], ImageFeatures] | None = None
     features: list[torch.Tensor] | None = None
     origin: "Call | None" = None
     mounts: tuple[Mount, ...] = ()
@@ -185,14 +187,15 @@ class Call:
         """Features of the images of a row, of an encoded call."""
         return [self.features[image] for image in self.images_of([row])] if self.features is not None else []
 
-    def encoded(self) -> "Call":
-        """With the features of all its images; the vision tower runs, unless it did."""
-        if self.pixels is None or self.features is not None:
+    def encoded(self, looking: Callable[[torch.Tensor], ImageFeatures] | None = None) -> "Call":
+        """With the features of all its images; the vision tower runs (`looking`: in that way), unless it did."""
+        if self.pixels is None or (self.features is not None and looking in (None, self.looking)):
             return self
         for row, count in zip(self.rows, self.counts, strict=True):
             self.records[row].usage.tower_runs += count
-        images = self.backbone.encode_images(self.pixels)
-        return replace(self, vision=images.vision, projected=images.projected, features=images.projected)
+        images = (looking or self.backbone.encode_images)(self.pixels)
+        features = images.projected if self.features is None else self.features  # a defence may have added to them
+        return replace(self, vision=images.vision, projected=images.projected, features=features, looking=looking)
 
     def take(self, rows: Sequence[int]) -> "Call":
         """Some of its rows, with their own padding."""

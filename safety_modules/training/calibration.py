@@ -128,10 +128,12 @@ def calibrate(
         )
     nothing = np.zeros((len(benign.records), len(taxonomy.types)))
     promised_limits(nothing, max_false_alarm, confidence, groups)  # too few: refused before any work
-    corpus = Corpus.make(attachment.backbone, benign, cache_dir, progress)
+    corpus = Corpus.make(attachment.backbone, benign, cache_dir, progress, attachment.config)
     others = None
     if labelled is not None:
-        others = Corpus.make(attachment.backbone, good_records(labelled, taxonomy), cache_dir, progress)
+        others = Corpus.make(
+            attachment.backbone, good_records(labelled, taxonomy), cache_dir, progress, attachment.config
+        )
         _check_apart(corpus, others)
 
     temperature, before, after = attachment.temperature, None, None

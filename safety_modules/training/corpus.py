@@ -41,10 +41,14 @@ class Corpus:
         data: Sequence[Record] | GoodRecords,
         cache_dir: str | PathLike[str] | None = None,
         progress: bool = True,
+        config: SafetyConfig | None = None,
     ) -> "Corpus":
-        """Compute or read the features. Raises DataError as `cache_features`."""
+        """Compute or read the features, of the kind that the head of this design sees. Raises DataError as
+        `cache_features`.
+        """
         good = with_digests(data)
-        return cls(good.records, good.digests or (), cache_features(backbone, good, cache_dir, progress=progress))
+        store = cache_features(backbone, good, cache_dir, config=config, progress=progress)
+        return cls(good.records, good.digests or (), store)
 
     def vision(self, indices: Sequence[int]) -> torch.Tensor | None:
         """Features (N, P, Dv) of those of the records that have a picture; None where none has."""

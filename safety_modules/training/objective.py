@@ -30,10 +30,16 @@ class SafetyObjective(nn.Module):
     def __init__(self, attachment: SafetyAttachment, recipe: Recipe) -> None:
         super().__init__()
         modules, lora = attachment.modules, attachment.lora
-        if recipe.patch_dropout and attachment.config.projector != "mlp":
+        if recipe.patch_dropout and (attachment.config.projector != "mlp" or attachment.config.words):
+            got = "words" if attachment.config.words else attachment.config.projector
             raise ConfigError(
-                f"no patches to leave out: expected the mlp projector, got {attachment.config.projector}, which needs "
-                "the whole grid. Take patch_dropout out of the recipe."
+                f"no patches to leave out: expected the mlp projector, got {got}, which needs the whole grid. Take "
+                "patch_dropout out of the recipe."
+            )
+        if recipe.stage == 2 and attachment.config.words:
+            raise ConfigError(
+                "stage 2 refused: expected a design with LoRA or language-model tokens, got words, which have neither. "
+                "Train a head with --teacher, whose stage 2 follows."
             )
         if recipe.stage == 2 and attachment.backbone.model.dtype == torch.float16:
             raise ConfigError(

@@ -113,6 +113,20 @@ def test_shifts_are_taken_back_and_off_is_the_package_bit_for_bit(package, answe
     assert all(torch.equal(a, b) for a, b in zip(off, expected, strict=True))
 
 
+def test_both_packages_have_one_class_token_and_one_digest_of_the_whole_tower(package, safety, processor, make_image):
+    other = attach_safety(package, processor.tokenizer).backbone
+    assert other.tower_digest() == safety.backbone.tower_digest()
+    mine, theirs = (
+        backbone.encode_with_class(backbone.pixel_values([make_image(1), make_image(2)]))
+        for backbone in (other, safety.backbone)
+    )
+    torch.testing.assert_close(mine.vision, theirs.vision)
+    assert mine.vision.shape[1] == other.sizes.num_patches + 1
+    plain = safety.backbone.encode_images(safety.backbone.pixel_values([make_image(1), make_image(2)]))
+    assert torch.equal(theirs.vision[:, 1:], plain.vision)
+    assert all(torch.equal(a, b) for a, b in zip(theirs.projected, plain.projected, strict=True))
+
+
 def test_clean_and_switched_off_answers_are_bit_identical(package, answer_of, processor, ask_package):
     inputs = ask_package(*ROWS)
     details = {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}

@@ -1,4 +1,4 @@
-"""Builds llava-pocket from nothing: drawings, tower, language model. Goes on after an interruption.
+"""Builds llava-pocket from nothing: drawings, tower, language model, text half. Goes on after an interruption.
 
     python checkpoints/llava-pocket/build/build.py FOLDER_OF_PACKAGES --out runs/pocket
 
@@ -32,3 +32,5 @@ if __name__ == "__main__":
     run("tower.py", "--out", str(tower), "--styles", styles, *(["--compile"] if given.compile else []))
     weights = str(tower / "tower.safetensors")
     run("language.py", "--tower", weights, "--out", str(given.out / "language"), "--styles", styles)
+    checkpoint = str(given.out / "language" / "checkpoint")
+    run("words.py", "--base", checkpoint, "--out", str(given.out / "words"), "--styles", styles, "--place")

@@ -24,7 +24,7 @@ from safety_modules.defences.call import Call
 from safety_modules.defences.guard.judge import judge
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.defences.guard.steer import Sample, Steer, build_inputs
-from safety_modules.errors import ConfigError, GuardError
+from safety_modules.errors import AttachError, ConfigError, GuardError
 from safety_modules.mount.lora import Lora
 from safety_modules.policy.policy import Policy, Rule, check_policy
 from safety_modules.policy.scores import LIMIT
@@ -137,7 +137,7 @@ class Guard(Defence):
         merge_lora: answer steered rows from merged copies of the linears (see `Lora.mounted`).
 
     Raises:
-        AttachError: the LoRA finds no place.
+        AttachError: the LoRA finds no place, or the words were made for another tower.
         ConfigError: the design does not fit the base.
     """
 
@@ -161,6 +161,7 @@ class Guard(Defence):
             self.modules = SafetyModules(config, backbone.sizes, lm_token_std=std).to(backbone.device).eval()
             self.lora = Lora(backbone.language_model, config.lora, backbone.lock) if config.lora is not None else None
         self.fingerprint = backbone.fingerprint()
+        check_tower(backbone, config)
         self.trained = False
         self.mode: str = config.mode
         self.hints = True
@@ -239,6 +240,20 @@ class Guard(Defence):
         completed.check(self.config.taxonomy)
         return completed
 
+    def _check_calibrated(self, policy: Policy) -> None:
+        """Refuse to act on cosines that were never held against pictures: sentences alone promise nothing."""
+        missing = [
+            name
+            for name, rule in policy.rules.items()
+            if rule.action in ("hint", "refuse") and rule.threshold is None and name not in self.thresholds
+        ]
+        if missing:
+            raise GuardError(
+                f"not enforced: expected calibrated thresholds for an adapter made of words, got none for "
+                f"{', '.join(missing)}. Calibrate it (safety-modules calibrate ADAPTER --benign FILE), or only log: "
+                "action: log in the policy."
+            )
+
     def around(self, call: Call, answer: Answering) -> Answer:
         call, routes = self._judged(call)
         rows = {by: [row for row, route in enumerate(routes) if route.by == by] for by in get_args(By)}
@@ -272,7 +287,11 @@ class Guard(Defence):
         if not any(on):
             return call, routes
         policy = self.policy_for(call.choices["policy"])
-        call = call.encoded()
+        if self.config.words is None:
+            call = call.encoded()
+        else:
+            self._check_calibrated(policy)
+            call = call.encoded(self.backbone.encode_with_class)
         rows = [row for row, judged in enumerate(on) if judged]
         images = call.images_of(rows)
         asked = call.origin or call
@@ -344,6 +363,20 @@ def thresholds_problem(taxonomy: Taxonomy, needed: Sequence[str], thresholds: Ma
             f"got {', '.join(bad)}"
         )
     return None
+
+
+def check_tower(backbone: Backbone, config: SafetyConfig) -> None:
+    """Refuse words of another tower: their head looks behind its last layer, which the fingerprint leaves out.
+
+    Raises:
+        AttachError: it is not the tower that the adapter was made for, to the last layer.
+    """
+    if config.words is not None and (got := backbone.tower_digest()) != config.words.tower:
+        raise AttachError(
+            f"words of another tower: expected a vision tower with digest {config.words.tower[:16]}, got {got[:16]} "
+            "(other weights, or quantised). Make the adapter anew for this base (safety-modules train --words), with "
+            "its tower not quantised."
+        )
 
 
 def guard_among(defences: Sequence[Defence]) -> Guard:

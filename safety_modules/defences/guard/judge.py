@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from safety_modules.backbones import Backbone
+from safety_modules.backbones import Backbone, ImageFeatures
 from safety_modules.backbones.chat import Reading
 from safety_modules.backbones.tiles import lengths
 from safety_modules.config import SafetyConfig
@@ -25,6 +25,11 @@ MAX_READINGS = 128
 """How many images with a text beside them the head judges at once, which bounds its memory in long conversations."""
 MAX_TOKENS = 32_768
 """Of all these texts, padding counted: on a 7B half a gigabyte of embeddings."""
+
+
+def look(backbone: Backbone, config: SafetyConfig, pixel_values: torch.Tensor) -> ImageFeatures:
+    """One run of the tower, with what the head of this design is to see: patches, for words the class token too."""
+    return backbone.encode_with_class(pixel_values) if config.words else backbone.encode_images(pixel_values)
 
 
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
@@ -44,9 +49,9 @@ def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]
 
 def question_readings(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int] | None) -> list[Reading]:
     """All that a prompt is judged by; the riskiest counts. No prompt, or one without words: one empty reading."""
-    if prompt is None:
-        return [Reading([])]
     head = head_class(config)
+    if prompt is None or head.reads == "nothing":
+        return [Reading([])]
     found = backbone.turns(prompt) if head.reads == "turns" else backbone.parts(prompt)
     if head.reads == "first token" or (head.needs_question and not found[0].ids):
         return [Reading(question_ids(backbone, config, prompt).tolist(), found[0].turn)]
@@ -91,6 +96,7 @@ class _Look(NamedTuple):
 
 def classify(
     backbone: Backbone,
+    looking: Callable[[torch.Tensor], ImageFeatures],
     judging: Callable[..., list[Verdict]],
     alone: Callable[[], AbstractContextManager[None]],
     images: Any,
@@ -103,7 +109,7 @@ def classify(
 
     Args:
         backbone: the base.
-        judging: `judge`, of the guard that is the active one at the time.
+        looking, judging: `look` and `judge`, of the guard that is the active one at the time.
         alone: alone on the model.
         images, pixel_values, questions, policy, batch_size: as there.
     """
@@ -125,15 +131,15 @@ def classify(
     found: list[Verdict] = []
     for batch in asked_pictures(images, questions, batch_size):
         looks = [
-            look for place, one in enumerate(batch, len(found)) for look in _looks(backbone, one, place, pixel_values)
+            frame for place, one in enumerate(batch, len(found)) for frame in _looks(backbone, one, place, pixel_values)
         ]
         frames: list[Verdict] = []
         for start in range(0, len(looks), batch_size):
             part = looks[start : start + batch_size]
-            prompts = [None if look.question is None else backbone.prompt_ids(look.question) for look in part]
+            prompts = [None if one.question is None else backbone.prompt_ids(one.question) for one in part]
             with alone():
-                vision = backbone.encode_images(backbone.joined([look.pixels for look in part])).vision
-                frames += judging(vision, prompts, policy, [look.picture for look in part])
+                vision = looking(backbone.joined([one.pixels for one in part])).vision
+                frames += judging(vision, prompts, policy, [one.picture for one in part])
         found += _most_severe(looks, frames)
     return found
 
@@ -154,7 +160,7 @@ def _most_severe(looks: Sequence[_Look], frames: Sequence[Verdict]) -> Iterator[
     """Of every picture the verdict of the frame that is the most severe, as of several readings."""
     for _, group in groupby(zip(looks, frames, strict=True), key=lambda pair: pair[0].picture):
         seen, verdicts = zip(*group, strict=True)
-        yield of_frames(verdicts, [look.number for look in seen], seen[0].total)
+        yield of_frames(verdicts, [one.number for one in seen], seen[0].total)
 
 
 @torch.no_grad()

@@ -13,12 +13,13 @@ from torch import nn
 from safety_modules.config import HEADS, BaseSizes, SafetyConfig
 from safety_modules.defences.guard.published import CAbstractor
 from safety_modules.defences.guard.tiled import put_back
+from safety_modules.defences.guard.words import WordsHead
 from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
 
-Reads = Literal["turns", "parts", "first token"]
+Reads = Literal["turns", "parts", "first token", "nothing"]
 """All that is said up to each turn of the user; all that is said and each part of it alone, for a head that takes the
-mean of a text; or the prompt's first token, as published. See `ChatFormat`.
+mean of a text; the prompt's first token, as published; or nothing. See `ChatFormat`.
 """
 
 
@@ -102,17 +103,22 @@ class ModuleSet(nn.Module):
         width, shape = config.feature_width(sizes.text_width), (len(config.first_types), len(config.taxonomy.levels))
         if sizes.tile is not None and not (config.projector == "mlp" and head_class(config).takes_tiles):
             raise ConfigError(
-                "design not possible on this base: expected projector 'mlp' and query 'concept' where pictures are cut "
+                "design not possible on this base: expected projector 'mlp' and query 'reading' or 'concept' where pictures are cut "
                 f"into tiles, got {config.projector!r} and {config.query!r}, which want one grid of patches. Use "
                 "another preset, or a LLaVA-1.5."
             )
-        if config.projector == "mlp":
-            self.projector: nn.Module = MLPProjector(sizes.vision_width, width)
+        if config.words is not None:
+            self.projector: nn.Module = nn.Identity()  # the head looks at the tower's own features
+        elif config.projector == "mlp":
+            self.projector = MLPProjector(sizes.vision_width, width)
         else:
             self.projector = CAbstractor(sizes.vision_width, width, sizes.grid)
-        self.head_tokens = SafetyTokens(config.num_head_tokens, width)
+        self.head_tokens = SafetyTokens(0 if config.words else config.num_head_tokens, width)
         self.lm_tokens = SafetyTokens(config.num_lm_tokens, sizes.text_width, std=lm_token_std)
-        self.head = head_class(config)(width, sizes.text_width, *shape, config.attention_heads)
+        if config.words is not None:
+            self.head: nn.Module = WordsHead.of(config, sizes.vision_width)
+        else:
+            self.head = head_class(config)(width, sizes.text_width, *shape, config.attention_heads)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -140,8 +146,9 @@ class ModuleSet(nn.Module):
         return put_back(output, *absent, self.sizes) if absent and not self.training else output
 
     def _check(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> None:
-        patches, width = self.sizes.num_patches, self.sizes.vision_width
-        if (self.sizes.tile or (self.training and self.config.projector == "mlp")) and vision.ndim == 3:
+        patches, width = self.sizes.num_patches + (self.config.words is not None), self.sizes.vision_width
+        some = self.training and self.config.projector == "mlp" and not self.config.words
+        if (self.sizes.tile or some) and vision.ndim == 3:
             patches = min(patches, vision.shape[1])
         if vision.ndim != 3 or tuple(vision.shape[1:]) != (patches, width):
             raise _misfit("vision features", f"(B, {patches}, {width})", vision)
@@ -199,7 +206,7 @@ class SafetyModules(ModuleSet):
 
         Args:
             vision_features: features of the frozen tower h_o (B, P, Dv), class token dropped; in training mode the
-                mlp projector also takes fewer patches than P.
+                mlp projector also takes fewer patches than P. For words (B, 1 + P, Dv): see `judge.look`.
             question: input embeddings of the prompt (B, T, D), or None.
             question_mask: (B, T), true where a position belongs to the question; with `query="first_token"`
                 the prompt's attention mask gives the published behaviour. None = every position.
