@@ -103,8 +103,8 @@ class ModuleSet(nn.Module):
         width, shape = config.feature_width(sizes.text_width), (len(config.first_types), len(config.taxonomy.levels))
         if sizes.tile is not None and not (config.projector == "mlp" and head_class(config).takes_tiles):
             raise ConfigError(
-                "design not possible on this base: expected projector 'mlp' and query 'reading' or 'concept' where pictures are cut "
-                f"into tiles, got {config.projector!r} and {config.query!r}, which want one grid of patches. Use "
+                "design not possible on this base: expected projector 'mlp' and query 'reading' or 'concept' where "
+                f"pictures are cut into tiles, got {config.projector!r} and {config.query!r}, which want one grid of patches. Use "
                 "another preset, or a LLaVA-1.5."
             )
         if config.words is not None:
