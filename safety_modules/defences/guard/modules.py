@@ -104,8 +104,8 @@ class ModuleSet(nn.Module):
         if sizes.tile is not None and not (config.projector == "mlp" and head_class(config).takes_tiles):
             raise ConfigError(
                 "design not possible on this base: expected projector 'mlp' and query 'reading' or 'concept' where "
-                f"pictures are cut into tiles, got {config.projector!r} and {config.query!r}, which want one grid of patches. Use "
-                "another preset, or a LLaVA-1.5."
+                f"pictures are cut into tiles, got {config.projector!r} and {config.query!r}, which want one grid of "
+                "patches. Use another preset, or a LLaVA-1.5."
             )
         if config.words is not None:
             self.projector: nn.Module = nn.Identity()  # the head looks at the tower's own features
