@@ -8,7 +8,6 @@ VENV ?= .venv
 OLDEST_VENV ?= .venv-oldest
 MIDDLE_VENV ?= .venv-middle
 NEWEST_VENV ?= .venv-newest
-RELEASED_VENV ?= .venv-released
 LITELLM_VENV ?= .venv-litellm
 ARGS ?=
 # Processes that `make test` and `make test-all` share the test files out to; one torch thread in each of them.
@@ -19,7 +18,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-pretrained demo-web check format test test-all test-matrix test-oldest test-middle test-newest test-newest-released test-quant test-lmms test-serve test-web clean
+.PHONY: help venv demo demo-pretrained demo-web check format test test-all test-matrix test-oldest test-middle test-newest test-quant test-lmms test-serve test-web clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,13 +63,6 @@ $(MIDDLE_VENV)/.middle: $(MIDDLE_VENV)/.installed requirements/middle.txt
 
 $(NEWEST_VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
 	$(call install,$(NEWEST_VENV),requirements/dev.txt)
-
-$(NEWEST_VENV)/.newest: $(NEWEST_VENV)/.installed requirements/newest.txt
-	$(NEWEST_VENV)/bin/python -m pip install --disable-pip-version-check -r requirements/newest.txt
-	@touch $@
-
-$(RELEASED_VENV)/.installed: pyproject.toml requirements/run.txt requirements/dev.txt
-	$(call install,$(RELEASED_VENV),requirements/dev.txt)
 
 $(VENV)/llava/.installed: requirements/llava.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/llava,requirements/llava.txt)
@@ -117,7 +109,7 @@ test: $(VENV)/.installed $(VENV)/llava/.installed $(VENV)/demo/.installed ## wha
 test-all: $(VENV)/.installed $(VENV)/llava/.installed $(VENV)/demo/.installed ## every test, the slow ones too; the page of demo --web in a browser: test-web
 	PYTHONPATH=$(abspath $(VENV)/llava):$(abspath $(VENV)/demo) OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m "not web" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-matrix: test-oldest test-middle test-newest ## the tests marked matrix, with three sets of libraries
+test-matrix: test-oldest test-middle ## the tests marked matrix, with two older sets of libraries
 
 test-oldest: $(OLDEST_VENV)/.installed ## ... with the oldest supported ones (transformers 4.57): CI runs this too
 	$(OLDEST_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
@@ -125,13 +117,10 @@ test-oldest: $(OLDEST_VENV)/.installed ## ... with the oldest supported ones (tr
 test-middle: $(MIDDLE_VENV)/.middle ## ... with transformers 5.17
 	$(MIDDLE_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
 
-test-newest: $(NEWEST_VENV)/.newest ## ... with the newest releases that were tried
-	$(NEWEST_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
-
 # PIP_CONSTRAINT=file keeps some of them back, such as a CPU build of torch.
-test-newest-released: $(RELEASED_VENV)/.installed ## ... with today's newest releases of everything, whatever the pins: before a release
-	$(RELEASED_VENV)/bin/python -m pip install --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[data,eval,dev]"
-	$(RELEASED_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
+test-newest: $(NEWEST_VENV)/.installed ## ... with today's newest releases of everything, whatever the pins: before a release
+	$(NEWEST_VENV)/bin/python -m pip install --disable-pip-version-check --upgrade --upgrade-strategy eager -e ".[data,eval,dev]"
+	$(NEWEST_VENV)/bin/python -m pytest -m "matrix and not slow" $(ARGS)
 
 test-quant: $(VENV)/.installed $(VENV)/quant/.installed ## 4 and 8 bit bases (bitsandbytes, on the CPU)
 	PYTHONPATH=$(abspath $(VENV)/quant) $(VENV)/bin/python -m pytest tests/backbones/test_bases_quantised.py tests/training/test_trainer_quantised.py tests/cli/test_cli_quantised.py $(ARGS)
@@ -146,5 +135,5 @@ test-web: $(VENV)/.installed $(VENV)/demo/.installed ## the page of demo --web i
 	PYTHONPATH=$(abspath $(VENV)/demo) $(VENV)/bin/python -m pytest tests/web $(ARGS)
 
 clean: ## remove the virtual environments and all caches (not runs/)
-	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(RELEASED_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(NEWEST_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,7 +25,6 @@ from safety_modules.backbones.base import (
     HANDLER,
     Backbone,
     ImageFeatures,
-    ImagesOfRows,
     named_as_base,
     no_copies,
     planned_features,
@@ -39,47 +38,45 @@ from safety_modules.pictures import open_picture
 
 # From 5.0 on get_image_features returns an output object, before that the list itself.
 _RETURNS_OUTPUT = int(transformers.__version__.split(".")[0]) >= 5
+_NEVER_COPIED = {"__reduce_ex__": no_copies}
 
 
-@named_as_base
-class PlannedLlavaModel(LlavaModel):
-    """LlavaModel whose image features can be planned; without planned ones it is LlavaModel."""
+def planned(base: type[Any]) -> type[Any]:
+    """A subclass whose image features can be planned; without planned ones it is the base's inner model."""
 
-    __reduce_ex__ = no_copies
-
-    @functools.wraps(LlavaModel.get_image_features)
-    def get_image_features(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(base.get_image_features)
+    def get_image_features(self: Any, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         rows = planned_features(self)
         if rows is None:
-            return super().get_image_features(pixel_values, *args, **kwargs)
-        return planned_output(rows, pixel_values)
+            return base.get_image_features(self, pixel_values, *args, **kwargs)
+        # Before 5.20 beams and num_return_sequences repeat pixel_values: B x n rows arrive, each row n times.
+        repeats = len(pixel_values) // sum(len(row) for row in rows)
+        features = [feature for row in rows for _ in range(repeats) for feature in row]
+        # A fresh list each time: generate's beam expansion writes into it.
+        return BaseModelOutputWithPooling(pooler_output=features) if _RETURNS_OUTPUT else features
+
+    return named_as_base(type("Planned", (base,), {"get_image_features": get_image_features, **_NEVER_COPIED}))
 
 
-def planned_output(rows: ImagesOfRows, pixel_values: torch.Tensor) -> Any:
-    """Planned features as this version's `get_image_features` gives its own."""
-    # Before 5.20 beams and num_return_sequences repeat pixel_values: B x n rows arrive, each row n times.
-    repeats = len(pixel_values) // sum(len(row) for row in rows)
-    features = [feature for row in rows for _ in range(repeats) for feature in row]
-    # A fresh list each time: generate's beam expansion writes into it.
-    return BaseModelOutputWithPooling(pooler_output=features) if _RETURNS_OUTPUT else features
-
-
-@named_as_base
-class GuardedLlava(LlavaForConditionalGeneration):
-    """LlavaForConditionalGeneration whose `generate` is guarded; `forward` is the base's own.
+def guarded(base: type[Any]) -> type[Any]:
+    """A subclass whose `generate` is guarded; `forward` is the base's own.
 
     `generate` takes three arguments more: `safety` (False = the base's own answer, or one bool per row, or either by
     the name of a defence), `policy` and `batch_mode`.
     """
 
-    __reduce_ex__ = no_copies
-
-    @functools.wraps(LlavaForConditionalGeneration.generate)
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(base.generate)
+    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         if planned_features(self.model) is not None:  # generate calling generate inside a guarded call
-            return super().generate(*args, **kwargs)
-        names = list(inspect.signature(LlavaForConditionalGeneration.generate).parameters)[1:]
+            return base.generate(self, *args, **kwargs)
+        names = list(inspect.signature(base.generate).parameters)[1:]
         return vars(self)[HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
+
+    return named_as_base(type("Guarded", (base,), {"generate": generate, **_NEVER_COPIED}))
+
+
+PlannedLlavaModel = planned(LlavaModel)
+GuardedLlava = guarded(LlavaForConditionalGeneration)
 
 
 class HFModules:

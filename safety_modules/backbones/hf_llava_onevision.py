@@ -6,7 +6,6 @@ than so many tiles are made smaller, behind the projector; what is judged is mad
 Does not cover: videos, which a guarded call refuses.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,41 +13,13 @@ from typing import Any
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
 
-from safety_modules.backbones.base import named_as_base, no_copies, planned_features
-from safety_modules.backbones.hf_llava import planned_output
-from safety_modules.backbones.hf_tiled import TiledLlava, TiledModules, routed
+from safety_modules.backbones.hf_llava import guarded, planned
+from safety_modules.backbones.hf_tiled import TiledLlava, TiledModules
 from safety_modules.backbones.tiles import Tiles
 from safety_modules.errors import GuardError
 
 SLACK = 1.1**2
 """So much more than the most tiles may be kept: transformers shrinks a side only where it is 1.1 times too long."""
-
-
-@named_as_base
-class PlannedLlavaOnevisionModel(LlavaOnevisionModel):
-    """LlavaOnevisionModel whose image features can be planned; without planned ones it is LlavaOnevisionModel."""
-
-    __reduce_ex__ = no_copies
-
-    @functools.wraps(LlavaOnevisionModel.get_image_features)
-    def get_image_features(self, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        rows = planned_features(self)
-        if rows is None:
-            return super().get_image_features(pixel_values, *args, **kwargs)
-        return planned_output(rows, pixel_values)
-
-
-@named_as_base
-class GuardedLlavaOnevision(LlavaOnevisionForConditionalGeneration):
-    """LlavaOnevisionForConditionalGeneration whose `generate` is guarded; see `hf_llava.GuardedLlava`."""
-
-    __reduce_ex__ = no_copies
-
-    @functools.wraps(LlavaOnevisionForConditionalGeneration.generate)
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
-        if planned_features(self.model) is not None:  # generate calling generate inside a guarded call
-            return super().generate(*args, **kwargs)
-        return routed(self, args, kwargs)
 
 
 class OnevisionModules(TiledModules):
@@ -71,7 +42,7 @@ class HFLlavaOnevision(OnevisionModules, TiledLlava):
     """Backbone for transformers' LLaVA-OneVision; arguments and errors as `TiledLlava`."""
 
     architecture = "LlavaOnevisionForConditionalGeneration"
-    guarded_classes = (GuardedLlavaOnevision, PlannedLlavaOnevisionModel)
+    guarded_classes = (guarded(LlavaOnevisionForConditionalGeneration), planned(LlavaOnevisionModel))
     image_arguments = ("pixel_values", "image_sizes", "batch_num_images")
 
     def _with_cuts(self, images: Tiles, arguments: Mapping[str, Any]) -> Tiles:

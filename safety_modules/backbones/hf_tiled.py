@@ -4,17 +4,15 @@ A picture takes as many image tokens as it needs. Its features, as the guard jud
 tokens, in their order and cut to the picture by the model's own `pack_image_features`, before the base's projector.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationMixin
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from safety_modules.backbones.base import HANDLER, ImageFeatures
+from safety_modules.backbones.base import ImageFeatures
 from safety_modules.backbones.chat import ChatFormat
 from safety_modules.backbones.chat_turns import turn_format
 from safety_modules.backbones.hf_llava import HFLlava, HFModules, check_image_tokens
@@ -25,12 +23,6 @@ from safety_modules.pictures import open_picture
 
 DETAIL = 2
 """Cells of a heat map to a patch of the first tile, which is the whole picture made small; each way."""
-
-
-def routed(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What is in the place of a guarded model's `generate`."""
-    names = list(inspect.signature(GenerationMixin.generate).parameters)[1:]
-    return vars(model)[HANDLER](**dict(zip(names, args, strict=False)), **kwargs)
 
 
 class TiledModules(HFModules):

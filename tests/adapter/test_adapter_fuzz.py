@@ -276,7 +276,7 @@ def test_the_unspoilt_adapter_loads(strangers):
 
 
 def test_spoilt_adapters_are_refused_or_load_to_what_they_hold(strangers):
-    fuzz(strangers, 200)
+    fuzz(strangers, 100)
 
 
 @pytest.mark.slow

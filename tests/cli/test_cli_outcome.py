@@ -53,10 +53,17 @@ TRAIN = ("train", "--data", "data.jsonl", "--recipe", "stage1.yaml", "--recipe",
 EXTEND = ("train", "--extend", "old", "--new-type", "allergen", "--data", "mine", "--recipe", "stage1.yaml")
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "old"
+
+
 @pytest.fixture
-def old(here: Path) -> Path:
-    """A trained adapter."""
-    run(*TRAIN, "--out", "old")
+def old(here: Path, kept: Path) -> Path:
+    """A trained adapter; the first test trains it for all."""
+    if not kept.exists():
+        run(*TRAIN, "--out", kept)
+    shutil.copytree(kept, "old")
     return here / "old"
 
 

@@ -9,7 +9,7 @@ from cards import assert_agrees
 from safety_modules import attach_safety, pocket
 from safety_modules.evaluation.pocket_suite import evaluate_pocket
 
-SAMPLES = 60
+SAMPLES = 40
 
 
 @pytest.fixture(scope="module")

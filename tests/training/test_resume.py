@@ -128,7 +128,7 @@ def survive(start: Callable[..., int], tmp_path: Path, steps: int, save_every: i
 
 
 def test_killed_runs_end_with_the_very_same_weights(start: Callable[..., int], tmp_path: Path) -> None:
-    survive(start, tmp_path, steps=4, save_every=2, runs=4, kills=1)
+    survive(start, tmp_path, steps=4, save_every=2, runs=2, kills=1)
 
 
 @pytest.mark.slow
