@@ -27,15 +27,15 @@ from safety_modules.errors import AttachError, ConfigError
 
 MOST_PIXELS = 4096
 """Of a side."""
-PART = 24
-"""Of a picture's side; as wide is the border where nothing is said: 4 of 96 pixels, 14 of 336."""
+SHARE = 30 / 336
+"""Of a picture's side that the border takes on each side where no width is named: as published."""
 
 
 class DavspSettings(Settings):
     """What the border is.
 
     Attributes:
-        width: of the border on each side, in pixels (published: 30 of 336); None = a 24th of the side.
+        width: of the border on each side, in pixels; None = the published share, 30 of 336.
         size: of the pictures that the base's processor makes, in pixels a side; read from it.
         under: what lies under the border: the picture's own `edges`, carried on, or `nothing`, as published: the mean
             colour.
@@ -124,7 +124,7 @@ class Davsp(Defence):
                 f"davsp not attached: expected pictures of {self.settings.size} pixels a side, got {size} from this "
                 "processor. Load the processor that the border was made for, or train one for this base."
             )
-        filled = self.settings.model_dump() | {"size": size, "width": self.settings.width or max(1, size // PART)}
+        filled = self.settings.model_dump() | {"size": size, "width": self.settings.width or max(1, int(size * SHARE))}
         try:
             self.settings = DavspSettings.model_validate(filled)
         except ValueError as error:
