@@ -321,6 +321,9 @@ def test_images_that_cannot_be_seen_are_refused(warm, processor, names, ask):
     put_on(warm, processor, names)
     with pytest.raises(GuardError, match="inputs_embeds"):
         warm.generate(inputs_embeds=torch.zeros(1, 4, 32), **NEW)
+    for layer in (-1, -2, [1, 2]):  # another layer, even the base's own, would be another picture than was judged
+        with pytest.raises(GuardError, match="got vision_feature_layer, in which the guard cannot judge images"):
+            warm.generate(**ask(ROWS[SHOWN]), **NEW, vision_feature_layer=layer)
 
 
 def test_unknown_names_are_told(warm, processor, names, ask):
