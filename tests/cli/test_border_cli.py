@@ -29,8 +29,9 @@ def data(tmp_path: Path) -> Path:
     for number in range(12):
         name = f"{number}.png"
         Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(tmp_path / name)
-        label = {"type": "illegal", "level": "high"} if number % 2 else {"type": "clean", "level": "safe"}
-        lines.append(json.dumps({"image": name, "question": "what is this?", "answer": "a cup of tea", **label}))
+        label = {"safe_type": 1, "safe_level": 3} if number % 2 else {"safe_type": 6, "safe_level": 0}
+        turns = [{"from": "USER", "value": "<image>\nwhat is this?"}, {"from": "ASSISTANT", "value": "a cup of tea"}]
+        lines.append(json.dumps({"image": name, "conversations": turns, **label}))
     (tmp_path / "data.jsonl").write_text("\n".join(lines))
     return tmp_path / "data.jsonl"
 
