@@ -157,17 +157,16 @@ def train_border(
         )
     safety.check_base()
     trainer = _Border(davsp, good.records, recipe)
-    done = 0
-    with safety.base_frozen(), backbone.lock:
-        if runs is not None:
-            begin_run(Path(runs) / NOTE, _key(davsp, good, recipe))
-            done = trainer.read(Path(runs) / STATE)
-        if trainer.aim is None:
-            trainer.aim = trainer.find_aim()
+    state, done = None if runs is None else Path(runs) / STATE, 0
     with safety.base_frozen():
-        losses = trainer.train(done, None if runs is None else Path(runs) / STATE, progress)
+        with backbone.lock:
+            if state is not None:
+                begin_run(state.with_name(NOTE), _key(davsp, good, recipe))
+                done = trainer.read(state)
+            aim = trainer.aim = trainer.aim or trainer.find_aim()
+        losses = trainer.train(done, state, progress)
     davsp.trained = True
-    return trainer.aim, losses
+    return aim, losses
 
 
 def _key(davsp: Davsp, good: GoodRecords, recipe: BorderRecipe) -> dict[str, Any]:
