@@ -174,11 +174,11 @@ class Davsp(Defence):
 
 def picture_size(backbone: Backbone) -> int:
     """Pixels a side of what the base's processor makes of a picture. Raises AttachError: not one whole square."""
-    pixels = backbone.pixel_values([Image.new("RGB", (8, 8))])
-    shape = tuple(getattr(pixels, "shape", ()))
-    if backbone.sizes.tile is not None or len(shape) != 4 or shape[1] != Davsp.channels or shape[2] != shape[3]:
+    tiles = backbone.sizes.tile is not None
+    shape = () if tiles else tuple(backbone.pixel_values([Image.new("RGB", (8, 8))]).shape)
+    if len(shape) != 4 or shape[1] != Davsp.channels or shape[2] != shape[3]:
         raise AttachError(
             "davsp not attached: expected a base whose processor gives one whole square picture in RGB, got "
-            f"{'tiles' if backbone.sizes.tile is not None else shape}. Attach another defence to this base."
+            f"{'tiles' if tiles else shape}. Attach another defence to this base."
         )
     return int(shape[-1])
