@@ -175,7 +175,7 @@ class Davsp(Defence):
 def picture_size(backbone: Backbone) -> int:
     """Pixels a side of what the base's processor makes of a picture. Raises AttachError: not one whole square."""
     tiles = backbone.sizes.tile is not None
-    shape = () if tiles else tuple(backbone.pixel_values([Image.new("RGB", (8, 8))]).shape)
+    shape: tuple[int, ...] = () if tiles else tuple(backbone.pixel_values([Image.new("RGB", (8, 8))]).shape)
     if len(shape) != 4 or shape[1] != Davsp.channels or shape[2] != shape[3]:
         raise AttachError(
             "davsp not attached: expected a base whose processor gives one whole square picture in RGB, got "
