@@ -11,6 +11,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "safety-modules train --model llava-hf/llava-1.5-7b-hf --quantize nf4 --dtype bfloat16 --data DATA "
         "--validation HELD_OUT --recipe llava-1.5-7b/stage1 --recipe llava-1.5-7b/stage2-qlora --out my-7b --runs runs",
         "safety-modules train --extend llava-pocket-safe --new-type allergen --data mine --out my-adapter --runs runs",
+        "safety-modules train --defence davsp --out my-davsp --runs runs --set width=4",
     ),
     "fit": (
         "safety-modules fit cmrm --out my-cmrm --alpha 0.7",

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safety_modules.cli.border import train_border_adapter
 from safety_modules.cli.calibrate import save_calibrated
 from safety_modules.cli.extend import Change, extend_adapter, given
 from safety_modules.cli.interruption import goes_on
@@ -16,6 +17,8 @@ from safety_modules.cli.transfer import Transfer, train_transfer_adapter
 from safety_modules.cli.words import FromWords, Taught, teach, train_words
 from safety_modules.errors import ConfigError
 
+CAPTIONS, BORDER = "tga", "davsp"
+"""Defences that are trained by --defence."""
 POCKET_RECIPES = ("llava-pocket/stage1", "llava-pocket/stage2")
 
 
@@ -42,7 +45,7 @@ def train(
     taught: Taught = Taught(),
 ) -> None:
     """Train safety modules in two stages, and save an adapter. Pocket's is calibrated too. With --defence tga: train
-    that on pictures with captions.
+    that on pictures with captions; with --defence davsp: a border around pictures.
 
     With --words nothing is trained: sentences, and the CLIP that the base's vision tower comes from, make an adapter.
     Such an adapter is a --teacher of a trained one: it labels --pictures that have no labels.
@@ -52,16 +55,27 @@ def train(
     processes: accelerate launch ... -m safety_modules train ...
     """
     if transfer.defence is not None:
-        others: dict[str, Any] = {**change._asdict(), **reading._replace(images=None)._asdict()}
-        others |= {name: getattr(training, name) for name in ("data", "recipe", "runs", "skip_bad")}
+        others: dict[str, Any] = {**change._asdict(), "recipe": training.recipe, "skip_bad": training.skip_bad}
         others |= {
             "extend": extend,
             "validation": validation,
             "tensorboard": tensorboard,
             "preset": preset != "default",
         }
+        if transfer.defence == BORDER:
+            others |= {"captions": transfer.captions, "form": transfer.form, "cache": training.cache}
+        elif transfer.defence == CAPTIONS:
+            others |= {**reading._replace(images=None)._asdict(), "data": training.data, "runs": training.runs}
+        else:
+            raise ConfigError(
+                f"nothing to train: expected --defence {CAPTIONS} or {BORDER}, got {transfer.defence!r}. Without "
+                "--defence a guard is trained; others are fitted (safety-modules fit), or need neither."
+            )
         if useless := given(**others):
             raise ConfigError(f"options refused: expected none of {useless} with --defence, got some. Leave them out.")
+        if transfer.defence == BORDER:
+            train_border_adapter(out, model, training, reading, quantize, dtype)
+            return
         train_transfer_adapter(
             transfer, out, model, training, reading.images[0] if reading.images else None, quantize, dtype
         )

@@ -21,7 +21,8 @@ class Transfer(NamedTuple):
     """What the command line says about a defence that is trained on captions (see `options.grouped`)."""
 
     defence: Annotated[
-        str | None, typer.Option(help="tga: train it on captions, instead of a guard on records with labels.")
+        str | None,
+        typer.Option(help="Train another defence than a guard: tga on captions, or davsp, like a guard, on labels."),
     ] = None
     captions: Annotated[
         Path | None,
@@ -46,19 +47,14 @@ def train_transfer_adapter(
     """Train tga on captions and save it."""
     from safety_modules.attach.attach import attach_safety
     from safety_modules.backbones.bases import find_base, local_config
-    from safety_modules.defences.tga import Tga
+    from safety_modules.defences.tga import TgaSettings
     from safety_modules.pocket import splits
     from safety_modules.records.captions import read_captions
-    from safety_modules.training.transfer import train_transfer
+    from safety_modules.training.transfer import TransferRecipe, train_transfer
 
-    if transfer.defence != Tga.kind:
-        raise ConfigError(
-            f"nothing to train: expected --defence {Tga.kind}, got {transfer.defence!r}. Without --defence a guard is "
-            "trained; others are fitted (safety-modules fit), or need neither."
-        )
     if transfer.captions is None and model is not None:
         raise ConfigError("nothing to train on: expected --captions with --model, got none. Name a file or a folder.")
-    settings, recipe = _settings(transfer, training)
+    settings, recipe = own_settings(TgaSettings, TransferRecipe, training, form=transfer.form)
     outcome = Outcome(out, None, overwrite=training.overwrite)
     outcome.check()
     if model is not None:
@@ -82,28 +78,34 @@ def train_transfer_adapter(
     typer.echo(f"{out}: tga, {settings.form}, trained on {len(records)} captions; loss {losses[-1]:.3f}.")
 
 
-def _settings(transfer: Transfer, training: Training) -> Any:
-    """Settings and recipe, from the options and `--set key=value`. Raises ConfigError."""
+def own_settings(kind: type[Any], recipe: type[Any], training: Training, **given: Any) -> tuple[Any, Any]:
+    """Settings of a defence and its recipe, from the options and `--set key=value`.
+
+    Args:
+        kind: of the settings.
+        recipe: of the recipe.
+        training: what the command line says.
+        given: settings that have options of their own; None = not given.
+
+    Raises:
+        ConfigError: a key that neither has, or values that are refused.
+    """
     import yaml
     from pydantic import ValidationError
 
-    from safety_modules.defences.tga import TgaSettings
-    from safety_modules.training.transfer import TransferRecipe
-
-    values: dict[Any, dict[str, Any]] = {TgaSettings: {}, TransferRecipe: {}}
-    if transfer.form is not None:
-        values[TgaSettings]["form"] = transfer.form
+    name_of = kind.model_fields["kind"].default
+    values: dict[Any, dict[str, Any]] = {kind: {k: v for k, v in given.items() if v is not None}, recipe: {}}
     if training.steps is not None:
-        values[TransferRecipe]["steps"] = training.steps
+        values[recipe]["steps"] = training.steps
     for setting in training.settings or ():
         name, equals, text = setting.partition("=")
         top = name.partition(".")[0]
         owner = next(
-            (kind for kind in values if top in kind.model_fields and (top == name or top == "lora") and top != "kind"),
+            (one for one in values if top in one.model_fields and (top == name or top == "lora") and top != "kind"),
             None,
         )
         if not equals or owner is None:
-            known = [name for kind in values for name in kind.model_fields if name != "kind"]
+            known = [name for one in values for name in one.model_fields if name != "kind"]
             raise ConfigError(
                 f"--set refused: expected key=value with one of {', '.join(known)}, got {setting!r}. Correct it."
             )
@@ -112,14 +114,15 @@ def _settings(transfer: Transfer, training: Training) -> Any:
         except yaml.YAMLError:
             value = text
         values[owner][name] = value
-    if "lora" in values[TgaSettings]:
+    if "lora" in values[kind]:
         raise ConfigError("--set refused: expected lora.r or lora.alpha, got lora. Name one of them.")
-    lora = {name.partition(".")[2]: values[TgaSettings].pop(name) for name in [*values[TgaSettings]] if "." in name}
+    lora = {name.partition(".")[2]: values[kind].pop(name) for name in [*values[kind]] if "." in name}
     try:
         if lora:
-            values[TgaSettings]["lora"] = TgaSettings().lora.model_dump() | lora
-        return TgaSettings.model_validate(values[TgaSettings]), TransferRecipe.model_validate(values[TransferRecipe])
+            values[kind]["lora"] = kind().lora.model_dump() | lora
+        return kind.model_validate(values[kind]), recipe.model_validate(values[recipe])
     except ValidationError as error:
         raise ConfigError(
-            f"tga refused: expected other settings, got {'; '.join(validation_problems(error))} Change the options."
+            f"{name_of} refused: expected other settings, got {'; '.join(validation_problems(error))} Change the "
+            "options."
         ) from error

@@ -197,6 +197,34 @@ class Call:
         features = images.projected if self.features is None else self.features  # a defence may have added to them
         return replace(self, vision=images.vision, projected=images.projected, features=features, looking=looking)
 
+    def shown(self, rows: Sequence[int], look: Callable[[torch.Tensor], ImageFeatures]) -> "Call":
+        """With the images of these rows as one more run of the vision tower sees them.
+
+        What defences further out put beside an image stays there. No run but this one, where it sees all images and
+        none was seen before.
+
+        Args:
+            rows: which.
+            look: from their pixels to as many features for each as the base's own run gives.
+        """
+        if not (images := self.images_of(rows)):
+            return self
+        assert self.pixels is not None
+        for row in rows:
+            self.records[self.rows[row]].usage.tower_runs += self.counts[row]
+        seen = look(self.pixels[images])
+        if self.features is None and len(images) == len(self.pixels):
+            return replace(self, vision=seen.vision, projected=seen.projected, features=seen.projected)
+        call = self.encoded()
+        assert call.vision is not None and call.projected is not None and call.features is not None
+        vision = call.vision[:, -seen.vision.shape[1] :].clone()  # without a class token, which stands first
+        vision[images] = seen.vision.to(vision)
+        projected, features = [*call.projected], [*call.features]
+        for image, own in zip(images, seen.projected, strict=True):
+            features[image] = in_place(features[image], projected[image], own)
+            projected[image] = own
+        return replace(call, vision=vision, projected=projected, features=features, looking=None)
+
     def take(self, rows: Sequence[int]) -> "Call":
         """Some of its rows, with their own padding."""
         if [*rows] == [*range(len(self))]:
@@ -390,6 +418,16 @@ class Call:
             used.prompt_tokens += lengths[place]
             used.new_tokens += sum(answer_length(ids, ends, self.pad_id) for ids in new[place])
             used.tower_runs += self.counts[place] if self.features is None else 0
+
+
+def in_place(feature: torch.Tensor, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """A feature (n, D) with the projector's rows (P, D) in it, to which others may have added, replaced.
+
+    As it is, where a defence has put other things in their place: the language model then sees no picture.
+    """
+    starts = range(len(feature) - len(old) + 1)
+    start = next((at for at in starts if torch.equal(feature[at : at + len(old)], old)), None)
+    return feature if start is None else torch.cat([feature[:start], new.to(feature), feature[start + len(old) :]])
 
 
 def _image_counts(backbone: Backbone, ids: torch.Tensor, pixels: torch.Tensor | None) -> list[int]:

@@ -8,6 +8,7 @@ from safety_modules.defences.adashield import AdaShieldS
 from safety_modules.defences.anchors import Anchors
 from safety_modules.defences.base import Defence, Settings
 from safety_modules.defences.cmrm import Cmrm
+from safety_modules.defences.davsp import Davsp
 from safety_modules.defences.ecso import Ecso
 from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.lora_tuning import LoraTuning
@@ -28,6 +29,7 @@ KINDS: dict[str, type[Defence]] = {
         Cmrm,
         ShiftDc,
         Tga,
+        Davsp,
     )
 }
 

@@ -25,7 +25,7 @@ from safety_modules.backbones.bases import PROJECTOR_LINEARS
 from safety_modules.backbones.fingerprint import LANGUAGE_MODEL, VISION
 from safety_modules.config import BaseSizes, LoraSettings
 from safety_modules.defences.base import SEED, Defence, Settings, Words
-from safety_modules.defences.call import Call
+from safety_modules.defences.call import Call, in_place
 from safety_modules.defences.guard.steer import Sample, build_inputs, lm_forward
 from safety_modules.errors import AttachError
 from safety_modules.mount.lora import Lora
@@ -179,7 +179,7 @@ class Tga(Defence):
         assert call.vision is not None and call.projected is not None and call.features is not None
         features = [*call.features]
         for image, own in zip(images, self.projected(call.vision[[*images]]), strict=True):
-            features[image] = _in_place(features[image], call.projected[image], own)
+            features[image] = in_place(features[image], call.projected[image], own)
         return replace(call, features=features)
 
     def _told(self, call: Call, rows: Sequence[int]) -> dict[int, Sample]:
@@ -245,13 +245,6 @@ def _projector_lora(backbone: Backbone, settings: LoraSettings) -> Lora:
             "queries, which leaves the projector alone."
         )
     return Lora(backbone.projector, settings, backbone.lock)
-
-
-def _in_place(feature: torch.Tensor, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """A feature (n, D) with the projector's rows (P, D) in it, to which others may have added, replaced."""
-    starts = range(len(feature) - len(old) + 1)
-    start = next(at for at in starts if torch.equal(feature[at : at + len(old)], old))
-    return torch.cat([feature[:start], new.to(feature), feature[start + len(old) :]])
 
 
 def retold(

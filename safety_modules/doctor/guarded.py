@@ -10,7 +10,7 @@ from safety_modules.backbones.base import is_guarded
 from safety_modules.defences.registry import KINDS
 from safety_modules.doctor.check import REPORT, Failed, NotApplicable
 from safety_modules.doctor.subject import Snapshot, Subject, differences, flagging, same_bits
-from safety_modules.errors import AdapterError
+from safety_modules.errors import AdapterError, AttachError
 
 
 def adapter(subject: Subject) -> str:
@@ -138,9 +138,14 @@ def round_trip(subject: Subject) -> str:
 def kind(subject: Subject, name: str) -> str:
     """Attached untrained, its call is answered; switched off it is the base's own; detached nothing of it is left."""
     expected, before = subject.base_answer(), Snapshot(subject.model)
-    with subject.guarded(defence=name) as attachment:
-        answer = subject.generate(subject.inputs, policy=flagging(attachment, "hint"), **_options(name))
-        _identical(subject.generate(subject.inputs, safety=False), expected)
+    try:
+        with subject.guarded(defence=name) as attachment:
+            answer = subject.generate(subject.inputs, policy=flagging(attachment, "hint"), **_options(name))
+            _identical(subject.generate(subject.inputs, safety=False), expected)
+    except AttachError as error:
+        if str(error).startswith(f"{name} not attached:"):  # it is not for this base, and says so
+            raise NotApplicable(str(error)) from error
+        raise
     if changed := Snapshot(subject.model).changed(before):
         raise Failed("the model as it was", f"another {', '.join(changed[:3])} ({len(changed)})", REPORT)
     passes = [usage.lm_passes for usage in answer.usage]

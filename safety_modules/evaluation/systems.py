@@ -19,6 +19,7 @@ from safety_modules.backbones import find_backbone
 from safety_modules.defences.answer import Answer
 from safety_modules.defences.base import Answering, Defence
 from safety_modules.defences.call import Call
+from safety_modules.defences.davsp import Davsp
 from safety_modules.defences.guard.guard import Guard, guard_among
 from safety_modules.defences.registry import FITTED, GUARD_MODES, KINDS, make
 from safety_modules.defences.tga import Tga
@@ -206,7 +207,7 @@ def check_spec(spec: str, adapter: str | PathLike[str] | None = None) -> tuple[s
     if name in TRAINED:
         command = f"python benchmarks/comparison.py train --out DIR --only {name}"
         training = f"Train it, in a clone, for llava-pocket: {command}."
-        if name == Tga.kind:
+        if name in (Tga.kind, Davsp.kind):
             training = f"Train it: safety-modules train --defence {name} --out DIR."
         if not given or not Path(given).is_dir():
             raise ConfigError(f"no weights: expected {name}=FOLDER with trained weights, got {spec!r}. {training}")

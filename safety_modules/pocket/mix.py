@@ -7,6 +7,9 @@ TRAINING = 28_000
 TEXT_ONLY = 2_000
 CALIBRATION = 2_000
 LABELLED = 1_000
+BORDER = 600
+BORDER_KINDS = ("attack", "attack_typographic", "control", "control_typographic", "vqa", "benign")
+"""Risky pictures, benign ones in the same layouts with the same kinds of questions, and others."""
 MAX_FALSE_ALARM = 0.025
 
 
@@ -23,6 +26,11 @@ def training_records(count: int = TRAINING, seed: int = 0) -> list[Record]:
         *splits.make("text_harmful", texts, split="train", seed=seed),
         *splits.make("text_benign", texts, split="train", seed=seed),
     ]
+
+
+def border_records(count: int = BORDER, seed: int = 0) -> list[Record]:
+    """What a border (`davsp`) is trained on: as many of each of `BORDER_KINDS`. Training styles only."""
+    return [record for kind in BORDER_KINDS for record in splits.make(kind, count, split="train", seed=seed)]
 
 
 def calibration_records(count: int = CALIBRATION, seed: int = 0) -> list[Record]:

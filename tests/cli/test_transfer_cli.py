@@ -55,7 +55,7 @@ def test_what_is_trained_is_saved_with_its_settings_and_is_attached_by_its_folde
 @pytest.mark.parametrize(
     ("words", "kind", "message"),
     [
-        (["--defence", "guard"], ConfigError, "expected --defence tga"),
+        (["--defence", "guard"], ConfigError, "expected --defence tga or davsp, got 'guard'"),
         (["--captions", "x.json"], ConfigError, "expected --defence tga with --captions"),
         (["--form", "last"], ConfigError, "expected --defence tga with --form"),
         (["--defence", "tga", "--model", "m"], ConfigError, "expected --captions with --model"),

@@ -13,6 +13,7 @@ from safety_modules.backbones import find_backbone
 from safety_modules.backbones.fingerprint import LANGUAGE_MODEL
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.defences.cmrm import Cmrm, CmrmSettings
+from safety_modules.defences.davsp import Davsp, DavspSettings
 from safety_modules.defences.guard import Guard, GuardSettings
 from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.defences.meta_token import MetaToken, MetaTokenSettings
@@ -43,6 +44,7 @@ FORMS = {
     "shiftdc-lite": ShiftDcSettings(form="lite", layers=(0, 1), alpha=4),  # a tiny model is not moved by less
     "tga-pooled": TgaSettings(form="pooled", lora=LoraSettings(r=2, target_modules=("linear_1", "linear_2"))),
     "tga-beside": TgaSettings(tokens=2, width=4, rank=2, place="beside"),
+    "davsp-published": DavspSettings(width=3, under="nothing"),
 }
 SLOW = {"cmrm-all", "shiftdc-lite"}  # near to others that are always tested
 ALONE = [(kind,) for kind in (*KINDS, "always", "external", *FORMS)]
@@ -60,6 +62,9 @@ STACKS = [
     ("tga-pooled", "guard"),
     ("guard", "meta-token", "tga-pooled"),
     ("always", "tga-beside", "lora"),
+    ("guard", "davsp"),
+    ("davsp", "tga", "cmrm"),
+    ("guard", "meta-token", "davsp", "tga-pooled"),
 ]
 TEXT, SHOWN = 2, 0  # rows of ROWS without and with an image
 
@@ -71,6 +76,8 @@ def stirred(defence):
         for name, parameter in defence.named_parameters():
             if "lora_B" in name or "lm_tokens" in name or name.startswith("modules.tokens"):
                 parameter.normal_(std=0.2)
+            if name == "modules.border":
+                parameter.normal_()
     defence.trained = True
     return defence
 
@@ -314,6 +321,9 @@ def test_images_that_cannot_be_seen_are_refused(warm, processor, names, ask):
     put_on(warm, processor, names)
     with pytest.raises(GuardError, match="inputs_embeds"):
         warm.generate(inputs_embeds=torch.zeros(1, 4, 32), **NEW)
+    for layer in (-1, -2, [1, 2]):  # another layer, even the base's own, would be another picture than was judged
+        with pytest.raises(GuardError, match="got vision_feature_layer, in which the guard cannot judge images"):
+            warm.generate(**ask(ROWS[SHOWN]), **NEW, vision_feature_layer=layer)
 
 
 def test_unknown_names_are_told(warm, processor, names, ask):
@@ -520,8 +530,8 @@ def test_ecso_says_what_it_cannot_give(warm, processor, ask):
 
 
 def test_the_kinds_are_what_the_tests_know():
-    assert list(KINDS) == ["guard", "adashield-s", "ecso", "lora", "meta-token", "cmrm", "shiftdc", "tga"]
+    assert list(KINDS) == ["guard", "adashield-s", "ecso", "lora", "meta-token", "cmrm", "shiftdc", "tga", "davsp"]
     assert issubclass(KINDS["guard"], Guard) and issubclass(KINDS["lora"], LoraTuning)
     assert issubclass(KINDS["meta-token"], MetaToken)
     assert issubclass(KINDS["cmrm"], Cmrm) and issubclass(KINDS["shiftdc"], ShiftDc)
-    assert issubclass(KINDS["tga"], Tga)
+    assert issubclass(KINDS["tga"], Tga) and issubclass(KINDS["davsp"], Davsp)

@@ -13,8 +13,9 @@ from safety_modules.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.call import in_place
 from safety_modules.defences.guard import Guard, GuardSettings
-from safety_modules.defences.tga import CaptionQueries, Tga, TgaSettings, _in_place, retold
+from safety_modules.defences.tga import CaptionQueries, Tga, TgaSettings, retold
 from safety_modules.errors import AdapterError, AttachError
 from safety_modules.policy import Policy
 
@@ -106,7 +107,7 @@ def test_the_guard_judges_the_untouched_picture_in_either_order(model, processor
 
 def test_lora_replaces_the_pictures_rows_and_leaves_what_others_put_beside_them(model, processor, ask):
     old, new, others = torch.randn(4, 8), torch.randn(4, 8), torch.randn(3, 8)
-    found = _in_place(torch.cat([others, old, others]), old, new)
+    found = in_place(torch.cat([others, old, others]), old, new)
     assert torch.equal(found, torch.cat([others, new, others]))
 
 

@@ -15,6 +15,7 @@ from safety_modules.adapter import read_adapter
 from safety_modules.adapter.format import CONFIG_FILE, lora_files, tensor_file
 from safety_modules.attach import attach_safety
 from safety_modules.backbones import find_backbone
+from safety_modules.defences.davsp import Davsp
 from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.defences.meta_token import MetaToken
 from safety_modules.defences.tga import Tga, TgaSettings
@@ -172,3 +173,13 @@ def test_tga_is_a_system_by_its_folder_and_says_what_trains_it(tiny_base: Any, p
     assert "2410.12662" in system.source and system.leaves_out and system.extra_mb > 0
     with pytest.raises(ConfigError, match="safety-modules train --defence tga"):
         make_system("tga", tiny_base, processor)
+
+
+def test_davsp_is_a_system_by_its_folder_and_says_what_trains_it(
+    tiny_base: Any, processor: Any, tmp_path: Path
+) -> None:
+    folder = save_folder(Davsp(find_backbone(tiny_base, processor)), processor, tmp_path / "davsp")
+    system = make_system(f"davsp={folder}", tiny_base, processor)
+    assert "2506.09353" in system.source and system.leaves_out and system.extra_mb > 0
+    with pytest.raises(ConfigError, match="safety-modules train --defence davsp"):
+        make_system("davsp", tiny_base, processor)

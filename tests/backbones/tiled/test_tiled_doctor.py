@@ -4,10 +4,14 @@ import copy
 
 import pytest
 
+from safety_modules.attach import attach_safety
+from safety_modules.attach.attachment import attached_to
 from safety_modules.doctor import examine as examination
 from safety_modules.doctor import guarded
+from safety_modules.doctor.check import NotApplicable
 from safety_modules.doctor.examine import examine
 from safety_modules.doctor.subject import Subject
+from safety_modules.errors import AttachError
 from safety_modules.records import Record
 
 pytestmark = pytest.mark.matrix
@@ -32,3 +36,12 @@ def test_a_template_without_marks_is_told(tiny_base, processor):
     subject = Subject(copy.deepcopy(tiny_base), other)
     findings = {one["name"]: one for one in examine(subject)["checks"]}
     assert findings["chat_template"]["result"] == "failed" and findings["hint"]["result"] == "failed"
+
+
+def test_a_defence_that_is_not_for_tiles_says_so_and_is_no_failure(tiny_base, processor):
+    model = copy.deepcopy(tiny_base)
+    with pytest.raises(AttachError, match=r"davsp not attached: expected .* one whole square picture .* got tiles"):
+        attach_safety(model, processor, defence="davsp")
+    with pytest.raises(NotApplicable, match="got tiles"):
+        guarded.kind(Subject(model, processor), "davsp")
+    assert attached_to(model) is None
