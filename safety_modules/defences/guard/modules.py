@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from safety_modules.config import HEADS, BaseSizes, SafetyConfig
+from safety_modules.defences.guard.outside import Outside
 from safety_modules.defences.guard.published import CAbstractor
 from safety_modules.defences.guard.tiled import put_back
 from safety_modules.defences.guard.words import WordsHead
@@ -172,6 +173,8 @@ class SafetyModules(ModuleSet):
     A branch is a small set with one risk type, that was trained apart. It says how likely its type is against
     everything else, and at what level, beside the head and without touching what that says.
 
+    `outside`, where it was fitted, says of every picture how unlike the training's it is, and touches nothing else.
+
     Lives beside the base model, never inside it. Parameters are float32 unless moved; inputs are cast to the
     modules' own dtype and device at the border, so the base may run in any.
 
@@ -190,6 +193,7 @@ class SafetyModules(ModuleSet):
         self.peers = nn.ModuleList(ModuleSet(peer, sizes) for _ in range(config.ensemble - 1))
         # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
         self.branches = nn.ModuleList(ModuleSet(config.branch(name), sizes) for name in config.added)
+        self.outside = None if config.outside is None else Outside(config.outside, sizes.vision_width)
 
     @property
     def members(self) -> tuple[ModuleSet, ...]:
@@ -222,7 +226,18 @@ class SafetyModules(ModuleSet):
         output = own[0]
         if len(own) > 1:
             output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*(o[:3] for o in own), strict=True)))
-        return _beside(output, added) if added else output
+        output = _beside(output, added) if added else output
+        return output if self.outside is None else output._replace(outside=self.outside(self.patches(vision_features)))
+
+    def patches(self, vision_features: torch.Tensor) -> torch.Tensor:
+        """Of what the head sees, the patches alone (B, P, Dv)."""
+        return vision_features[:, 1:] if self.config.words else vision_features
+
+    def know(self, outside: Outside | None) -> None:
+        """Take this in the place of `outside`, and note it in the design."""
+        self.outside = None if outside is None else outside.to(self.device)
+        settings = None if outside is None else outside.settings
+        self.config = self.config.model_copy(update={"outside": settings})
 
     def each(
         self,
