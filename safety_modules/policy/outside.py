@@ -6,7 +6,7 @@ those of the calibration, it promises nothing about them.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import ks_2samp

@@ -112,8 +112,8 @@ class Policy(BaseModel):
         level_threshold: how probable a level, or a higher one, must be to be taken; 0 = always the highest.
         wording: hint per risky level, for rules without their own.
         refusal: refusal for rules without their own.
-        outside: what to do about a picture unlike all that the head was trained on (`Verdict.outside`), which is no risk
-            by itself: log (the verdict says so, and nothing else), hint or refuse; the stronger of this and a rule wins.
+        outside: what to do about a picture unlike all that the head was trained on (`Verdict.outside`), which is no
+            risk by itself: log (the verdict says so, no more), hint or refuse; the stronger of this and a rule wins.
         outside_significance: the p-value up to which a picture counts as one.
         outside_hint: the sentence for `hint`.
         outside_refusal: the answer for `refuse`.
@@ -132,7 +132,9 @@ class Policy(BaseModel):
     refusal: Sentence = "I'm sorry, I can't help with that. {reason}"
     outside: Literal["log", "hint", "refuse"] = "log"
     outside_significance: Significance = 0.01
-    outside_hint: Plain = "Note: this image is unlike those that the safety check knows. Be careful; decline if in doubt."
+    outside_hint: Plain = (
+        "Note: this image is unlike those that the safety check knows. Be careful; decline if in doubt."
+    )
     outside_refusal: Plain = "I'm sorry, I can't help with this image: I can't tell whether it is safe."
 
     @classmethod

@@ -49,8 +49,8 @@ class Verdict:
         outside: how like those of the training the picture is, whatever is asked about it: of the training's pictures
             the share that lies as far from the others, or farther (a conformal p-value: of pictures of their kind at
             most 1 % get 0.01 or less). None = not known: the adapter has nothing fitted for it.
-        is_outside: whether that is at most the policy's `outside_significance`. Then the rest of this verdict is a guess
-            about something the head has seen nothing like: it is not to be trusted, and the picture not unsafe for it.
+        is_outside: whether that is at most the policy's `outside_significance`. Then the rest of this verdict is a
+            guess about something the head has seen nothing like: not to be trusted. Unsafe it is not for that.
 
     Does not cover: whether the answer will be harmful. It is a judgement of the image and the question, as
     good as the data the head was trained on.
