@@ -43,6 +43,13 @@ def calibrate(
         ),
     ] = None,
     all_types: Annotated[bool, typer.Option("--all-types", help="Set the thresholds of all types anew.")] = False,
+    known: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pictures like those the adapter was trained on: fit anew what tells others from them. Repeat for "
+            "several."
+        ),
+    ] = None,
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
@@ -56,13 +63,19 @@ def calibrate(
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
-    if benign is None and data is None and reading.given():
-        raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
+    if benign is None and data is None and known is None and reading.given():
+        raise ConfigError(
+            "nothing to read: expected --benign, --data or --known with these options, got none. Name a file."
+        )
     if type and all_types:
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
     _check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
-    options, labelled_options = reading.options(safety.config.taxonomy, benign or (), data or ())
+    options, labelled_options, known_options = reading.options(
+        safety.config.taxonomy, benign or (), data or (), known or ()
+    )
+    if known is not None:
+        fit_known(safety, load_records(known, known_options, safety, cache=cache), cache)
     labelled: Any = None
     if data is not None:
         labelled = load_records(data, labelled_options, safety, cache=cache)
@@ -82,6 +95,21 @@ def calibrate(
     )
     if json_file is not None:
         write_json(json_file, found)
+
+
+def fit_known(safety: "SafetyAttachment", records: "GoodRecords", cache: Path | None) -> None:
+    """Fit what tells pictures outside of the training's to these; saved with what is calibrated."""
+    from safety_modules.errors import DataError
+    from safety_modules.training.corpus import Corpus
+    from safety_modules.training.outside import LEAST, fit_outside
+
+    corpus = Corpus.make(safety.backbone, records, cache, config=safety.config)
+    different = len({digest for digest in corpus.digests if digest is not None})
+    if different < LEAST:
+        raise DataError(
+            f"nothing fitted: expected at least {LEAST} different pictures with --known, got {different}. Add some."
+        )
+    typer.echo(f"what is outside: fitted to {fit_outside(safety, corpus)} pictures")
 
 
 def _check_own(adapter: Path) -> None:
@@ -130,6 +158,8 @@ def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console
         soft_wrap=True,
     )
     console.print(_judged_as(record), soft_wrap=True)
+    for line in _outside_lines(record):
+        console.print(line, soft_wrap=True, markup=False)
     table = Table(header_style="bold")
     for column in ("type", "threshold (log-odds)", "as a probability", "recall left"):
         table.add_column(column, justify="left" if column == "type" else "right")
@@ -157,6 +187,22 @@ def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console
             f"temperature {record['temperature']:.3f}: ECE {record['ece_before']:.4f} before, "
             f"{record['ece_after']:.4f} after"
         )
+
+
+def _outside_lines(record: Mapping[str, Any]) -> list[str]:
+    """What is known of the benign pictures beside those of the training, and of the calibration before."""
+    from safety_modules.policy.outside import Outsiders
+
+    if record.get("outside") is None:
+        return ["nothing says which pictures are outside of what was trained: --known FILE fits that"]
+    found = Outsiders(**record["outside"])
+    lines = found._replace(void=None).lines()
+    if found.void:
+        lines.append(
+            f"these pictures differ from those of the calibration before (D = {found.difference:.2f}, p = "
+            f"{found.p:.2g}): what it promised is not about them; what is promised now is about no others"
+        )
+    return lines
 
 
 def _judged_as(record: Mapping[str, Any]) -> str:
