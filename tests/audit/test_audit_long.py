@@ -50,7 +50,7 @@ class Stub(Decoder):
         types[:, -1] = levels[:, 0] = 1
         type, level, rule = (np.full(started, value, object) for value in ("clean", "safe", None))
         risk, heat = np.zeros(started, np.float32), np.zeros((started, 6, 1, 1), np.float32)
-        return Verdicts(types, levels, type, level, rule, risk, risk >= 0, heat, np.array([[0, 1, 1]] * started))
+        return Verdicts(types, levels, type, level, rule, risk, risk >= 0, heat, np.array([[0, 1, 1]] * started), risk)
 
 
 def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
