@@ -71,7 +71,7 @@ def pictures_in(folder: Path, seed: int) -> list[Record]:
             picture = open_picture(files[place])
         except DataError:  # something else that lies there
             continue
-        found.append(Record(image=picture, question="", type="clean", level="safe"))
+        found.append(Record(image=picture, question="", answer=None, type="clean", level="safe"))
     if not found:
         raise ConfigError(f"no pictures: expected some in {folder}, got none that can be read. Name another folder.")
     return found
@@ -91,7 +91,8 @@ def promises(sets: Sets, significance: float, promised: float, progress: bool = 
     """Of benign sets of every style and transform: whether the promise is kept, and whether it is called void."""
     known = sets.safety.modules.outside
     assert known is not None
-    rows, names = [], [(style, name) for style in STYLES for name in (None, *TRANSFORMS)]
+    rows: list[dict[str, Any]] = []
+    names = [(style, name) for style in STYLES for name in (None, *TRANSFORMS)]
     with track("promises", len(names), progress, things="sets") as advance:
         for style, name in names:
             p_values, flagged = sets.verdicts(sets.drawn(style, name))
@@ -140,7 +141,7 @@ def compared(sets: Sets, count: int, significance: float, seed: int) -> dict[str
 
 
 def _seen(safety: SafetyAttachment, pictures: Sequence[Any]) -> list[torch.Tensor]:
-    backbone, found = safety.backbone, []
+    backbone, found = safety.backbone, list[torch.Tensor]()
     for start in range(0, len(pictures), 32):
         pixels = backbone.joined([backbone.pixel_values([one]) for one in pictures[start : start + 32]])
         with safety.inference():

@@ -28,7 +28,8 @@ COUNT = 60
 @pytest.fixture
 def records(make_image: Callable[[int], Image.Image]) -> list[Record]:
     return [
-        Record(image=make_image(seed), question="what is this?", type="clean", level="safe") for seed in range(COUNT)
+        Record(image=make_image(seed), question="what is this?", answer=None, type="clean", level="safe")
+        for seed in range(COUNT)
     ]
 
 
