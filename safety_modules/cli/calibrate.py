@@ -47,7 +47,7 @@ def calibrate(
         list[str] | None,
         typer.Option(
             help="Pictures like those the adapter was trained on: fit anew what tells others from them. Repeat for "
-            "several."
+            "several; pocket = its training data."
         ),
     ] = None,
     model: Model = None,
@@ -63,7 +63,7 @@ def calibrate(
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
-    if benign is None and data is None and known is None and reading.given():
+    if benign is None and data is None and known in (None, ["pocket"]) and reading.given():
         raise ConfigError(
             "nothing to read: expected --benign, --data or --known with these options, got none. Name a file."
         )
@@ -71,11 +71,13 @@ def calibrate(
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
     _check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
+    own = [] if known == ["pocket"] else known
     options, labelled_options, known_options = reading.options(
-        safety.config.taxonomy, benign or (), data or (), known or ()
+        safety.config.taxonomy, benign or (), data or (), own or ()
     )
     if known is not None:
-        fit_known(safety, load_records(known, known_options, safety, cache=cache), cache)
+        shown: Any = load_records(own, known_options, safety, cache=cache) if own else mix.training_records()
+        fit_known(safety, shown, cache)
     labelled: Any = None
     if data is not None:
         labelled = load_records(data, labelled_options, safety, cache=cache)
