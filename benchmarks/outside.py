@@ -19,7 +19,7 @@ from script import command_line, keep, run
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
-from safety_modules.defences.guard.outside import Outside, pool
+from safety_modules.defences.guard.modules import pool
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.results import settings
 from safety_modules.evaluation.terminal import terminal_table
@@ -31,7 +31,7 @@ from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.policy.outside import outsiders
 from safety_modules.records.record import Record
 from safety_modules.training.corpus import Corpus
-from safety_modules.training.outside import fit_outside
+from safety_modules.training.outside import fit_outside, fitted
 from safety_modules.training.strangers import strangers
 
 SAMPLES, SEED, REAL = 300, 0, 300
@@ -112,11 +112,11 @@ def compared(sets: Sets, count: int, significance: float, seed: int) -> dict[str
     corpus = Corpus.make(safety.backbone, mix.training_records(count, seed), config=safety.config).store
     features = _pooled(safety, [torch.from_numpy(one[None]) for one in corpus.values()])
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(features)))
-    kept, fitted = features[order[: len(order) // 4]], features[order[len(order) // 4 :]]
-    fit = Outside.fit(fitted, kept, _pooled(safety, _seen(safety, strangers(100))))
-    alone = Outside.fit(fitted, kept, fitted[:100])
+    kept, near = features[order[: len(order) // 4]], features[order[len(order) // 4 :]]
+    fit = fitted(near, kept, _pooled(safety, _seen(safety, strangers(100))))
+    alone = fitted(near, kept, near[:100])
     alone.direction.zero_()
-    neighbours = (fitted[:NEIGHBOURS] - fit.mean) @ fit.whiten.T
+    neighbours = (near[:NEIGHBOURS] - fit.mean) @ fit.whiten.T
 
     def nearest(pooled: torch.Tensor) -> torch.Tensor:
         return torch.cdist((pooled - fit.mean) @ fit.whiten.T, neighbours).kthvalue(NEIGHBOUR, 1).values

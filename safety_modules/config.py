@@ -127,7 +127,7 @@ class WordsSettings(BaseModel):
 
 
 class OutsideSettings(BaseModel):
-    """How much is kept of the pictures that tell which others are unlike them (`guard.outside`).
+    """How much is kept of the pictures that tell which others are unlike them (`guard.modules.Outside`).
 
     Args:
         trained: pictures of the training whose distances are kept (n): the least p-value is 1 / (n + 1).

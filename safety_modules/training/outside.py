@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.config import OutsideSettings
 from safety_modules.defences.guard.judge import look
-from safety_modules.defences.guard.outside import Outside, pool
+from safety_modules.defences.guard.modules import Outside, pool
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.strangers import strangers
 
@@ -16,6 +17,8 @@ LEAST = 400
 """Pictures without which there is no p-value below 1 %: a quarter of them is kept."""
 STRANGERS = 100
 """Made-up pictures of each kind."""
+SHRINKAGE = 0.01
+"""Of the covariance towards a sphere of the mean variance: what keeps it invertible with few pictures."""
 BATCH = 32
 
 
@@ -32,10 +35,38 @@ def fit_outside(attachment: SafetyAttachment, corpus: Corpus) -> int:
     if used:
         batches = (corpus.store.batch(used[start : start + BATCH]) for start in range(0, len(used), BATCH))
         found = _pooled(attachment, batches)
-        outside = Outside.fit(found[kept:], found[:kept], _pooled(attachment, _made_up(attachment)))
+        outside = fitted(found[kept:], found[:kept], _pooled(attachment, _made_up(attachment)))
     with attachment.backbone.lock:
         attachment.modules.know(outside)
     return len(used)
+
+
+def fitted(pictures: torch.Tensor, kept: torch.Tensor, strange: torch.Tensor) -> Outside:
+    """What tells others from the training's pictures, by pooled features.
+
+    Args:
+        pictures: of the training (m, Dv).
+        kept: of others of the training (n, Dv), whose distances are kept.
+        strange: of made-up ones (s, Dv).
+    """
+    from sklearn.linear_model import LogisticRegression  # a second to import
+
+    pictures, mean = pictures.double(), pictures.double().mean(0)
+    variances, axes = torch.linalg.eigh(torch.cov((pictures - mean).T))
+    whiten = (axes * (variances.clamp(min=0) + SHRINKAGE * variances.mean() + 1e-12).rsqrt()).T
+    at, away = ((part.double() - mean) @ whiten.T for part in (pictures, strange))  # (m, Dv), (s, Dv)
+    at = at[: 10 * len(away)]  # enough of them
+    labels = torch.cat([torch.zeros(len(at)), torch.ones(len(away))])
+    told = LogisticRegression(C=0.06, max_iter=300).fit(torch.cat([at, away]).numpy(), labels.numpy())
+    direction = torch.from_numpy(told.coef_[0])
+    scale = at.square().sum(1).std().rsqrt()
+    found = Outside(OutsideSettings(trained=len(kept)), pictures.shape[1])
+    # In the precision that adapters are saved in, so that saving changes no distance but for rounding it.
+    found.mean.copy_(mean.half())
+    found.whiten.copy_((scale * whiten).half())
+    found.direction.copy_((direction / scale / (at @ direction).std()).half())
+    found.trained.copy_(found.distance(kept).sort().values)
+    return found
 
 
 def _made_up(attachment: SafetyAttachment) -> Iterable[torch.Tensor]:

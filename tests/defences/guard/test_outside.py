@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from safety_modules.config import BaseSizes, OutsideSettings, SafetyConfig
-from safety_modules.defences.guard.modules import SafetyModules
-from safety_modules.defences.guard.outside import Outside, pool
+from safety_modules.defences.guard.modules import Outside, SafetyModules, pool
+from safety_modules.training.outside import fitted
 
 WIDTH, PATCHES = 16, 4
 SIZES = BaseSizes(vision_width=WIDTH, text_width=32, num_patches=PATCHES, grid=(2, 2), vocab_size=64, num_layers=2)
@@ -20,7 +20,7 @@ def pictures(count: int, seed: int, moved: float = 0.0) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def outside() -> Outside:
-    return Outside.fit(pool(pictures(600, 0)), pool(pictures(999, 1)), pool(pictures(100, 2, moved=0.5)))
+    return fitted(pool(pictures(600, 0)), pool(pictures(999, 1)), pool(pictures(100, 2, moved=0.5)))
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.3])
