@@ -77,6 +77,7 @@ def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
     summary = summarise(store.tables(VERDICTS), DEFAULT_TAXONOMY)
     store.finish()
     store.close()
+    assert summary["outside"]["pictures"] == summary["scored"] and summary["outside"]["share"] == 1  # the stub says 0
     assert summary["rows"] == count == summary["scored"] + summary["duplicates"] + summary["unreadable"]
     assert summary["unreadable"] == count // 50 and summary["duplicates"] > 0
     return peak - marks[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - marks[1]

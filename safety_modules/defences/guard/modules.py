@@ -168,7 +168,7 @@ class Outside(nn.Module):
 
     The squared Mahalanobis distance of Mahalanobis++ (arXiv 2505.18032: features of length 1, one covariance; here one
     Gaussian for all types), plus how far the picture lies on the side of made-up ones that are like nothing trained on
-    (outlier exposure, arXiv 1812.04606), each in standard deviations over the training's; see `training.outside.fitted`.
+    (outlier exposure, arXiv 1812.04606), each in standard deviations over the training's: `training.outside.fitted`.
 
     The p-value is (1 + #{kept distances >= d}) / (n + 1), where the n pictures kept took no part in the fit: of
     pictures drawn as the training's were, at most a share a gets a p-value of a or less (split conformal prediction).
