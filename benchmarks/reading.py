@@ -129,5 +129,7 @@ def _show(columns: dict[str, dict[str, Any]]) -> None:
     Console().print(table)
 
 
+app = command_line(compare)
+
 if __name__ == "__main__":
-    run(command_line(compare))
+    run(app)

@@ -156,10 +156,7 @@ def same(pool: Sequence[Record], pseudo: Sequence[Record]) -> list[Record]:
 
 @torch.no_grad()
 def ways(base: Base = None, samples: Samples = 500, json_file: Json = None) -> None:
-    """The known ways to use CLIP's patch tokens, on the validation split: AUROC and maps.
-
-    A map is right where its highest patch lies on the thing whose type it is of (pictures with one risky glyph).
-    """
+    """The known ways to use CLIP's patch tokens, on the validation split: AUROC of best patch and class token."""
     safety = worded(base)
     head = safety.modules.head
     assert isinstance(head, WordsHead)

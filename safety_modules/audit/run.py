@@ -135,7 +135,7 @@ def audit(
             **summarise(store.tables(VERDICTS), taxonomy, guard.policy.outside_significance, guard.calibrated),
             **about,
             "notice": notice(guard.fingerprint),
-            **({} if guard.backbone.sizes.tile is None else {"fit": "stretch"}),
+            "fit": "crop" if guard.backbone.sizes.tile is None else "stretch",
             "left_out": dict(source.left_out),
             "seconds": round(seconds, 1),
             "pictures": pictures,

@@ -1,6 +1,7 @@
 """`safety-modules calibrate`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,19 +12,22 @@ from safety_modules.cli.reading import Reading, load_records
 from safety_modules.errors import ConfigError
 from safety_modules.io.hub import hub_id
 from safety_modules.paths import shipped
+from safety_modules.taxonomy import CLEAN
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from safety_modules.attach.attachment import SafetyAttachment
-    from safety_modules.records import GoodRecords, Record
+    from safety_modules.records import GoodRecords, ReadOptions, Record
+    from safety_modules.taxonomy import Taxonomy
 
 
 @grouped
 def calibrate(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder; its thresholds are replaced.")],
     benign: Annotated[
-        list[str] | None, typer.Option(help="Clean records; repeat for several. Default: pocket's validation data.")
+        list[str] | None,
+        typer.Option(help="Clean records, or a folder of clean pictures; repeat. Default: pocket's validation data."),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -71,11 +75,13 @@ def calibrate(
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
     _check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
-    own = [] if known == ["pocket"] else known
-    options, labelled_options, known_options = reading.options(
-        safety.config.taxonomy, benign or (), data or (), own or ()
+    taxonomy, own = safety.config.taxonomy, [] if known == ["pocket"] else known or []
+    options, labelled_options, known_options = reading.options(taxonomy, benign or (), data or (), own)
+    options, known_options = (
+        [_clean(path, one, taxonomy) for path, one in zip(paths, of, strict=True)]
+        for paths, of in ((benign or (), options), (own, known_options))
     )
-    if known is not None:
+    if known:
         shown: Any = load_records(own, known_options, safety, cache=cache) if own else mix.training_records()
         fit_known(safety, shown, cache)
     labelled: Any = None
@@ -112,6 +118,14 @@ def fit_known(safety: "SafetyAttachment", records: "GoodRecords", cache: Path | 
             f"nothing fitted: expected at least {LEAST} different pictures with --known, got {different}. Add some."
         )
     typer.echo(f"what is outside: fitted to {fit_outside(safety, corpus)} pictures")
+
+
+def _clean(path: str, options: "ReadOptions", taxonomy: "Taxonomy") -> "ReadOptions":
+    """With what --benign and --known say of a folder's pictures that lie in none of a type."""
+    from safety_modules.records.readers import open_source
+
+    folder = open_source(path, options, taxonomy).format == "folder"
+    return replace(options, type=CLEAN) if folder else options
 
 
 def _check_own(adapter: Path) -> None:

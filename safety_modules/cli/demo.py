@@ -9,13 +9,8 @@ import typer
 from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, adapter_for, grouped, load_base
 from safety_modules.errors import ConfigError
 
-EXTRA = {
-    "gradio": "the page",
-    "fastapi": "the page",
-    "uvicorn": "the page",
-    "prometheus_client": "the page",
-    "pydantic_settings": "the page",
-}
+NEEDED = ("gradio", "fastapi", "uvicorn", "prometheus_client", "pydantic_settings")
+"""Packages behind the page, and behind the server that it is part of."""
 
 
 class Web(NamedTuple):
@@ -72,8 +67,8 @@ def serve_page(page: Web) -> None:
     from safety_modules import web  # noqa: F401  (first: it tells gradio to ask and report nothing)
     from safety_modules.io.optional import needed
 
-    for module, what in EXTRA.items():
-        needed(module, what, "demo")
+    for module in NEEDED:
+        needed(module, "the page", "demo")
     from safety_modules.adapter.folder import read_adapter
     from safety_modules.adapter.hub import find_adapter
     from safety_modules.attach.attach import attach_safety

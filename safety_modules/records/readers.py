@@ -112,6 +112,10 @@ def open_source(path: Pathlike, options: ReadOptions, taxonomy: Taxonomy) -> Sou
                 f"option {option} means nothing to the format {source.format} of {path}: expected it with "
                 f"{', '.join(key for key, known in FORMATS.items() if option in known.options)}. Leave it out."
             )
+    if options.type is not None and options.type not in taxonomy.labels:
+        raise DataError(
+            f"unknown type: expected one of {', '.join(taxonomy.labels)}, got {options.type!r}. Name another."
+        )
     if options.level is not None and options.level not in taxonomy.risky_levels:
         raise DataError(
             f"unknown level: expected one of {', '.join(taxonomy.risky_levels)}, got {options.level!r}. Name another."

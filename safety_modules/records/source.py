@@ -34,6 +34,7 @@ class ReadOptions:
         image_key: the key or column that names the pictures, or several with commas between them; None = those of
             docs/data.md.
         categories: vlguard: a table of categories instead of the shipped one.
+        type: folder: the type of pictures that lie in no folder.
         level: folder: the level of risky pictures that lie in no folder of a level.
         question: folder: what is asked about every picture instead of "Describe this image.".
         streaming: hf: read while loading, without a copy of the dataset on disk.
@@ -43,6 +44,7 @@ class ReadOptions:
     image_dir: str | PathLike[str] | None = None
     image_key: str | None = None
     categories: str | PathLike[str] | None = None
+    type: str | None = None
     level: str | None = None
     question: str | None = None
     streaming: bool = False

@@ -280,6 +280,13 @@ def test_train_saves_an_adapter_and_calibrate_sets_its_thresholds(
     assert "unknown" in printed
     assert after.files == config.files, "calibration must not change a tensor"
 
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for picture in tmp_path.glob("[0-9].png"):
+        picture.rename(pictures / picture.name)
+    run("calibrate", out, "--benign", pictures, "--max-false-alarm", 0.5)
+    assert read_adapter(out).config.metadata["calibration"]["images"] == 6, "all of them are clean"
+
 
 def test_training_another_base_needs_data(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected --data"):

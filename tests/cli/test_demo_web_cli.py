@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.cli import app
-from safety_modules.cli.demo import EXTRA
+from safety_modules.cli.demo import NEEDED
 from safety_modules.io import optional
 
 
@@ -20,7 +20,7 @@ def refusal(*words):
     return str(done.exception)
 
 
-@pytest.mark.parametrize("absent", EXTRA)
+@pytest.mark.parametrize("absent", NEEDED)
 def test_without_its_extra_it_says_what_to_install(monkeypatch, absent):
     def missing(name):
         if name == absent:

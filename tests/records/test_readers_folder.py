@@ -45,6 +45,22 @@ def test_a_level_is_named_never_guessed(folder: Path) -> None:
             read_records(folder, ReadOptions(level=level))
 
 
+def test_pictures_in_no_folder_have_the_type_that_is_named_for_them(tmp_path: Path) -> None:
+    pictures = [save(tmp_path / f"{name}.png", number) for number, name in enumerate("ab")]
+    with pytest.raises(DataError, match=rf"{pictures[0]}: unknown type: expected a folder named .*, got none"):
+        read_records(tmp_path)
+    assert [(one.type, one.level) for one in read_records(tmp_path, ReadOptions(type="clean"))] == [
+        ("clean", "safe")
+    ] * 2
+    found = read_records(tmp_path, ReadOptions(type="illegal", level="low"))
+    assert [(one.type, one.level) for one in found] == [("illegal", "low")] * 2
+    save(tmp_path / "privacy" / "high" / "c.png", 3)
+    read = read_records(tmp_path, ReadOptions("folder", type="clean"))
+    assert [one.type for one in read] == ["clean", "clean", "privacy"]
+    with pytest.raises(DataError, match=r"unknown type: expected one of politics, .*, got 'weather'"):
+        read_records(tmp_path, ReadOptions("folder", type="weather"))
+
+
 def test_what_is_no_type_no_level_and_no_picture_is_refused(folder: Path) -> None:
     save(folder / "ilegal" / "f.png", 1)
     save(folder / "illegal" / "extreme" / "g.png", 2)

@@ -18,7 +18,7 @@ import torch
 from labels import BACKGROUND, CLASS_INDEX, CLASSES, GRID, NUMBERS, render_labelled, under_patches
 from muon import Muon
 from parallel import Worker, add_arguments, run
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -38,6 +38,8 @@ CLEAR, FIRST_TEXT = CLASS_INDEX[BACKGROUND], len(CONCEPTS)
 # Changes that leave every pixel's class where it is; `vary` does the moving.
 STILL = tuple(name for name, one in TRANSFORMS.items() if not one.moves)
 Pool = tuple[np.ndarray, np.ndarray]
+TEXTS = 0.36
+"""Share of pictures with words."""
 
 
 def vision_config() -> CLIPVisionConfig:
@@ -52,8 +54,10 @@ def vision_config() -> CLIPVisionConfig:
     )
 
 
-def scene_for_tower(composer: Composer, mosaics: float) -> Scene:
-    """A dense picture (four glyphs, or four words) with probability `mosaics`, else one as the language model sees."""
+def scene_for_tower(composer: Composer, mosaics: float, texts: float = TEXTS) -> Scene:
+    """A dense picture (four glyphs, or many words) with probability `mosaics`, else one as the language model sees; a
+    share `texts` of both has words.
+    """
     rng, words = composer.rng, [word.name for word in WORDS]
 
     def anything() -> str:
@@ -61,29 +65,35 @@ def scene_for_tower(composer: Composer, mosaics: float) -> Scene:
         roles = (RISKY, SENSITIVE, EXCLUDING) if rng.random() < 0.4 else ()
         return choose(rng, composer.drawable(*roles)).name
 
-    draw, kind = rng.random(), rng.random()
-    if draw < mosaics:
-        if kind < 0.35:  # never asked about: dense supervision for reading
-            return Scene(
-                composer.colour(), text=composer.text(*(choose(rng, words) for _ in range(rng.integers(3, 8))))
-            )
+    dense, written, kind = rng.random() < mosaics, rng.random() < texts, rng.random()
+    if dense and written:  # never asked about: dense supervision for reading
+        return Scene(composer.colour(), text=composer.text(*(choose(rng, words) for _ in range(rng.integers(3, 8)))))
+    if dense:
         return composer.corners([anything() for _ in range(4)])
-    if kind < 0.33:
+    if written:
+        word = choose(rng, words)
+        return composer.typographic(word) if kind < 0.6 else composer.captioned(anything(), word)
+    if kind < 0.52:
         return composer.single(anything())
-    if kind < 0.56:
+    if kind < 0.88:
         first = anything()
         return composer.pair(first, composer.partner(first, composer.drawable()))
-    if kind < 0.64:
-        return composer.corners([anything() for _ in range(3)])
-    return (
-        composer.typographic(choose(rng, words)) if kind < 0.85 else composer.captioned(anything(), choose(rng, words))
-    )
+    return composer.corners([anything() for _ in range(3)])
 
 
-def draw_pool(count: int, seed: int, styles: str, mosaics: float, changed: float, file: Path | None = None) -> Pool:
+def draw_pool(
+    count: int,
+    seed: int,
+    styles: str,
+    mosaics: float,
+    changed: float,
+    file: Path | None = None,
+    texts: float = TEXTS,
+) -> Pool:
     """(count, 96, 96, 3) uint8 pictures and (count, 96, 96) uint8 classes of their pixels.
 
     Args:
+        mosaics, texts: of `scene_for_tower`.
         changed: share of strongly varied pictures, of which half are changed as by `STILL`, too.
         file: where to keep them; taken from there if it has them already.
     """
@@ -96,7 +106,7 @@ def draw_pool(count: int, seed: int, styles: str, mosaics: float, changed: float
     classes = np.empty((count, SIZE, SIZE), np.uint8)
     for index in range(count):
         strong = bool(rng.random() < changed)
-        picture, classes[index] = render_labelled(scene_for_tower(composer, mosaics), rng, strong)
+        picture, classes[index] = render_labelled(scene_for_tower(composer, mosaics, texts), rng, strong)
         if strong and rng.random() < 0.5:
             picture = transformed(picture, choose(rng, STILL), rng)
         pixels[index] = picture
@@ -186,6 +196,8 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
     """One process of the build."""
     torch.manual_seed(args.seed)
     tower, out = Tower(), Path(args.out)
+    if args.start:
+        tower.load_state_dict(load_file(args.start))
     styles = "train" if args.styles == "seen" else args.styles
     pools = [
         draw_pool(
@@ -195,6 +207,7 @@ def train(worker: Worker, args: argparse.Namespace) -> None:
             part,
             0.8,
             out / f"pool_{worker.rank}_{part}",
+            args.texts,
         )
         for part in (0, 1)
     ]
@@ -246,6 +259,8 @@ def report(out: Path, tower: Tower, held: dict[str, Pool], worker: Worker, seen:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, steps=20_000, port=29511)
+    parser.add_argument("--start", help="tower.safetensors to begin with, with new pictures and a new schedule")
+    parser.add_argument("--texts", type=float, default=TEXTS, help="share of pictures with words")
     parser.add_argument("--pool", type=int, default=50_000, help="pictures drawn by each process")
     parser.add_argument("--batch", type=int, default=32, help="pictures a step in each process")
     parser.add_argument("--lr", type=float, default=2.5e-3)

@@ -3,6 +3,8 @@
 The mean of a text loses a harmful sentence in sixty harmless words; attention over its positions does not.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -12,6 +14,8 @@ REACH = 3
 """Tokens to either side that a block of the text encoder sees."""
 BLOCKS = 3
 """Of the text encoder: a position then knows of `BLOCKS * REACH` tokens to either side."""
+SMALL = 2048
+"""Positions of a batch up to which its texts are read together, whatever their lengths."""
 
 
 class NeighbourBlock(nn.Module):
@@ -64,6 +68,15 @@ class TextReader(nn.Module):
 
     def forward(self, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, D) and (B, T) -> (B, Q, D_s); a row with no true position gets a learned vector per type."""
+        if mask.numel() <= SMALL:
+            return self._read(text, mask)
+        ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).tolist()
+        groups = of_like_length(ends)
+        parts = [self._read(text[rows, :width], mask[rows, :width]) for rows, width in groups]
+        order = torch.tensor([row for rows, _ in groups for row in rows], device=text.device).argsort()
+        return torch.cat(parts)[order]
+
+    def _read(self, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         real = mask.unsqueeze(-1)  # (B, T, 1)
         # torch.where, not a product: a padding position may hold inf or NaN, and 0 x NaN is NaN.
         x = self.down(self.norm(torch.where(real, text, 0.0)))  # (B, T, D_s)
@@ -79,6 +92,19 @@ class TextReader(nn.Module):
         found = torch.einsum("bhqt,bthw->bqhw", weights, values).flatten(-2)  # (B, Q, D_s)
         most = keys.flatten(-2).masked_fill(~real, torch.finfo(x.dtype).min).amax(1, keepdim=True)  # (B, 1, D_s)
         return torch.where(count[..., 0] > 0, found + most, self.nothing)
+
+
+def of_like_length(ends: Sequence[int]) -> list[tuple[list[int], int]]:
+    """Rows whose texts end at these positions, in groups with the width of each: one long text among many short ones
+    would cost as much as if all were long.
+    """
+    groups: list[tuple[list[int], int]] = []
+    for row in sorted(range(len(ends)), key=lambda row: -ends[row]):
+        if groups and ends[row] > groups[-1][1] // 2:
+            groups[-1][0].append(row)
+        else:
+            groups.append(([row], max(16, ends[row])))
+    return groups
 
 
 class ReadingHead(nn.Module):

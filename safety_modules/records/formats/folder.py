@@ -1,5 +1,5 @@
 """A folder of pictures. For training a folder for each class: `clean/x.png`, `illegal/high/y.png`; or `illegal/y.png`
-with one level named for all.
+with one level named for all, or pictures of one type named for all.
 
 Names that begin with a dot are passed over. Every picture gets the same question. Links are followed; what a link leads
 to is read once, under its own name where it has one in the folder.
@@ -33,8 +33,8 @@ FAULTS = {
 
 class PictureFolder(Format):
     name = "folder"
-    rule = "a folder that holds only folders, at least one of them named as a type"
-    options = ("level", "question")
+    rule = "a folder that holds only pictures, or only folders, at least one of them named as a type"
+    options = ("type", "level", "question")
     unasked = QUESTION
     names_files = False
 
@@ -47,6 +47,8 @@ class PictureFolder(Format):
             raise DataError(
                 f"no data: expected pictures in folders, got the empty folder {source.path}. Check the path."
             )
+        if all(path.is_file() and has_picture_suffix(path.name) for path in inside):
+            return True
         return all(path.is_dir() for path in inside) and any(path.name in source.taxonomy.labels for path in inside)
 
     def entries(self, source: Source, pictures: bool = True) -> Iterator[DataEntry]:
@@ -63,7 +65,8 @@ class PictureFolder(Format):
 
     def sample(self, value: Path, where: str, source: Source) -> EntryContent:
         folders = value.relative_to(source.file).parts[:-1]
-        type = folders[0] if folders and folders[0] in source.taxonomy.labels else None
+        named = [*folders[:1], source.options.type][0]
+        type = named if named in source.taxonomy.labels else None
         level = folders[1] if len(folders) > 1 and folders[1] in source.taxonomy.levels else None
         if level is None and type is not None and type != CLEAN:
             level = source.options.level

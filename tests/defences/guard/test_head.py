@@ -5,7 +5,7 @@ import torch
 
 from safety_modules.defences.guard.concept import ConceptHead, masked_mean
 from safety_modules.defences.guard.published import FirstTokenHead, PooledQuestionHead
-from safety_modules.defences.guard.reading import BLOCKS, REACH, ReadingHead
+from safety_modules.defences.guard.reading import BLOCKS, REACH, ReadingHead, of_like_length
 from safety_modules.errors import ConfigError
 
 
@@ -109,14 +109,24 @@ def test_padding_moves_no_reading(around):
     torch.testing.assert_close(head(features, tokens, padded, mask), head(features, tokens, question))
 
 
-def test_rows_of_a_batch_are_read_alone():
-    head, features, tokens = make_head(kind=ReadingHead), torch.randn(3, 5, 8), torch.randn(4, 8)
-    questions, lengths = torch.randn(3, 9, 6), (9, 2, 0)
-    mask = torch.tensor([[place < length for place in range(9)] for length in lengths])
+@pytest.mark.parametrize("lengths", [(9, 2, 0), (3, 700, 0, 20, 1100, 16, 650, 33)])
+def test_rows_of_a_batch_are_read_alone(lengths):
+    head, features, tokens = make_head(kind=ReadingHead), torch.randn(len(lengths), 5, 8), torch.randn(4, 8)
+    questions = torch.randn(len(lengths), max(lengths), 6)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     together = head(features, tokens, questions, mask)
     for row, length in enumerate(lengths):
         alone = head(features[row : row + 1], tokens, questions[row : row + 1, :length] if length else None)
         torch.testing.assert_close(together.type_logits[row], alone.type_logits[0])
+
+
+def test_texts_are_grouped_so_that_little_is_padding():
+    lengths = (3, 700, 0, 20, 1100, 16, 650, 33)
+    groups = of_like_length(lengths)
+    assert sorted(row for rows, _ in groups for row in rows) == [*range(len(lengths))]
+    for rows, width in groups:
+        assert width == max(16, *(lengths[row] for row in rows))
+        assert all(2 * lengths[row] > width or width <= 16 for row in rows)
 
 
 def test_order_is_read_and_the_mean_is_not():
