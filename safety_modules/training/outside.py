@@ -19,6 +19,8 @@ STRANGERS = 100
 """Made-up pictures of each kind."""
 SHRINKAGE = 0.01
 """Of the covariance towards a sphere of the mean variance: what keeps it invertible with few pictures."""
+WEIGHT = 4.0
+"""How much the side of the made-up pictures counts beside the distance; chosen among 0.5, 1, 2, 4 on pocket."""
 BATCH = 32
 
 
@@ -64,7 +66,7 @@ def fitted(pictures: torch.Tensor, kept: torch.Tensor, strange: torch.Tensor) ->
     # In the precision that adapters are saved in, so that saving changes no distance but for rounding it.
     found.mean.copy_(mean.half())
     found.whiten.copy_((scale * whiten).half())
-    found.direction.copy_((direction / scale / (at @ direction).std()).half())
+    found.direction.copy_((WEIGHT * direction / scale / (at @ direction).std()).half())
     found.trained.copy_(found.distance(kept).sort().values)
     return found
 

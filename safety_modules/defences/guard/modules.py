@@ -168,7 +168,7 @@ class Outside(nn.Module):
 
     The squared Mahalanobis distance of Mahalanobis++ (arXiv 2505.18032: features of length 1, one covariance; here one
     Gaussian for all types), plus how far the picture lies on the side of made-up ones that are like nothing trained on
-    (outlier exposure, arXiv 1812.04606), each in standard deviations over the training's: `training.outside.fitted`.
+    (outlier exposure, arXiv 1812.04606); `training.outside.fitted` weighs the two.
 
     The p-value is (1 + #{kept distances >= d}) / (n + 1), where the n pictures kept took no part in the fit: of
     pictures drawn as the training's were, at most a share a gets a p-value of a or less (split conformal prediction).
@@ -203,7 +203,7 @@ class Outside(nn.Module):
         return other
 
     def distance(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Of pooled features (B, Dv): (B,), in standard deviations of the training's pictures."""
+        """Of pooled features (B, Dv): (B,)."""
         at = (pooled.to(self.mean.device).float() - self.mean.float()) @ self.whiten.float().T  # (B, Dv)
         return at.square().sum(-1) + at @ self.direction.float()
 
