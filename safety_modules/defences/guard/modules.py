@@ -205,7 +205,7 @@ class Outside(nn.Module):
     def distance(self, pooled: torch.Tensor) -> torch.Tensor:
         """Of pooled features (B, Dv): (B,)."""
         at = (pooled.to(self.mean.device).float() - self.mean.float()) @ self.whiten.float().T  # (B, Dv)
-        return at.square().sum(-1) + at @ self.direction.float()
+        return at.square().sum(-1) + (at @ self.direction.float()).clamp(min=0)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """p-values (B,) of pictures by their patches (B, P, Dv); places without one are zero."""
