@@ -77,14 +77,20 @@ def pictures_in(folder: Path, seed: int) -> list[Record]:
     return found
 
 
-def marked(sets: Sets, significance: float) -> dict[str, dict[str, dict[str, Any]]]:
-    """By set the shares that are marked outside, and that are flagged."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, records in {**sets.own, **sets.real}.items():
-        p_values, flagged = sets.verdicts(records)
-        hits = {"outside": (p_values <= significance).tolist(), "flagged": flagged}
-        found[name] = {what: rate(of)._asdict() for what, of in hits.items()}
-    return found
+def marked(sets: Sets, significance: float) -> dict[str, Any]:
+    """By set the shares that are marked outside, at the significance and where 1 % of pocket's own unchanged pictures are
+    (`edge`), and that are flagged."""
+    judged = {name: sets.verdicts(records) for name, records in {**sets.own, **sets.real}.items()}
+    edge = float(np.quantile(np.concatenate([judged[style][0] for style in splits.STYLES]), 0.01))
+    shares = {
+        name: {
+            "outside": rate((p_values <= significance).tolist())._asdict(),
+            "at_edge": rate((p_values <= edge).tolist())._asdict(),
+            "flagged": rate(flagged)._asdict(),
+        }
+        for name, (p_values, flagged) in judged.items()
+    }
+    return {"edge": edge, "sets": shares}
 
 
 def promises(sets: Sets, significance: float, promised: float, progress: bool = True) -> list[dict[str, Any]]:
@@ -156,10 +162,12 @@ def _pooled(safety: SafetyAttachment, batches: Sequence[torch.Tensor]) -> torch.
 def print_outside(results: Mapping[str, Any], console: Console | None = None) -> None:
     """Print what the command measured."""
     console = console or Console()
-    table = terminal_table(f"outside at {results['significance']:.0%}", "pictures", "n", "marked outside", "flagged")
-    for name, row in results["marked"].items():
-        outside, flagged = (Estimate(**row[what]) for what in ("outside", "flagged"))
-        table.add_row(name, str(outside.n), outside.percent(), flagged.percent())
+    edge, significance = results["marked"]["edge"], results["significance"]
+    columns = ("n", f"outside, p <= {significance:g}", f"p <= {edge:.3f}: 1 % of pocket's own", "flagged")
+    table = terminal_table("marked outside", "pictures", *columns)
+    for name, row in results["marked"]["sets"].items():
+        found = [Estimate(**row[what]) for what in ("outside", "at_edge", "flagged")]
+        table.add_row(name, str(found[0].n), *(one.percent() for one in found))
     console.print(table)
     if results["compared"]:
         names = [*next(iter(results["compared"].values()))]
