@@ -78,7 +78,7 @@ def pictures_in(folder: Path, seed: int) -> list[Record]:
 
 
 def marked(sets: Sets, significance: float) -> dict[str, Any]:
-    """By set the shares that are marked outside, at the significance and where 1 % of pocket's own unchanged pictures are
+    """By set the shares that are marked outside, at the significance and where 1 % of pocket's unchanged pictures are
     (`edge`), and that are flagged."""
     judged = {name: sets.verdicts(records) for name, records in {**sets.own, **sets.real}.items()}
     edge = float(np.quantile(np.concatenate([judged[style][0] for style in splits.STYLES]), 0.01))
