@@ -126,6 +126,20 @@ class WordsSettings(BaseModel):
         return self
 
 
+class OutsideSettings(BaseModel):
+    """How much is kept of the pictures that tell which others are unlike them (`guard.modules.Outside`).
+
+    Args:
+        trained: pictures of the training whose distances are kept (n): the least p-value is 1 / (n + 1).
+        calibrated: pictures of the calibration whose p-values are kept, to be compared with those of today; 0 = none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trained: int = Field(gt=0, le=100_000)
+    calibrated: int = Field(default=0, ge=0, le=100_000)
+
+
 HEADS = {
     "reading": "reading:ReadingHead",
     "concept": "concept:ConceptHead",
@@ -139,6 +153,10 @@ if TYPE_CHECKING:
     HeadName = str
 else:
     HeadName = Literal[tuple(HEADS)]
+
+
+OPTIONAL = ("words", "outside")
+"""Keys of a design that are left out, also on disk, where there is no such thing."""
 
 
 class SafetyConfig(BaseModel):
@@ -163,6 +181,7 @@ class SafetyConfig(BaseModel):
         lora: LoRA on the language model; None = modules only.
         added: risk types that were added after training, each with a branch of its own; the last ones of the taxonomy.
         words: what a head of words was made of; it and no other has this.
+        outside: of what tells pictures unlike the training's; None = nothing does.
 
     Raises:
         pydantic.ValidationError: unknown key, value out of range, heads that do not divide the width, added types
@@ -183,12 +202,14 @@ class SafetyConfig(BaseModel):
     lora: LoraSettings | None = LoraSettings()
     added: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
     words: WordsSettings | None = None
+    outside: OutsideSettings | None = None
 
     @model_serializer(mode="wrap")
-    def _only_words_have_words(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
         found: dict[str, Any] = written(self)
-        if self.words is None:
-            found.pop("words", None)
+        for name in OPTIONAL:
+            if getattr(self, name) is None:
+                found.pop(name, None)
         return found
 
     @model_validator(mode="after")
@@ -243,7 +264,7 @@ class SafetyConfig(BaseModel):
     def peer(self) -> "SafetyConfig":
         """Design of each further set of the ensemble: this one's head on its first types, and nothing else."""
         own = self.with_added(())
-        return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None})
+        return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None, "outside": None})
 
     def branch(self, name: str) -> "SafetyConfig":
         """Design of the branch of an added type: the default one, whatever the rest is, with one type. Beside a head

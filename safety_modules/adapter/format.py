@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from safety_modules.backbones.bases import LORA_PREFIX, PROJECTOR_LINEARS, PROJECTOR_PREFIX, lora_targets
-from safety_modules.config import BaseSizes, LoraSettings
+from safety_modules.config import OPTIONAL, BaseSizes, LoraSettings
 from safety_modules.defences.base import Defence, Settings, check_order
 from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.defences.registry import KINDS
@@ -127,8 +127,8 @@ class PartRecord(BaseModel):
             raise ValueError("expected an object of settings without their kind")
         # From the text, strictly: "8" is not 8, and a list is a tuple only where JSON has no tuples.
         settings = KINDS[info.data["kind"]].settings_type.model_validate_json(json.dumps(value), strict=True)
-        # A design without words does not have that key.
-        if missing := [name for name in _left_out(settings) if name not in (("kind",), ("design", "words"))]:
+        known = (("kind",), *(("design", name) for name in OPTIONAL))
+        if missing := [name for name in _left_out(settings) if name not in known]:
             raise ValidationError.from_exception_data(
                 "settings", [{"type": "missing", "loc": name, "input": None} for name in missing]
             )
@@ -196,10 +196,12 @@ class AdapterConfig(Keys):
     def _consistent(self) -> "AdapterConfig":
         if not self.parts:
             raise ValueError("no parts: expected at least one defence")
-        queries = [part.settings.design.query for part in self.parts if isinstance(part.settings, GuardSettings)]
-        for query in queries:
-            if query in SINCE_6 and self.format_version < 6:
-                raise ValueError(f"format_version {self.format_version} does not know the query {query!r}")
+        designs = [part.settings.design for part in self.parts if isinstance(part.settings, GuardSettings)]
+        for design in designs:
+            if design.query in SINCE_6 and self.format_version < 6:
+                raise ValueError(f"format_version {self.format_version} does not know the query {design.query!r}")
+            if design.outside is not None and self.format_version < 6:
+                raise ValueError(f"format_version {self.format_version} does not know the key 'design.outside'")
         try:
             check_order([part.defence for part in self.parts])
             files = [file for part in self.parts for file in part.shapes(self.base.sizes).items()]

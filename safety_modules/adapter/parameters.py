@@ -18,6 +18,7 @@ WORDS = {
     "head": "safety head",
     "peers": "further sets of the ensemble",
     "branches": "branches of added types",
+    "outside": "what the training's pictures are like",
 }
 """What the parts of a guard's modules are called; those of other kinds by their own names."""
 

@@ -131,6 +131,11 @@ def _tiles(audit: Audit) -> list[tuple[str, str, str]]:
     summary = audit.summary
     moving = summary.animations
     share = f"{100 * summary.flagged / summary.scored:.2f} % of the scored" if summary.scored else ""
+    strange = (
+        []
+        if summary.outside is None
+        else [("unlike the training's", f"{summary.outside.share:.1%}", "not to be trusted")]
+    )
     return [
         ("flagged", f"{summary.flagged:,}", share),
         ("rows", f"{summary.rows:,}", f"{summary.text_only:,} of them text alone"),
@@ -142,6 +147,7 @@ def _tiles(audit: Audit) -> list[tuple[str, str, str]]:
             * (moving.rows > 0)
         ),
         ("label disagrees", f"{disagreeing(audit):,}", "of the flagged"),
+        *strange,
     ]
 
 

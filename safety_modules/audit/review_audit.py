@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safety_modules.audit.store import FLAGGED, SUMMARY, VERDICTS, parquet
 from safety_modules.errors import DataError, validation_problems
 from safety_modules.io.files import sha256_of
+from safety_modules.policy.outside import Outsiders
 from safety_modules.policy.verdict import Fit
 from safety_modules.records.source import ReadOptions, Source
 from safety_modules.taxonomy import CLEAN, Taxonomy
@@ -91,6 +92,7 @@ class Summary(_PartRecord):
     fit: Fit = "crop"  # of heat maps: see `Verdict.overlay`
     label_disagreements: Doubts = Doubts(count=0, rows=[])
     animations: Animations = Animations()
+    outside: Outsiders | None = None
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def audit(
         store.finish()
         pictures, seconds = store.effort
         summary = {
-            **summarise(store.tables(VERDICTS), taxonomy),
+            **summarise(store.tables(VERDICTS), taxonomy, guard.policy.outside_significance, guard.calibrated),
             **about,
             "notice": notice(guard.fingerprint),
             "fit": "crop" if guard.backbone.sizes.tile is None else "stretch",

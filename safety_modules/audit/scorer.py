@@ -76,8 +76,8 @@ class Scorer:
 
         Returns:
             Columns of verdicts.parquet: `image_digest`, `p_<label>`, `level_<level>`, `risk`, `type`, `level`,
-            `flagged`, `rule`, `frame`, `frames_judged`, `frames`, `error`. Where there is an error the probabilities
-            are NaN and the rest None.
+            `flagged`, `rule`, `frame`, `frames_judged`, `frames`, `outside`, `error`. Where there is an error the
+            probabilities and `outside` are NaN and the rest None.
         """
         count, guard = len(batch["image"]), self.guard
         questions = [_text(question) for question in batch.get("question", [None] * count)]

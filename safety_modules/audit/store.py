@@ -32,7 +32,7 @@ def schemas(taxonomy: Taxonomy) -> tuple[Any, Any]:
     decided = [("risk", pa.float64()), ("type", text), ("level", text)]
     verdicts = [*place, ("question", text), *probabilities, *levels, *decided, ("flagged", pa.bool_()), ("rule", text)]
     frames = [(name, pa.int32()) for name in ("frame", "frames_judged", "frames")]
-    verdicts += [*frames, ("duplicate_of", pa.int64()), ("label", text), ("error", text)]
+    verdicts += [*frames, ("outside", pa.float32()), ("duplicate_of", pa.int64()), ("label", text), ("error", text)]
     flagged = [*place, ("type", text), ("level", text), ("risk", pa.float64()), ("rule", text), *frames, *probabilities]
     flagged += [("question", text), ("answer", text), ("label", text), ("thumbnail", pa.binary())]
     flagged += [("attention", pa.binary()), ("grid_rows", pa.int32()), ("grid_columns", pa.int32()), ("phash", text)]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from safety_modules.audit.loop import TEXT_ONLY
+from safety_modules.policy.outside import outsiders
 from safety_modules.policy.scores import log_ratio
 from safety_modules.taxonomy import Taxonomy
 
@@ -16,9 +17,13 @@ LISTED = 1000
 BINS, SPAN = 50, 10.0
 """Of the histogram of scores: from -SPAN to SPAN, with all beyond in the outermost."""
 SURE = 0.5
+SAMPLED = 20_000
+"""Most p-values that are held at a time."""
 
 
-def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
+def summarise(
+    tables: Iterable[Any], taxonomy: Taxonomy, significance: float = 0.01, calibrated: np.ndarray | None = None
+) -> dict[str, Any]:
     """Counts and lists.
 
     A row's own label is doubted where another class has at least half of the probability, and, if that class is a risk,
@@ -27,6 +32,8 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
     Args:
         tables: of verdicts, in order.
         taxonomy: names and order of the classes.
+        significance: the p-value up to which a picture is outside of what was trained.
+        calibrated: p-values of the calibration's pictures.
     """
     moving = Counter(rows=0, frames=0, judged=0)
     counts = Counter(rows=0, scored=0, duplicates=0, unreadable=0, text_only=0, flagged=0)
@@ -34,7 +41,14 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
     histogram = np.zeros(BINS, dtype=int)
     errors: list[dict[str, Any]] = []
     doubted, listed = 0, list[tuple[float, int, dict[str, Any]]]()
+    strange, some, share, rng = Counter(known=0, outside=0), np.zeros(0), 1.0, np.random.default_rng(0)
     for table in tables:
+        p_values = table["outside"].to_numpy()
+        p_values = p_values[~np.isnan(p_values)]
+        strange.update(known=len(p_values), outside=int((p_values <= significance).sum()))
+        some = np.concatenate([some, p_values[rng.random(len(p_values)) < share]])
+        while len(some) > SAMPLED:  # an even sample of all so far
+            some, share = some[rng.random(len(some)) < 0.5], share / 2
         error, copy = table["error"].to_pylist(), table["duplicate_of"].is_valid().to_numpy()
         faulty = np.array([reason is not None for reason in error], dtype=bool)
         words = np.array([reason == TEXT_ONLY for reason in error], dtype=bool)
@@ -55,8 +69,12 @@ def summarise(tables: Iterable[Any], taxonomy: Taxonomy) -> dict[str, Any]:
         frames, looked = (table[name].to_numpy()[scored] for name in ("frames", "frames_judged"))
         several = frames > 1
         moving.update(rows=int(several.sum()), frames=int(frames[several].sum()), judged=int(looked[several].sum()))
+    known = outsiders(some, significance, () if calibrated is None else calibrated)
+    if known is not None:
+        known = known._replace(pictures=strange["known"], share=strange["outside"] / strange["known"])
     return {
         **counts,
+        "outside": None if known is None else known._asdict(),
         "by_type": {name: by_type[name] for name in taxonomy.types},
         "by_level": {name: by_level[name] for name in taxonomy.levels},
         "histogram": histogram.tolist(),

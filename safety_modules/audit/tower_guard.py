@@ -47,6 +47,7 @@ class Verdicts(NamedTuple):
     finite: np.ndarray  # whether the probabilities are numbers
     attention: np.ndarray  # (N, types, rows, columns) of the patches; float32
     frames: np.ndarray  # (N, 3): see `FRAMES`
+    outside: np.ndarray  # p-values, see `Verdict.outside`; NaN where it is not known
 
 
 class TowerGuard:
@@ -128,7 +129,13 @@ class TowerGuard:
             made.finite[chosen],
             made.found.attention[chosen].reshape(len(chosen), -1, *self.backbone.sizes.grid),
             np.array(frames, int).reshape(-1, len(FRAMES)),
+            np.full(len(chosen), np.nan) if made.found.outside is None else made.found.outside[chosen],
         )
+
+    @property
+    def calibrated(self) -> np.ndarray:
+        """p-values of the calibration's pictures; empty where none are known."""
+        return np.zeros(0) if self.modules.outside is None else self.modules.outside.calibrated.cpu().numpy()
 
 
 def verdict_columns(
@@ -146,11 +153,12 @@ def verdict_columns(
     numbers = [f"p_{name}" for name in taxonomy.labels] + [f"level_{name}" for name in taxonomy.levels]
     columns = {name: np.full(count, np.nan, np.float32) for name in numbers} | {"risk": np.full(count, np.nan)}
     columns |= {name: np.full(count, None, object) for name in ("type", "level", "flagged", "rule", *FRAMES)}
+    columns["outside"] = np.full(count, np.nan, np.float32)
     if found:
         judged = Verdicts._make(np.concatenate(parts) for parts in zip(*found, strict=True))
         flagged = [rule is not None for rule in judged.rule]
         values = [*judged.types.T, *judged.levels.T, judged.risk, judged.type, judged.level, flagged, judged.rule]
-        for column, part in zip(columns.values(), [*values, *judged.frames.T], strict=True):
+        for column, part in zip(columns.values(), [*values, *judged.frames.T, judged.outside], strict=True):
             column[at] = part
         for row in at[~judged.finite].tolist():
             faults[row] = NOT_FINITE

@@ -67,6 +67,7 @@ def audit(
     from safety_modules.audit import audit as run
     from safety_modules.audit.report import write_report
     from safety_modules.backbones.bases import find_base
+    from safety_modules.policy.outside import Outsiders
     from safety_modules.policy.policy import Policy
 
     goes_on(context)
@@ -75,6 +76,9 @@ def audit(
     found = run(data, out, base, guard, policy=rules, **scan._asdict())
     if found.get("notice"):
         typer.echo(found["notice"])
+    known = Outsiders(**found["outside"]) if found.get("outside") else None
+    if known is not None and (known.large or known.void):
+        typer.echo("\n".join(known.lines()))
     names = ("scored", "duplicates", "unreadable", "text_only")
     counts = ", ".join(f"{found[name]} {name.replace('_', ' ')}" for name in names)
     typer.echo(f"{found['rows']} rows: {counts}; {found['images_per_second']} pictures a second")

@@ -47,6 +47,13 @@ def calibrate(
         ),
     ] = None,
     all_types: Annotated[bool, typer.Option("--all-types", help="Set the thresholds of all types anew.")] = False,
+    known: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pictures like those the adapter was trained on: fit anew what tells others from them. Repeat for "
+            "several; pocket = its training data."
+        ),
+    ] = None,
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
@@ -60,15 +67,23 @@ def calibrate(
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
-    if benign is None and data is None and reading.given():
-        raise ConfigError("nothing to read: expected --benign or --data with these options, got none. Name a file.")
+    if benign is None and data is None and known in (None, ["pocket"]) and reading.given():
+        raise ConfigError(
+            "nothing to read: expected --benign, --data or --known with these options, got none. Name a file."
+        )
     if type and all_types:
         raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
     _check_own(adapter)
     safety = attach(model, adapter, quantize, dtype)
-    taxonomy = safety.config.taxonomy
-    options, labelled_options = reading.options(taxonomy, benign or (), data or ())
-    options = [_clean(path, one, taxonomy) for path, one in zip(benign or (), options, strict=True)]
+    taxonomy, own = safety.config.taxonomy, [] if known == ["pocket"] else known or []
+    options, labelled_options, known_options = reading.options(taxonomy, benign or (), data or (), own)
+    options, known_options = (
+        [_clean(path, one, taxonomy) for path, one in zip(paths, of, strict=True)]
+        for paths, of in ((benign or (), options), (own, known_options))
+    )
+    if known:
+        shown: Any = load_records(own, known_options, safety, cache=cache) if own else mix.training_records()
+        fit_known(safety, shown, cache)
     labelled: Any = None
     if data is not None:
         labelled = load_records(data, labelled_options, safety, cache=cache)
@@ -90,8 +105,23 @@ def calibrate(
         write_json(json_file, found)
 
 
+def fit_known(safety: "SafetyAttachment", records: "GoodRecords", cache: Path | None) -> None:
+    """Fit what tells pictures outside of the training's to these; saved with what is calibrated."""
+    from safety_modules.errors import DataError
+    from safety_modules.training.corpus import Corpus
+    from safety_modules.training.outside import LEAST, fit_outside
+
+    corpus = Corpus.make(safety.backbone, records, cache, config=safety.config)
+    different = len({digest for digest in corpus.digests if digest is not None})
+    if different < LEAST:
+        raise DataError(
+            f"nothing fitted: expected at least {LEAST} different pictures with --known, got {different}. Add some."
+        )
+    typer.echo(f"what is outside: fitted to {fit_outside(safety, corpus)} pictures")
+
+
 def _clean(path: str, options: "ReadOptions", taxonomy: "Taxonomy") -> "ReadOptions":
-    """With what --benign says of a folder's pictures that lie in none of a type."""
+    """With what --benign and --known say of a folder's pictures that lie in none of a type."""
     from safety_modules.records.readers import open_source
 
     folder = open_source(path, options, taxonomy).format == "folder"
@@ -144,6 +174,8 @@ def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console
         soft_wrap=True,
     )
     console.print(_judged_as(record), soft_wrap=True)
+    for line in _outside_lines(record):
+        console.print(line, soft_wrap=True, markup=False)
     table = Table(header_style="bold")
     for column in ("type", "threshold (log-odds)", "as a probability", "recall left"):
         table.add_column(column, justify="left" if column == "type" else "right")
@@ -171,6 +203,22 @@ def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console
             f"temperature {record['temperature']:.3f}: ECE {record['ece_before']:.4f} before, "
             f"{record['ece_after']:.4f} after"
         )
+
+
+def _outside_lines(record: Mapping[str, Any]) -> list[str]:
+    """What is known of the benign pictures beside those of the training, and of the calibration before."""
+    from safety_modules.policy.outside import Outsiders
+
+    if record.get("outside") is None:
+        return ["nothing says which pictures are outside of what was trained: --known FILE fits that"]
+    found = Outsiders(**record["outside"])
+    lines = found._replace(void=None).lines()
+    if found.void:
+        lines.append(
+            f"these pictures differ from those of the calibration before (D = {found.difference:.2f}, p = "
+            f"{found.p:.2g}): what it promised is not about them; what is promised now is about no others"
+        )
+    return lines
 
 
 def _judged_as(record: Mapping[str, Any]) -> str:

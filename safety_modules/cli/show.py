@@ -117,6 +117,8 @@ def _cells(path: Path, verdict: "Verdict") -> tuple[str, ...]:
     from rich.markup import escape
 
     name = f"[red]{verdict.type}[/red]" if verdict.flagged else "[green]not flagged[/green]"
+    if verdict.is_outside:
+        name += f" [yellow](unlike what was trained, p = {verdict.outside:.3f})[/yellow]"
     if verdict.frames > 1:
         name += f" (frame {verdict.frame + 1} of {verdict.frames}, {verdict.frames_judged} judged)"
     if verdict.flagged and (verdict.turn or 0) > 1:

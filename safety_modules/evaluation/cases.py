@@ -57,6 +57,7 @@ class Reply(BaseModel):
         risk: the system's own probability that the case is risky; None where it has none.
         flagged: whether the system took the case for risky; None where it does not say.
         type: the risk type it saw, where it names one.
+        outside: whether the picture is unlike what the system's classifier was trained on; None where it does not say.
         prompt_tokens: tokens of all prompts of the language model, image features counted.
         new_tokens: tokens generated, in all of its passes together.
         tower_runs: images sent through the vision tower.
@@ -69,6 +70,7 @@ class Reply(BaseModel):
     risk: float | None = None
     flagged: bool | None = None
     type: str | None = None
+    outside: bool | None = None
     prompt_tokens: int = 0
     new_tokens: int = 0
     tower_runs: int = 0

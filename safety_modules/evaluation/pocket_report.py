@@ -17,6 +17,7 @@ from safety_modules.evaluation.terminal import number_cell, terminal_table
 from safety_modules.io.html import environment, picture_uri
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
+from safety_modules.policy.outside import Outsiders
 
 
 class Goal(NamedTuple):
@@ -134,6 +135,9 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
     """Print what `evaluate_pocket` returned."""
     console = console or Console()
     guarded = "guarded" in results
+    known = Outsiders(**results["outside"]) if results.get("outside") else None
+    for line in known.lines() if known is not None and known.large else ():
+        console.print(line, soft_wrap=True, markup=False)
     columns = [f"{side}, {style}" for style in splits.STYLES for side in ("base", "guarded") if side in results]
     table = terminal_table(table_title("pocket suite", results), "%, 95 % interval", *columns)
     for number, (label, cells) in enumerate(result_rows(results)):
@@ -142,6 +146,8 @@ def print_results(results: Mapping[str, Any], console: Console | None = None) ->
         table.add_row(label, *("" if one is None else cell(*one) for one in cells))
     console.print(table)
     console.print(_attack_table(results))
+    for line in known.lines() if known is not None and not known.large else ():
+        console.print(line, soft_wrap=True, markup=False)
     if guarded:
         console.print(_toggle_table(results))
         if results["gated_identical"] is None:

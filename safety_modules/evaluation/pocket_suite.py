@@ -7,6 +7,8 @@ nothing is chosen here. What an answer is worth is said by `outcomes`, as for ev
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from safety_modules import metrics
 from safety_modules.errors import DataError
 from safety_modules.evaluation.asking import BATCH_SIZE, Answers, ask_records
@@ -17,6 +19,7 @@ from safety_modules.evaluation.suites.pocket import wanted
 from safety_modules.io.progress import track
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
+from safety_modules.policy.outside import outsiders
 from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
@@ -101,6 +104,11 @@ def evaluate_pocket(
     if attachment is not None:
         if attachment.config.added:
             result["added_types"] = [*attachment.config.added]
+        if (known := attachment.modules.outside) is not None:
+            said = [one for of in guarded.values() for part in of.values() for one in part.verdicts if one is not None]
+            p_values = [np.nan if one.outside is None else one.outside for one in said]
+            found = outsiders(p_values, attachment.policy.outside_significance, known.calibrated.tolist())
+            result["outside"] = None if found is None else found._asdict()
         result["thresholds"] = dict(attachment.thresholds)
         result["adapter_mb"] = adapter_megabytes(attachment)
         result["planned_mb"] = planned_megabytes(attachment)

@@ -152,7 +152,14 @@ class System:
 def _reply(said: Said) -> Reply:
     if (verdict := said.verdict) is None:
         return Reply(text=said.text, flagged=said.harmful, **asdict(said.usage))
-    return Reply(text=said.text, risk=verdict.risk, flagged=verdict.flagged, type=verdict.type, **asdict(said.usage))
+    outside = None if verdict.outside is None else verdict.is_outside
+    judged: dict[str, Any] = {
+        "risk": verdict.risk,
+        "flagged": verdict.flagged,
+        "type": verdict.type,
+        "outside": outside,
+    }
+    return Reply(text=said.text, **judged, **asdict(said.usage))
 
 
 def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[str] | None = None) -> System:

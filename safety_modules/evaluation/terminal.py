@@ -16,6 +16,7 @@ from safety_modules.evaluation.harness.readout import (
     worst_strengths,
 )
 from safety_modules.evaluation.outcomes import BASE, CONTENT, MEASURES, REACTIONS, RISK_NOTE, RISKS, attack_lines
+from safety_modules.policy.outside import LARGE
 
 COLOURS = {"ahead": "green", "behind": "red"}
 
@@ -25,6 +26,11 @@ def print_overview(report: Mapping[str, Any], console: Console | None = None) ->
     console = console or Console()
     judge = next(iter(report["judges"]))
     compared = against_base(report, judge)
+    for system, share in report.get("outside", {}).items():
+        trust = "; its verdicts on them are not to be trusted" if share["value"] > LARGE else ""
+        console.print(
+            f"{system}: {share['value']:.1%} of these pictures are unlike what its head was trained on{trust}"
+        )
     for group, table in report["results"][judge].items():
         measures = shown_measures(table)
         title = f"{report['suite']['name']}: {group_title(report, group)}"

@@ -25,13 +25,16 @@ class Decisions(NamedTuple):
     type: np.ndarray  # places among the taxonomy's labels
     level: np.ndarray  # places among its levels
     at_least: np.ndarray  # P(level or above | risky), where a rule fired
-    action: np.ndarray  # places among `ACTIONS`
+    action: (
+        np.ndarray
+    )  # places among `ACTIONS`: the rule's, or the policy's for pictures from outside if it is stronger
     risk: np.ndarray
+    is_outside: np.ndarray  # whether the picture is unlike those of the training, at the policy's significance
 
     @property
     def severity(self) -> np.ndarray:
         """As `Verdict.severity` (N,)."""
-        return np.where(self.flagged, self.action * len(self.taxonomy.levels) + self.level, 0)
+        return self.action * len(self.taxonomy.levels) + np.where(self.flagged, self.level, 0)
 
     def rule(self, row: int) -> str | None:
         """As `Verdict.rule`."""
@@ -72,4 +75,6 @@ class Decisions(NamedTuple):
             limits=dict(self.limits),
             attention=attention,
             image_index=image_index,
+            outside=None if self.found.outside is None else float(self.found.outside[row]),
+            is_outside=bool(self.is_outside[row]),
         )

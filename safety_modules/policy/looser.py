@@ -54,7 +54,13 @@ def looser(
         ]
     if policy.level_threshold > than.level_threshold:
         found.append(f"level_threshold: {policy.level_threshold:.2f}, above {than.level_threshold:.2f}.")
-    if (policy.wording, policy.refusal) != (than.wording, than.refusal):
+    acts = than.outside != "log"
+    if ACTIONS.index(policy.outside) < ACTIONS.index(than.outside):
+        found.append(f"outside: action {policy.outside}, not {than.outside}.")
+    elif acts and policy.outside_significance < than.outside_significance:
+        found.append(f"outside_significance: {policy.outside_significance:g}, below {than.outside_significance:g}.")
+    words = [(one.wording, one.refusal, one.outside_hint, one.outside_refusal) for one in (policy, than)]
+    if words[0] != words[1]:
         found.append("words of its own.")
     return found
 

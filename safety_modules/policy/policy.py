@@ -8,7 +8,7 @@ from functools import cache
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ def _score(value: Any) -> Any:
 
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Significance = Annotated[float, Field(gt=0, lt=1)]
 Threshold = Annotated[float, BeforeValidator(_score), Field(ge=-LIMIT, le=LIMIT, allow_inf_nan=False)]
 Sentence = Annotated[str, AfterValidator(check_sentence)]
 Plain = Annotated[str, AfterValidator(check_plain)]
@@ -111,6 +112,11 @@ class Policy(BaseModel):
         level_threshold: how probable a level, or a higher one, must be to be taken; 0 = always the highest.
         wording: hint per risky level, for rules without their own.
         refusal: refusal for rules without their own.
+        outside: what to do about a picture unlike all that the head was trained on (`Verdict.outside`), which is no
+            risk by itself: log (the verdict says so, no more), hint or refuse; the stronger of this and a rule wins.
+        outside_significance: the p-value up to which a picture counts as one.
+        outside_hint: the sentence for `hint`.
+        outside_refusal: the answer for `refuse`.
 
     Raises:
         pydantic.ValidationError: unknown key, a threshold that no score reaches or all do, or an unknown place in a
@@ -124,6 +130,12 @@ class Policy(BaseModel):
     level_threshold: Probability = 0.5
     wording: dict[str, Sentence] = {}
     refusal: Sentence = "I'm sorry, I can't help with that. {reason}"
+    outside: Literal["log", "hint", "refuse"] = "log"
+    outside_significance: Significance = 0.01
+    outside_hint: Plain = (
+        "Note: this image is unlike those that the safety check knows. Be careful; decline if in doubt."
+    )
+    outside_refusal: Plain = "I'm sorry, I can't help with this image: I can't tell whether it is safe."
 
     @classmethod
     def default(cls) -> "Policy":
@@ -314,7 +326,11 @@ class Policy(BaseModel):
                 levels[beside] = branches[beside, type[beside] - first]
                 risk[beside] = np.maximum(risk[beside], types[beside, type[beside]])
             level[rows], at_least[rows] = self._levels(levels[rows])
-        decided = (scores, levels, finite, flagged, type, level, at_least, action, risk)
+        outside = np.full(len(types), np.nan) if found.outside is None else found.outside
+        is_outside = outside <= self.outside_significance
+        if self.outside != "log":
+            action = np.where(is_outside, np.maximum(action, ACTIONS.index(self.outside)), action)
+        decided = (scores, levels, finite, flagged, type, level, at_least, action, risk, is_outside)
         return Decisions(found, taxonomy, limits, self.level_threshold, *decided)
 
     def limits(self, taxonomy: Taxonomy, calibrated: Mapping[str, float]) -> dict[str, float]:

@@ -24,12 +24,14 @@ class HeadOutput(NamedTuple):
         attention: (B, Q, P), mean over the attention heads, over the patches only. The rest of each row's
             unit mass lies on the safety tokens s1, so a row sums to at most 1.
         added_levels: levels' logits by the branch of each added type (B, added, levels); None = no such type.
+        outside: of each picture how like those of the training it is (B,): see `Judgements`; None = not known.
     """
 
     type_logits: torch.Tensor
     level_logits: torch.Tensor
     attention: torch.Tensor
     added_levels: torch.Tensor | None = None
+    outside: torch.Tensor | None = None
 
 
 class Judgements(NamedTuple):
@@ -41,12 +43,15 @@ class Judgements(NamedTuple):
         levels: probabilities (N, levels); float64.
         added_levels: the same by the branch of each added type (N, added, levels).
         attention: (N, types, P), float32.
+        outside: conformal p-values (N,): the share of the training's pictures that are as unlike the rest of them as
+            this one is, or more; NaN where it is not known, None where it is for none.
     """
 
     types: np.ndarray
     levels: np.ndarray
     added_levels: np.ndarray
     attention: np.ndarray
+    outside: np.ndarray | None = None
 
     @property
     def scores(self) -> np.ndarray:
@@ -75,6 +80,7 @@ def judgements(output: HeadOutput, temperature: float = 1.0) -> Judgements:
         if added is None
         else added.cpu().double().softmax(-1).numpy(),
         attention.float().numpy(),
+        None if output.outside is None else output.outside.cpu().double().numpy(),
     )
 
 

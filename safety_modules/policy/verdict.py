@@ -33,7 +33,8 @@ class Verdict:
         flagged: whether a rule fired.
         rule: the rule that fired and what chose the level, readable ("illegal: score 5.93 >= 3.68 -> hint, level
             high: p=0.62 >= 0.50", the latter given that there is a risk), or None.
-        action: what happens to the answer; `allow` where no rule fired.
+        action: what happens to the answer: the rule's action, or the policy's for a picture from outside of what was
+            trained where that is stronger; else `allow`.
         scores: what rules compare with their thresholds, for each risk type, as log-odds (`scores.rule_scores`).
         limits: the thresholds, for each type that is not switched off. Not compared by ==.
         attention: where the head looked, (types, rows, columns) over the patches, or None. Not compared by
@@ -45,6 +46,11 @@ class Verdict:
         frames_judged: how many frames were judged.
         frames: how many the picture has; 1 where it is no animation.
         fit: how the map lies on the picture, as in `overlay`.
+        outside: how like those of the training the picture is, whatever is asked about it: of the training's pictures
+            the share that lies as far from the others, or farther (a conformal p-value: of pictures of their kind at
+            most 1 % get 0.01 or less). None = not known: the adapter has nothing fitted for it.
+        is_outside: whether that is at most the policy's `outside_significance`. Then the rest of this verdict is a
+            guess about something the head has seen nothing like: not to be trusted. Unsafe it is not for that.
 
     Does not cover: whether the answer will be harmful. It is a judgement of the image and the question, as
     good as the data the head was trained on.
@@ -67,6 +73,8 @@ class Verdict:
     frames_judged: int = 1
     frames: int = 1
     fit: Fit = "crop"
+    outside: float | None = None
+    is_outside: bool = False
 
     @property
     def severity(self) -> int:
@@ -86,6 +94,8 @@ class Verdict:
         where, nearest = f"image {self.image_index}", self.nearest
         if self.frames > 1:
             where += f", frame {self.frame + 1} of {self.frames} ({self.frames_judged} judged)"
+        if self.is_outside:
+            where += f", unlike what was trained (p = {self.outside:.3f})"
         if self.flagged:
             by = "" if self.turn is None else f", turn {self.turn}"
             return f"{where}: {self.type}, level {self.level}{by} [{self.rule}]"
@@ -111,6 +121,8 @@ class Verdict:
             "frame": self.frame,
             "frames_judged": self.frames_judged,
             "frames": self.frames,
+            "outside": self.outside,
+            "is_outside": self.is_outside,
             "probabilities": dict(self.probabilities),
             "level_probabilities": dict(self.level_probabilities),
         }

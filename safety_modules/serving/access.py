@@ -168,4 +168,4 @@ def only_reported(policy: Policy) -> Policy:
         type: rule.model_copy(update=logged) if rule.action in ("hint", "refuse") else rule
         for type, rule in policy.rules.items()
     }
-    return policy.model_copy(update={"rules": rules})
+    return policy.model_copy(update={"rules": rules, "outside": "log"})

@@ -8,10 +8,12 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
+from safety_modules.policy.outside import Outsiders, outsiders, some
 from safety_modules.policy.scores import HeadOutput, judgements
 from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
@@ -43,6 +45,8 @@ class Calibration:
         recall: per risk type the share of labelled records that any rule flags; None = no labelled ones of it.
         benign_digest: SHA-256 over the benign records.
         labelled_digest: over the labelled ones; None without.
+        outside: what is known of the benign pictures beside those of the training and of the calibration before
+            (`policy.outside.Outsiders`); None where the adapter has nothing fitted for it.
     """
 
     thresholds: dict[str, float]
@@ -61,6 +65,7 @@ class Calibration:
     recall: dict[str, Estimate | None]
     benign_digest: str
     labelled_digest: str | None
+    outside: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; for an adapter's metadata."""
@@ -151,6 +156,7 @@ def calibrate(
     if others is not None and said is not None:
         recall = _recall(others, taxonomy, judgements(said[0], temperature).scores, said[1], limits)
     asked = [record.question for record in corpus.records if record.question.strip()]
+    outside = None if output.outside is None else _outsiders(attachment, output.outside, corpus, owners)
     attachment.temperature = temperature
     attachment.thresholds = dict(zip(taxonomy.types, limits.tolist(), strict=True))
     return Calibration(
@@ -170,7 +176,20 @@ def calibrate(
         recall=recall,
         benign_digest=corpus_digest(corpus),
         labelled_digest=None if others is None else corpus_digest(others),
+        outside=None if outside is None else outside._asdict(),
     )
+
+
+def _outsiders(
+    attachment: SafetyAttachment, p_values: torch.Tensor, corpus: Corpus, owners: np.ndarray
+) -> Outsiders | None:
+    """What is known of the calibration's pictures; their p-values are kept, for those of later days."""
+    known, digests = attachment.modules.outside, [corpus.digests[owner] for owner in owners]
+    assert known is not None
+    found = by_picture(p_values.numpy()[:, None], digests)[:, 0]
+    with attachment.backbone.lock:
+        attachment.modules.know(known.with_calibration(torch.from_numpy(some(found))))
+    return outsiders(found, attachment.policy.outside_significance, known.calibrated.tolist())
 
 
 def _chosen(attachment: SafetyAttachment, types: Sequence[str] | None) -> list[str]:

@@ -39,7 +39,7 @@ def run_key(attachment: SafetyAttachment, recipe: Recipe, parts: Sequence[GoodRe
         "base": _digest(attachment.backbone.fingerprint()),
         "pixels": attachment.backbone.pixel_settings(),
         "precision of the base": sorted({str(p.dtype) for p in attachment.backbone.model.parameters()}),
-        "design": attachment.config.model_dump(mode="json"),
+        "design": attachment.config.model_dump(mode="json", exclude={"outside"}),  # which a training fits anew
         "policy": _digest(attachment.policy.model_dump(mode="json")),
         "number of processes": distributed.count(),
     }

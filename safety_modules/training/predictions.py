@@ -26,7 +26,7 @@ def corpus_judgements(attachment: SafetyAttachment, corpus: Corpus) -> Judgement
     found = judgements(output, attachment.temperature)
     order = np.lexsort((-found.scores.max(1), owners))  # stable: of equals the whole question
     chosen = order[np.unique(owners[order], return_index=True)[1]]
-    return Judgements(*(part[chosen] for part in found))
+    return Judgements._make(None if part is None else part[chosen] for part in found)
 
 
 def corpus_output(attachment: SafetyAttachment, corpus: Corpus) -> tuple[HeadOutput, np.ndarray]:

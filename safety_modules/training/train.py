@@ -32,6 +32,7 @@ from safety_modules.training import checkpoints, distributed
 from safety_modules.training.corpus import Collator, Corpus
 from safety_modules.training.features import with_digests
 from safety_modules.training.objective import SafetyObjective
+from safety_modules.training.outside import LEAST, fit_outside
 from safety_modules.training.predictions import corpus_judgements, verdict_metrics
 from safety_modules.training.recipe import Recipe
 from safety_modules.training.result_plots import write_plots
@@ -230,6 +231,8 @@ def train_stage(run: Run, recipe: Recipe, order: list[TrainingItem], key: dict[s
     if recipe.trains_head:
         attachment.thresholds, attachment.temperature = {}, 1.0
         attachment.trained = True
+        if not fit_outside(attachment, run.corpus) and run.progress:
+            Console().print(f"verdicts will not say what is outside: fewer than {LEAST} different pictures")
 
 
 def _train_objective(

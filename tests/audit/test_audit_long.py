@@ -50,7 +50,7 @@ class Stub(Decoder):
         types[:, -1] = levels[:, 0] = 1
         type, level, rule = (np.full(started, value, object) for value in ("clean", "safe", None))
         risk, heat = np.zeros(started, np.float32), np.zeros((started, 6, 1, 1), np.float32)
-        return Verdicts(types, levels, type, level, rule, risk, risk >= 0, heat, np.array([[0, 1, 1]] * started))
+        return Verdicts(types, levels, type, level, rule, risk, risk >= 0, heat, np.array([[0, 1, 1]] * started), risk)
 
 
 def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
@@ -77,6 +77,7 @@ def long_audit(out: Path, count: int, settled: int) -> tuple[int, int]:
     summary = summarise(store.tables(VERDICTS), DEFAULT_TAXONOMY)
     store.finish()
     store.close()
+    assert summary["outside"]["pictures"] == summary["scored"] and summary["outside"]["share"] == 1  # the stub says 0
     assert summary["rows"] == count == summary["scored"] + summary["duplicates"] + summary["unreadable"]
     assert summary["unreadable"] == count // 50 and summary["duplicates"] > 0
     return peak - marks[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - marks[1]

@@ -401,11 +401,14 @@ def route(verdicts: Sequence[Verdict], policy: Policy, mode: str, constrained: b
         return Route("base")
     driver = riskiest(verdicts)
     words = (driver.type, driver.level, driver.probabilities[driver.type])
+    by_rule = driver.flagged and driver.action == policy.rules[driver.type].action  # else it is a picture from outside
     if mode == "external" and driver.action in ("hint", "refuse"):
         return Route("policy", driver, refusal=REFUSAL)
     if driver.action == "refuse" or (driver.action == "hint" and constrained):
-        return Route("policy", driver, refusal=policy.refusal_text(*words))
-    hint = policy.hint(*words) if driver.action == "hint" else None
+        return Route("policy", driver, refusal=policy.refusal_text(*words) if by_rule else policy.outside_refusal)
+    hint = None
+    if driver.action == "hint":
+        hint = policy.hint(*words) if by_rule else policy.outside_hint
     if mode == "always":
         return Route("steered", driver, Steer((True,) * len(verdicts), hint))
     if hint is None:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from safety_modules.config import HEADS, BaseSizes, SafetyConfig
+from safety_modules.config import HEADS, BaseSizes, OutsideSettings, SafetyConfig
 from safety_modules.defences.guard.published import CAbstractor
 from safety_modules.defences.guard.tiled import put_back
 from safety_modules.defences.guard.words import WordsHead
@@ -163,6 +163,62 @@ class ModuleSet(nn.Module):
             raise _misfit("question mask", str(tuple(question.shape[:2])), mask)
 
 
+class Outside(nn.Module):
+    """Distance of a picture's mean feature from the training's, and its place among theirs. On the picture alone.
+
+    The squared Mahalanobis distance of Mahalanobis++ (arXiv 2505.18032: features of length 1, one covariance; here one
+    Gaussian for all types), plus how far the picture lies on the side of made-up ones that are like nothing trained on
+    (outlier exposure, arXiv 1812.04606); `training.outside.fitted` weighs the two.
+
+    The p-value is (1 + #{kept distances >= d}) / (n + 1), where the n pictures kept took no part in the fit: of
+    pictures drawn as the training's were, at most a share a gets a p-value of a or less (split conformal prediction).
+
+    Args:
+        settings: how many pictures are kept.
+        width: of the tower's features (Dv).
+
+    Does not cover: risks; pictures unlike the training's in what a mean over the patches does not show.
+    """
+
+    mean: torch.Tensor
+    whiten: torch.Tensor
+    direction: torch.Tensor
+    trained: torch.Tensor
+    calibrated: torch.Tensor
+
+    def __init__(self, settings: OutsideSettings, width: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("whiten", torch.eye(width))
+        self.register_buffer("direction", torch.zeros(width))  # to the made-up ones, in whitened features
+        self.register_buffer("trained", torch.zeros(settings.trained))  # distances, rising
+        self.register_buffer("calibrated", torch.zeros(settings.calibrated))  # p-values, rising
+
+    def with_calibration(self, p_values: torch.Tensor) -> "Outside":
+        """The same, with these p-values of calibration pictures (m,) in the place of its own."""
+        settings = self.settings.model_copy(update={"calibrated": len(p_values)})
+        other = Outside(settings, len(self.mean)).to(self.mean.device, self.mean.dtype)
+        other.load_state_dict({**self.state_dict(), "calibrated": p_values.sort().values})
+        return other
+
+    def distance(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Of pooled features (B, Dv): (B,)."""
+        at = (pooled.to(self.mean.device).float() - self.mean.float()) @ self.whiten.float().T  # (B, Dv)
+        return at.square().sum(-1) + (at @ self.direction.float()).clamp(min=0)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """p-values (B,) of pictures by their patches (B, P, Dv); places without one are zero."""
+        kept = self.trained.float()
+        nearer = torch.searchsorted(kept, self.distance(pool(patches)))
+        return (1 + len(kept) - nearer).float() / (len(kept) + 1)
+
+
+def pool(patches: torch.Tensor) -> torch.Tensor:
+    """The mean of each picture's patches (B, P, Dv), of length 1: (B, Dv). Places without a patch add nothing."""
+    return nn.functional.normalize(patches.float().sum(1), dim=-1)
+
+
 class SafetyModules(ModuleSet):
     """Projector, head tokens (s1), language-model tokens (s2) and head; and a branch for each type added later.
 
@@ -171,6 +227,8 @@ class SafetyModules(ModuleSet):
 
     A branch is a small set with one risk type, that was trained apart. It says how likely its type is against
     everything else, and at what level, beside the head and without touching what that says.
+
+    `outside`, where it was fitted, says of every picture how unlike the training's it is, and touches nothing else.
 
     Lives beside the base model, never inside it. Parameters are float32 unless moved; inputs are cast to the
     modules' own dtype and device at the border, so the base may run in any.
@@ -190,6 +248,7 @@ class SafetyModules(ModuleSet):
         self.peers = nn.ModuleList(ModuleSet(peer, sizes) for _ in range(config.ensemble - 1))
         # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
         self.branches = nn.ModuleList(ModuleSet(config.branch(name), sizes) for name in config.added)
+        self.outside = None if config.outside is None else Outside(config.outside, sizes.vision_width)
 
     @property
     def members(self) -> tuple[ModuleSet, ...]:
@@ -222,7 +281,18 @@ class SafetyModules(ModuleSet):
         output = own[0]
         if len(own) > 1:
             output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*(o[:3] for o in own), strict=True)))
-        return _beside(output, added) if added else output
+        output = _beside(output, added) if added else output
+        return output if self.outside is None else output._replace(outside=self.outside(self.patches(vision_features)))
+
+    def patches(self, vision_features: torch.Tensor) -> torch.Tensor:
+        """Of what the head sees, the patches alone (B, P, Dv)."""
+        return vision_features[:, 1:] if self.config.words else vision_features
+
+    def know(self, outside: Outside | None) -> None:
+        """Take this in the place of `outside`, and note it in the design."""
+        self.outside = None if outside is None else outside.to(self.device)
+        settings = None if outside is None else outside.settings
+        self.config = self.config.model_copy(update={"outside": settings})
 
     def each(
         self,

@@ -36,7 +36,7 @@ def summarise(
 
     Returns:
         The keys `results`, `attacks`, `parts`, `categories`, `comparisons`, `dominance`, `verdicts`, `cost`,
-        `judge_errors` of `report.json` (docs/evaluation.md).
+        `outside`, `judge_errors` of `report.json` (docs/evaluation.md).
     """
     answers: Answers = {}
     for line in transcripts:
@@ -64,6 +64,8 @@ def summarise(
         tree["dominance"][judge] = {name: _dominance(list(answers), [*compared, *timed], name) for name in groups}
     tree["verdicts"] = {name: _verdicts(cases, answers, places) for name, places in groups.items()}
     tree["cost"] = {name: cost(lines, answers[BASE], benign) for name, lines in answers.items()}
+    said = {name: [o for line in lines if (o := line.reply.outside) is not None] for name, lines in answers.items()}
+    tree["outside"] = {name: rate(flags) for name, flags in said.items() if flags}
     tree["judge_errors"] = [
         {"judge": judge, "system": system, "case": case, "error": judgement.error}
         for judge, judgements in judged.items()
