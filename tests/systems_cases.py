@@ -11,9 +11,11 @@ from PIL import Image
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.defences.davsp import Davsp
 from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
 from safety_modules.defences.meta_token import MetaToken, MetaTokenSettings
 from safety_modules.defences.registry import GUARD_MODES
+from safety_modules.defences.tga import Tga, TgaSettings
 from safety_modules.evaluation.cases import Case
 from safety_modules.policy import Policy
 from safety_modules.policy.scores import LIMIT
@@ -73,6 +75,11 @@ def make_folders(model: Any, processor: Any, root: Path) -> dict[str, Path]:
         found[f"paper-{name}"] = save_adapter_folder(model, processor, root / f"paper-{name}", PUBLISHED, limit)
         found[f"meta-token-{name}"] = save_meta_folder(model, processor, root / f"meta-{name}", limit)
     found["lora"] = save_lora_folder(model, processor, root / "lora")
+    backbone = find_backbone(model, processor)
+    projector = TgaSettings().lora.model_copy(update={"r": 2})
+    tga = Tga(backbone, TgaSettings(form="answers", lora=projector))
+    found["tga"] = save_folder(tga, processor, root / "tga")
+    found["davsp"] = save_folder(Davsp(backbone), processor, root / "davsp")
     return found
 
 

@@ -68,7 +68,7 @@ class TextReader(nn.Module):
 
     def forward(self, text: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T, D) and (B, T) -> (B, Q, D_s); a row with no true position gets a learned vector per type."""
-        if mask.numel() <= SMALL:
+        if mask.numel() <= SMALL or mask.is_meta:  # of a plan nothing is computed
             return self._read(text, mask)
         ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1).tolist()
         groups = of_like_length(ends)
@@ -156,16 +156,7 @@ class ReadingHead(nn.Module):
         question_mask: torch.Tensor | None = None,
         absent: torch.Tensor | None = None,
     ) -> HeadOutput:
-        """Judge a batch.
-
-        Args:
-            features: safety features h_s (B, P, D_s).
-            tokens: safety tokens s1 (K, D_s).
-            question: text embeddings (B, T, D), or None for images alone.
-            question_mask: (B, T), true where a position belongs to the text; None = everywhere. A row with no true
-                position has no text.
-            absent: (B, P), true where there is no patch; None = nowhere.
-        """
+        """Judge a batch: see `modules.Head`."""
         batch = features.shape[0]
         read = self._read(batch, question, question_mask)  # (B, Q, D_s)
         concepts = self.concepts.expand(batch, -1, -1)  # (B, Q, D_s)
