@@ -97,7 +97,11 @@ class Store:
         self._seen.execute("BEGIN EXCLUSIVE")
         for name, columns in ((FLAGGED, flagged), (VERDICTS, verdicts)):  # the one that counts is written last
             schema = self._schemas[name]
-            table = pa.table({field.name: pa.array(columns[field.name], field.type) for field in schema}, schema)
+            arrays = {  # unknown p-values are null
+                field.name: pa.array(columns[field.name], field.type, from_pandas=field.name == "outside")
+                for field in schema
+            }
+            table = pa.table(arrays, schema)
             self._write(self._path(self.parts, name), schema, [table])
         self.parts += 1
 

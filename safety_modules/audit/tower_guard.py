@@ -47,7 +47,7 @@ class Verdicts(NamedTuple):
     finite: np.ndarray  # whether the probabilities are numbers
     attention: np.ndarray  # (N, types, rows, columns) of the patches; float32
     frames: np.ndarray  # (N, 3): see `FRAMES`
-    outside: np.ndarray  # p-values, see `Verdict.outside`; NaN where it is not known
+    outside: np.ndarray  # p-values, see `Verdict.outside`; NaN where it is not known, null in the file
 
 
 class TowerGuard:

@@ -93,6 +93,6 @@ def windows(rng: Random) -> Image.Image:
     return image
 
 
-def _grey(rng: Random, shade: float, spread: float = 0) -> tuple[int, ...]:
+def _grey(rng: Random, shade: float | np.integer, spread: float = 0) -> tuple[int, ...]:
     """A colour near a grey."""
     return tuple(np.clip(shade + spread * rng.normal(size=3), 0, 255).astype(int).tolist())
