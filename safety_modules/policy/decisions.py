@@ -25,9 +25,7 @@ class Decisions(NamedTuple):
     type: np.ndarray  # places among the taxonomy's labels
     level: np.ndarray  # places among its levels
     at_least: np.ndarray  # P(level or above | risky), where a rule fired
-    action: (
-        np.ndarray
-    )  # places among `ACTIONS`: the rule's, or the policy's for pictures from outside if it is stronger
+    action: np.ndarray  # places among `ACTIONS`: the rule's, or a stronger one for pictures from outside
     risk: np.ndarray
     is_outside: np.ndarray  # whether the picture is unlike those of the training, at the policy's significance
 
