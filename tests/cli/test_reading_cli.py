@@ -137,7 +137,7 @@ def test_what_a_reader_passes_over_is_told_before_training(folder: Path) -> None
 def test_options_of_data_without_data_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="expected --data with these options"):
         run("train", "--out", "new", "--level", "low")
-    with pytest.raises(ConfigError, match="expected --benign or --data with these options"):
+    with pytest.raises(ConfigError, match="expected --benign, --data or --known with these options"):
         run("calibrate", "new", "--level", "low")
 
 
