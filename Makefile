@@ -135,5 +135,5 @@ test-web: $(VENV)/.installed $(VENV)/demo/.installed ## the page of demo --web i
 	PYTHONPATH=$(abspath $(VENV)/demo) $(VENV)/bin/python -m pytest tests/web $(ARGS)
 
 clean: ## remove the virtual environments and all caches (not runs/)
-	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(NEWEST_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
