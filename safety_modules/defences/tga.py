@@ -177,8 +177,9 @@ class Tga(Defence):
 
     def _projected_anew(self, call: Call, images: Sequence[int]) -> Call:
         assert call.vision is not None and call.projected is not None and call.features is not None
-        features = [*call.features]
-        for image, own in zip(images, self.projected(call.vision[[*images]]), strict=True):
+        features, vision = [*call.features], call.vision[[*images]]
+        patches = vision[:, -self.backbone.sizes.num_patches :]  # without a class token, which stands first
+        for image, own in zip(images, self.projected(patches), strict=True):
             features[image] = in_place(features[image], call.projected[image], own)
         return replace(call, features=features)
 

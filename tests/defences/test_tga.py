@@ -13,7 +13,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.config import LoraSettings, SafetyConfig
-from safety_modules.defences.call import in_place
+from safety_modules.defences.call import Call, in_place
 from safety_modules.defences.guard import Guard, GuardSettings
 from safety_modules.defences.tga import CaptionQueries, Tga, TgaSettings, retold
 from safety_modules.errors import AdapterError, AttachError
@@ -109,6 +109,14 @@ def test_lora_replaces_the_pictures_rows_and_leaves_what_others_put_beside_them(
     old, new, others = torch.randn(4, 8), torch.randn(4, 8), torch.randn(3, 8)
     found = in_place(torch.cat([others, old, others]), old, new)
     assert torch.equal(found, torch.cat([others, new, others]))
+
+
+def test_lora_takes_the_patches_where_a_guard_outside_left_a_class_token_before_them(model, processor, ask):
+    safety = made(model, processor, TgaSettings(form="last", lora=LORA))
+    call = Call.read(safety.backbone, dict(ask(ROWS[0])), {"tga": True}, {})
+    looks = (safety.backbone.encode_images, safety.backbone.encode_with_class)
+    (expected,), (found,) = (safety.defences[0].prepared(call.encoded(look)).features for look in looks)
+    assert torch.equal(found, expected)
 
 
 def test_the_projectors_lora_loads_into_plain_peft_and_gives_the_same(model, processor, tiny_base, ask, tmp_path):
