@@ -3,9 +3,9 @@ interruption.
 
     python checkpoints/llava-pocket/build/build.py FOLDER_OF_PACKAGES --out runs/pocket
 
-Four and a half hours on two idle cores. What lies in FOLDER_OF_PACKAGES says `glyphs.py`; without one, the drawings of the
-package are all there is. The second round of the tower sees more words, which the first reads too badly. Writes the
-checkpoint to `OUT/language_2/checkpoint`.
+Four and a half hours on two idle cores. What lies in FOLDER_OF_PACKAGES says `glyphs.py`; without one, the
+package's own drawings are all there is. The second round of the tower sees more words, which the first reads too
+badly. Writes the checkpoint to `OUT/language_2/checkpoint`.
 """
 
 import argparse
