@@ -56,7 +56,7 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    records: int = Field(default=mix.TRAINING, gt=0)
+    records: int = Field(default=28_000, gt=0)
     effort: float = Field(default=1.0, gt=0)
     calibration: int = Field(default=mix.CALIBRATION, gt=0)
 

@@ -3,8 +3,8 @@
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 
-TRAINING = 28_000
-TEXT_ONLY = 2_000
+TRAINING = 48_000
+TEXT_ONLY = 3_400
 CALIBRATION = 2_000
 LABELLED = 1_000
 BORDER = 600
