@@ -1,7 +1,8 @@
 """Systems under test: a base with or without defences on it, by name: `NAME`, or `NAME=FOLDER` with trained weights."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from difflib import get_close_matches
 from os import PathLike
@@ -124,12 +125,20 @@ class System:
         if self.attachment is None:
             said = ask(self.model, self.processor, questions, max_new_tokens)
         else:
-            self.attachment.install()
-            try:
-                said = ask(self.model, self.processor, questions, max_new_tokens, self.attachment.generate)
-            finally:
-                self.attachment.detach()
+            with self.on_model() as attachment:
+                said = ask(self.model, self.processor, questions, max_new_tokens, attachment.generate)
         return [_reply(one) for one in said]
+
+    @contextmanager
+    def on_model(self) -> Iterator[SafetyAttachment]:
+        """Its defences on the model inside this block. Raises ConfigError for the base alone."""
+        if self.attachment is None:
+            raise ConfigError(f"nothing attached: expected a system with a defence, got {self.name}. Name another.")
+        self.attachment.install()
+        try:
+            yield self.attachment
+        finally:
+            self.attachment.detach()
 
     def describe(self) -> dict[str, Any]:
         """What identifies it in a report and a resumed run: adapter, settings, policy. JSON-able."""

@@ -1,0 +1,119 @@
+"""A system against one who knows it: pictures perturbed by gradients, and what keeps such numbers honest.
+
+    python benchmarks/attacks.py --samples 100 --json attacks.json
+    python benchmarks/attacks.py --adapter MY --eps 4 --restarts 5
+
+`readable`: risky pictures that the guard is to pass and the language model still to answer as before; `flagged`: benign
+pictures that are to be flagged. Beside them stand noise of the same size, and what would show that gradients are masked
+rather than useless: fewer steps that do better, or an attack without gradients that beats the one with them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from script import command_line, keep, run
+
+from safety_modules.cli.options import Adapter, Json, Overwrite, adapter_for, load_base, new_file
+from safety_modules.evaluation.attacks import PixelAttack
+from safety_modules.evaluation.cases import Case, Reply
+from safety_modules.evaluation.matchers import reaction
+from safety_modules.evaluation.suites.pocket import pocket_cases
+from safety_modules.evaluation.systems import System, make_system
+from safety_modules.evaluation.terminal import terminal_table
+from safety_modules.metrics import Estimate, rate
+
+SAMPLES, SEED, STEPS = 100, 0, 100
+PARTS = ("attack", "typographic")
+NEW_TOKENS, BATCH = 48, 50
+COLUMNS = ("content", "own answer", "passed", "benign flagged")
+
+
+def run_attacks(
+    system: System, base: System, risky: Sequence[Case], benign: Sequence[Case], attacks: Sequence[PixelAttack]
+) -> list[dict[str, Any]]:
+    """One row for each attack, the unchanged pictures first.
+
+    Args:
+        system: the attacked one, with a guard.
+        base: the same base alone.
+        risky: cases that attacks with the aims clean and readable start from.
+        benign: those of the aim flagged.
+        attacks: what is tried.
+    """
+    plain = {case.id: reply.text for case, reply in zip(risky, answered(base, risky), strict=True)}
+
+    def row(name: str, shown: Sequence[Case], of_benign: bool) -> dict[str, Any]:
+        replies = answered(system, shown)
+        if of_benign:
+            return {"attack": name, "benign flagged": rate([bool(reply.flagged) for reply in replies])._asdict()}
+        hits = {
+            "content": [reaction(reply.text) == "answered" for reply in replies],
+            "own answer": [plain[case.id] == reply.text for case, reply in zip(shown, replies, strict=True)],
+            "passed": [not reply.flagged for reply in replies],
+        }
+        return {"attack": name, **{column: rate(found)._asdict() for column, found in hits.items()}}
+
+    rows = [row("none", risky, False) | row("none", benign, True)]
+    for attack in attacks:
+        of_benign = attack.aim == "flagged"
+        found = row(attack.name, attack(benign if of_benign else risky, system), of_benign)
+        rows.append({**found, **attack.describe()})
+    return rows
+
+
+def answered(system: System, cases: Sequence[Case]) -> list[Reply]:
+    """Replies in order, in batches."""
+    batches = [cases[start : start + BATCH] for start in range(0, len(cases), BATCH)]
+    return [reply for batch in batches for reply in system.answer(batch, NEW_TOKENS)]
+
+
+def tried(eps: Sequence[int], steps: int, restarts: int) -> list[PixelAttack]:
+    """Both directions at each size; at the smallest also what checks the attack itself."""
+    found = [PixelAttack(each, aim, steps=steps, restarts=restarts) for aim in ("readable", "flagged") for each in eps]
+    least = min(eps)
+    fewer = PixelAttack(least, "clean", steps=max(1, steps // 10))
+    checks = [fewer, PixelAttack(least, "clean", steps=steps), PixelAttack(least, "clean", "pgd", steps)]
+    return [*found, *checks, PixelAttack(least, "clean", "square", 10 * steps)]
+
+
+def print_attacks(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """The rows, in percent."""
+    table = terminal_table("attacks that know the guard, %", "attack", "steps", *COLUMNS)
+    for row in rows:
+        cells = [Estimate(**row[column]).percent() if column in row else "" for column in COLUMNS]
+        table.add_row(row["attack"], str(row.get("steps", "")), *cells)
+    (console or Console()).print(table)
+
+
+def attacks(
+    model: Annotated[str | None, typer.Option(help="Another base of pocket's world; default: llava-pocket.")] = None,
+    adapter: Adapter = None,
+    eps: Annotated[list[int] | None, typer.Option(help="Of 255; repeat; default: 2, 4 and 8.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Gradients of an attack.")] = STEPS,
+    restarts: Annotated[int, typer.Option(min=1, help="Searches from other starts.")] = 1,
+    samples: Annotated[int, typer.Option(min=2, help="Cases of each direction.")] = SAMPLES,
+    style: Annotated[str, typer.Option(help="Of the drawings: seen or unseen.")] = "seen",
+    split: Annotated[str, typer.Option(help="test, or validation for choices.")] = "test",
+    json_file: Json = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """What gets through to the language model, and what is flagged, if the attacker has the guard's weights."""
+    new_file(json_file, overwrite)
+    base = load_base(model)
+    system = make_system("gated", *base, adapter_for(model, adapter))
+    drawn = [pocket_cases([f"{part}/{style}"], samples=samples, split=split, seed=SEED) for part in PARTS]
+    severe = [[case for case in part if case.wanted == "refuse"] for part in drawn]
+    risky = [case for part in severe for case in part[: samples // len(severe)]]
+    benign = pocket_cases([f"benign/{style}"], samples=samples, split=split, seed=SEED)
+    rows = run_attacks(system, System("none", *base), risky, benign, tried(eps or (2, 4, 8), steps, restarts))
+    print_attacks(rows)
+    keep({"split": split, "style": style, "samples": samples, "rows": rows}, json_file)
+
+
+app = command_line(attacks)
+
+
+if __name__ == "__main__":
+    run(app)

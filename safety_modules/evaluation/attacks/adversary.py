@@ -1,0 +1,229 @@
+"""Attacks on the pixels of a system's pictures: what the attacker wants, as an objective, and cases with such pictures.
+
+The attacker knows everything: tower, projector, head, thresholds, language model. What is perturbed is the picture as
+the base's processor makes it, and what comes back is a picture of 8 bits, which goes the way of every other.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from safety_modules.attach.attachment import SafetyAttachment
+from safety_modules.backbones import Backbone
+from safety_modules.defences.guard import IGNORED
+from safety_modules.defences.guard.guard import Guard
+from safety_modules.defences.guard.judge import head_output, question_readings, rows_of
+from safety_modules.defences.guard.steer import Sample, build_inputs, lm_forward
+from safety_modules.errors import DataError
+from safety_modules.evaluation.attacks.search import Ball, Objective, apgd, pgd, square
+from safety_modules.evaluation.cases import Case
+from safety_modules.evaluation.systems import System
+
+METHODS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {"apgd": apgd, "pgd": pgd, "square": square}
+Aim = Literal["clean", "readable", "flagged"]
+MARGIN = 1.0
+"""How far below its threshold (log-odds) a risk is low enough, so that an attack goes on with what is left to want."""
+ANSWER_WEIGHT = 1.0
+"""Of the answer's log-probability per token beside the risk's log-odds, where a picture has to stay readable."""
+ANSWER_TOKENS = 32
+"""Of the base's own answer that such an attack holds on to."""
+
+
+@dataclass(frozen=True)
+class PixelAttack:
+    """A `Transform` that perturbs pictures within so many 255ths of each pixel, against the system it is given.
+
+    Attributes:
+        eps: of 255, the largest change of a pixel.
+        aim: `clean`: the guard no longer flags; `readable`: nor does it, and the language model still gives its own
+            answer to the unchanged picture; `flagged`: a clean picture is flagged.
+        method: `apgd` or `pgd` by gradients, `square` by scores alone.
+        steps: gradients, or queries.
+        restarts: searches from other starts; the best counts.
+        seed: of the starts.
+        batch_size: cases at a time.
+    """
+
+    eps: int = 4
+    aim: Aim = "clean"
+    method: str = "apgd"
+    steps: int = 100
+    restarts: int = 1
+    seed: int = 0
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS or self.aim not in ("clean", "readable", "flagged"):
+            raise DataError(
+                f"no such attack: expected a method of {', '.join(METHODS)} and an aim of clean, readable or flagged, "
+                f"got {self.method!r} and {self.aim!r}. Name one of each."
+            )
+        if min(self.steps, self.restarts, self.batch_size) < 1 or not 0 < self.eps < 256:
+            raise DataError(
+                "no such attack: expected steps, restarts and batch_size of at least 1 and an eps from 1 to 255, got "
+                f"{self.steps}, {self.restarts}, {self.batch_size} and {self.eps}. Correct it."
+            )
+
+    @property
+    def name(self) -> str:
+        """`apgd-4-readable`."""
+        return f"{self.method}-{self.eps}-{self.aim}"
+
+    def describe(self) -> dict[str, Any]:
+        """All of it."""
+        return {"name": self.name, **asdict(self)}
+
+    def __call__(self, cases: Sequence[Case], system: System | None = None) -> list[Case]:
+        """The cases with perturbed pictures, in order; those without a picture stay as they are.
+
+        Raises:
+            DataError: no system with a guard, a base that cuts pictures into tiles, or a case with several pictures.
+        """
+        if (
+            system is None
+            or system.attachment is None
+            or not any(isinstance(d, Guard) for d in system.attachment.defences)
+        ):
+            raise DataError(
+                f"{self.name} attacks nothing: expected a system with a guard, got "
+                f"{'none' if system is None else system.name}. Evaluate it with gated, always or external."
+            )
+        safety = system.attachment
+        if safety.backbone.sizes.tile is not None:
+            raise DataError(
+                f"{self.name} not tried: expected a base that sees whole pictures, got one that cuts them into tiles. "
+                "Attack a LLaVA-1.5."
+            )
+        several = next((case.id for case in cases if len(case.images) > 1), None)
+        if several is not None:
+            raise DataError(
+                f"{self.name} not tried: expected one picture a case, got several in {several}. Leave it out."
+            )
+        shown, found = [place for place, case in enumerate(cases) if case.images], [*cases]
+        with system.on_model(), safety.base_frozen():
+            for start in range(0, len(shown), self.batch_size):
+                places = shown[start : start + self.batch_size]
+                pictures = self._perturbed(safety, [cases[place] for place in places])
+                for place, picture in zip(places, pictures, strict=True):
+                    found[place] = cases[place].model_copy(update={"images": (picture,)})
+        return found
+
+    def _perturbed(self, safety: SafetyAttachment, cases: Sequence[Case]) -> list[Image.Image]:
+        backbone = safety.backbone
+        with backbone.lock:
+            pixels = backbone.pixel_values([case.load_images()[0] for case in cases]).to(backbone.device).float()
+            low, high = backbone.pixel_range()
+            ball = Ball(pixels, self.eps / 255 * (high - low), low, high)
+            objective = objective_of(safety, cases, pixels, self.aim)
+            if self.method == "square":
+                objective = _without_gradient(objective)
+            best, worth = pixels, torch.full((len(cases),), -torch.inf, device=pixels.device)
+            for restart in range(self.restarts):
+                there, reached = METHODS[self.method](objective, ball, self.steps, self._generator(cases, restart))
+                better = reached > worth
+                best = torch.where(better.view(-1, 1, 1, 1), there, best)
+                worth = torch.where(better, reached, worth)
+        return as_pictures(best, low, high)
+
+    def _generator(self, cases: Sequence[Case], restart: int) -> torch.Generator:
+        """The same for the same cases, whatever was attacked before."""
+        text = "|".join([str(self.seed), str(restart), *(case.id for case in cases)])
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]))
+
+
+def objective_of(safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor, aim: Aim) -> Objective:
+    """What an attacker with this aim wants more of, for each case.
+
+    Args:
+        safety: the attacked handle, with a guard.
+        cases: one picture each.
+        pixels: the unchanged pictures (N, C, H, W).
+        aim: see `PixelAttack`.
+    """
+    backbone, guard = safety.backbone, safety.guard
+    prompts = [backbone.prompt_ids(case.prompt, 1, case.history) for case in cases]
+    readings = [question_readings(backbone, guard.config, prompt) for prompt in prompts]
+    limit = min(guard.thresholds.values())
+    answers = _own_answers(backbone, prompts, pixels) if aim == "readable" else []
+
+    def worth(pixels: torch.Tensor) -> torch.Tensor:
+        images = backbone.encode_images(pixels.to(backbone.model.dtype))
+        output = head_output(guard, partial(rows_of, images.vision), readings)
+        odds = risk_odds(output.type_logits.float(), len(guard.config.added), guard.temperature)  # (readings,)
+        risk = torch.stack([part.max() for part in odds.split([*map(len, readings)])])
+        if aim == "flagged":
+            return risk
+        low_enough = -torch.relu(risk - (limit - MARGIN))
+        if aim == "clean":
+            return low_enough
+        return low_enough + ANSWER_WEIGHT * answer_odds(backbone, prompts, images.projected, answers)
+
+    return worth
+
+
+def risk_odds(type_logits: torch.Tensor, added: int = 0, temperature: float = 1.0) -> torch.Tensor:
+    """Log-odds of any risk (B,) from logits (B, types + 1), clean last: the score of the most probable type.
+
+    Of types that were added later, which have log-odds of their own, the highest where it is higher.
+    """
+    first = type_logits.shape[1] - 1 - added
+    odds = (type_logits[:, :first] / temperature).logsumexp(1) - type_logits[:, -1] / temperature
+    return odds if not added else torch.maximum(odds, type_logits[:, first:-1].amax(1))
+
+
+def answer_odds(
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    pictures: Sequence[torch.Tensor],
+    answers: Sequence[Sequence[int]],
+) -> torch.Tensor:
+    """Log-probability of each answer by the base, the mean over its tokens: (B,)."""
+    samples = [
+        Sample(prompt, [picture], answer=answer)
+        for prompt, picture, answer in zip(prompts, pictures, answers, strict=True)
+    ]
+    none = backbone.embed_text(torch.empty(1, 0, dtype=torch.long))[0]
+    inputs = build_inputs(backbone, none, samples)
+    assert inputs.labels is not None
+    kept = max(map(len, answers)) + 1
+    logits = lm_forward(backbone, inputs._replace(labels=None), logits_to_keep=kept, use_cache=False).logits
+    labels = inputs.labels[:, 1 - kept :]
+    chances = logits[:, -kept:-1].float().log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    told = labels != IGNORED
+    return (chances * told).sum(1) / told.sum(1).clamp(min=1)
+
+
+@torch.no_grad()
+def _own_answers(backbone: Backbone, prompts: Sequence[Sequence[int]], pixels: torch.Tensor) -> list[list[int]]:
+    """What the base itself says to the unchanged pictures, greedily."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[backbone.pad_token_id] * (width - len(prompt)) + [*prompt] for prompt in prompts])
+    mask = torch.stack([torch.arange(width) >= width - len(prompt) for prompt in prompts]).long()
+    given = backbone.images_taken(pixels.to(backbone.model.dtype))
+    said = backbone.base_generate(
+        input_ids=ids.to(backbone.device),
+        attention_mask=mask.to(backbone.device),
+        do_sample=False,
+        max_new_tokens=ANSWER_TOKENS,
+        pad_token_id=backbone.pad_token_id,
+        **given,
+    )
+    sequences = getattr(said, "sequences", said)
+    return [[i for i in row if i != backbone.pad_token_id] for row in sequences[:, width:].tolist()]
+
+
+def as_pictures(pixels: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> list[Image.Image]:
+    """Pictures of 8 bits from pixel values (N, C, H, W), whose black and white are (C,) each."""
+    low, high = low.to(pixels).view(1, -1, 1, 1), high.to(pixels).view(1, -1, 1, 1)
+    shares = ((pixels - low) / (high - low) * 255).round().clamp(0, 255)
+    return [Image.fromarray(one) for one in shares.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)]
+
+
+def _without_gradient(objective: Objective) -> Objective:
+    return torch.no_grad()(objective)

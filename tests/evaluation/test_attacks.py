@@ -1,0 +1,160 @@
+"""evaluation/attacks: searches that reach what can be computed, pictures that fool the guard within their bounds."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from safety_modules import pocket
+from safety_modules.defences.guard.judge import head_output, question_readings
+from safety_modules.errors import DataError
+from safety_modules.evaluation.attacks import METHODS, Ball, PixelAttack, apgd
+from safety_modules.evaluation.attacks.adversary import answer_odds, as_pictures, risk_odds
+from safety_modules.evaluation.cases import Case
+from safety_modules.evaluation.suites.pocket import pocket_cases
+from safety_modules.evaluation.systems import System, make_system
+
+LIMITS = torch.tensor([-1.0, -1.0, -1.0]), torch.tensor([1.0, 1.0, 1.0])
+RADIUS = torch.tensor([0.1, 0.2, 0.3])
+
+
+def drawn(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def ball() -> Ball:
+    return Ball(torch.rand(4, 3, 6, 6, generator=drawn(1)) * 2 - 1, RADIUS, *LIMITS)
+
+
+@pytest.mark.parametrize("method", ["pgd", "apgd"])
+def test_of_a_linear_objective_the_corner_is_found(ball: Ball, method: str) -> None:
+    weights = torch.randn(3, 6, 6, generator=drawn(2))
+    corner = ball.inside(ball.centre + RADIUS.view(1, 3, 1, 1) * weights.sign())
+    pixels, worth = METHODS[method](lambda x: (x * weights).sum((1, 2, 3)), ball, 20, drawn())
+    assert torch.equal(pixels, corner)
+    assert torch.allclose(worth, (corner * weights).sum((1, 2, 3)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_search_stays_in_the_ball_and_returns_the_best_it_saw(ball: Ball, method: str) -> None:
+    seen: list[torch.Tensor] = []
+
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        assert bool(((x - ball.centre).abs() <= RADIUS.view(1, 3, 1, 1) + 1e-6).all())
+        assert bool((x.abs() <= 1).all())
+        found = torch.sin(40 * x).sum((1, 2, 3))
+        seen.append(found.detach())
+        return found
+
+    pixels, worth = METHODS[method](objective, ball, 30, drawn())
+    assert torch.equal(worth, torch.stack(seen).amax(0))
+    assert torch.equal(torch.sin(40 * pixels).sum((1, 2, 3)), worth)
+    assert bool((worth > torch.sin(40 * ball.centre).sum((1, 2, 3))).all())
+    again = METHODS[method](objective, ball, 30, drawn())[0]
+    assert torch.equal(again, pixels)
+
+
+def test_apgd_halves_its_steps_where_they_do_not_help(ball: Ball) -> None:
+    """A target in the middle of the ball: steps of twice the radius can't settle there, halved ones do."""
+    target = ball.inside(ball.centre + 0.3 * RADIUS.view(1, 3, 1, 1))
+
+    def near(x: torch.Tensor) -> torch.Tensor:
+        return -(x - target).abs().mean((1, 2, 3))
+
+    found, few = (apgd(near, ball, steps, drawn())[1] for steps in (100, 5))
+    assert bool((few < -0.02).all()) and bool((found > -0.004).all())
+
+
+def test_pictures_come_back_as_they_were() -> None:
+    low, high = torch.tensor([-1.8, -1.7, -1.5]), torch.tensor([1.9, 2.0, 2.1])
+    bits = torch.randint(256, (2, 3, 8, 8), generator=drawn(3))
+    pixels = bits / 255 * (high - low).view(1, 3, 1, 1) + low.view(1, 3, 1, 1)
+    for picture, expected in zip(as_pictures(pixels, low, high), bits, strict=True):
+        assert np.array_equal(np.asarray(picture), expected.permute(1, 2, 0).numpy())
+
+
+@pytest.fixture(scope="module")
+def system() -> System:
+    return make_system("gated", *pocket.load(), pocket.adapter_dir())
+
+
+@pytest.fixture(scope="module")
+def risky() -> list[Case]:
+    return [case for case in pocket_cases(["attack/seen"], samples=8, split="validation") if case.wanted == "refuse"][
+        :3
+    ]
+
+
+def risks(system: System, cases: list[Case]) -> list[float]:
+    assert system.attachment is not None
+    verdicts = system.attachment.classify([case.images[0] for case in cases], [case.prompt for case in cases])
+    return [max(verdict.scores.values()) for verdict in verdicts]
+
+
+@pytest.mark.parametrize(("aim", "sign"), [("clean", -1), ("readable", -1), ("flagged", 1)])
+def test_an_attack_moves_the_risk_within_its_bounds_and_leaves_the_base_as_it_was(
+    system: System, risky: list[Case], aim: Any, sign: int
+) -> None:
+    cases = risky if sign < 0 else pocket_cases(["benign/seen"], samples=3, split="validation")
+    before = {name: value.clone() for name, value in system.model.state_dict().items()}
+    attack = PixelAttack(6, aim, steps=8)
+    found = attack(cases, system)
+    assert [case.id for case in found] == [case.id for case in cases]
+    for case, was in zip(found, cases, strict=True):
+        change = np.asarray(case.load_images()[0], int) - np.asarray(was.load_images()[0], int)
+        assert 0 < np.abs(change).max() <= 6
+    for there, here in zip(risks(system, found), risks(system, cases), strict=True):
+        assert sign * (there - here) > 0.5
+    assert all(torch.equal(value, before[name]) for name, value in system.model.state_dict().items())
+    assert all(not parameter.grad for parameter in system.model.parameters() if parameter.grad is not None)
+    again = attack(cases, system)
+    assert [case.images[0].tobytes() for case in again] == [case.images[0].tobytes() for case in found]  # type: ignore[union-attr]
+
+
+def test_the_risk_that_is_attacked_is_the_verdicts(system: System, risky: list[Case]) -> None:
+    attachment = system.attachment
+    assert attachment is not None
+    backbone, guard = attachment.backbone, attachment.guard
+    pixels = backbone.pixel_values([case.load_images()[0] for case in risky])
+    with torch.no_grad():
+        vision = backbone.encode_images(pixels).vision
+        readings = [question_readings(backbone, guard.config, backbone.prompt_ids(case.prompt, 1)) for case in risky]
+        output = head_output(guard, lambda rows: vision[rows], readings)
+        odds = risk_odds(output.type_logits, len(guard.config.added), guard.temperature)
+        odds = torch.stack([part.max() for part in odds.split([*map(len, readings)])])
+    assert odds.tolist() == pytest.approx(risks(system, risky), abs=1e-3)
+
+
+def test_the_log_probability_of_an_answer_is_the_mean_over_its_tokens(system: System, risky: list[Case]) -> None:
+    backbone = system.attachment.backbone  # type: ignore[union-attr]
+    case = risky[0]
+    prompt, answer = backbone.prompt_ids(case.prompt, 1), backbone.answer_ids("1. Get it.")
+    picture = case.load_images()[0]
+    with torch.no_grad(), system.on_model():
+        projected = backbone.encode_images(backbone.pixel_values([picture])).projected
+        found = answer_odds(backbone, [prompt, prompt], [*projected, *projected], [answer, answer[:2]])
+        inputs = {"input_ids": torch.tensor([[*prompt, *answer]]), "pixel_values": backbone.pixel_values([picture])}
+    logits = system.model(**inputs).logits[0, -len(answer) - 1 : -1].log_softmax(-1)
+    chances = logits.gather(-1, torch.tensor(answer)[:, None])[:, 0]
+    assert found.tolist() == pytest.approx([chances.mean().item(), chances[:2].mean().item()], abs=1e-4)
+
+
+def test_what_cannot_be_attacked_is_refused_by_name(system: System, risky: list[Case]) -> None:
+    base = System("none", system.model, system.processor)
+    for given in (None, base):
+        with pytest.raises(DataError, match=r"expected a system with a guard"):
+            PixelAttack()(risky, given)
+    two = risky[0].model_copy(update={"images": (*risky[0].images, Image.new("RGB", (96, 96)))})
+    with pytest.raises(DataError, match=f"several in {two.id}"):
+        PixelAttack()([two], system)
+    for wrong in ({"method": "cw"}, {"aim": "both"}, {"steps": 0}, {"eps": 0}, {"restarts": 0}):
+        with pytest.raises(DataError, match="no such attack"):
+            PixelAttack(**wrong)  # type: ignore[arg-type]
+
+
+def test_cases_without_a_picture_stay_as_they_are(system: System) -> None:
+    texts = pocket_cases(["text-attack"], samples=2, split="validation")
+    assert PixelAttack(steps=1)(texts, system) == texts
