@@ -27,6 +27,10 @@ def evaluate(
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Benchmark, such as pocket or figstep.")] = None,
     data: Annotated[str | None, typer.Option(help="The benchmark's folder, or a hub id (hf://owner/name).")] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="METHOD-EPS-AIM, such as apgd-4-readable: also against one who knows the guard; repeat."),
+    ] = None,
     part: Annotated[list[str] | None, typer.Option(help="Only this part, or pattern of parts; repeat.")] = None,
     judge: Annotated[
         list[str] | None,
@@ -61,6 +65,8 @@ def evaluate(
         typer.echo(context.get_help())
         return
     from safety_modules.backbones.bases import find_base, local_config
+    from safety_modules.defences.registry import GUARD_MODES
+    from safety_modules.evaluation.attacks import PixelAttack
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
     from safety_modules.evaluation.harness.sample import draw
@@ -80,6 +86,13 @@ def evaluate(
     specs = defence or ([] if adapter is None else ["gated"])
     for spec in specs:
         check_spec(spec, adapter)
+    attacks = [PixelAttack.named(name) for name in attack or ()]
+    judging = [spec for spec in specs if spec.partition("=")[0] in GUARD_MODES]
+    if attacks and not judging:
+        raise ConfigError(
+            f"nothing to attack: expected one of {', '.join(GUARD_MODES)} among the systems, got "
+            f"{', '.join(specs) or 'none'}. Add --defence gated."
+        )
     folder = None if model is None else find_base(model)
     if folder is not None:
         local_config(folder)
@@ -97,7 +110,10 @@ def evaluate(
     goes_on(context)
     report = harness.evaluate(
         sample,
-        [partial(make_system, spec, base, processor, adapter) for spec in specs],
+        [
+            *(partial(make_system, spec, base, processor, adapter) for spec in specs),
+            *(partial(make_system, spec, base, processor, adapter, one) for one in attacks for spec in judging),
+        ],
         judges,
         out,
         identify(base, processor, name) | {"quantization": quantize},

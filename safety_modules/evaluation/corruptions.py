@@ -47,10 +47,10 @@ class Transform(Protocol):
             def describe(self):
                 return {"name": self.name}
 
-    One that needs gradients (projected gradient descent on pixels) or answers (a search over renderings of a text)
-    takes them from `system`, and refuses systems that cannot give them. What needs no system belongs into a
-    benchmark's `load`, as the pocket suite's corruptions do. What adapts belongs into a system around the attacked one,
-    whose `answer` is `system.answer(transform(cases, system), max_new_tokens)`: every system meets its own attack.
+    One that needs gradients (`attacks.PixelAttack`) or answers (a search over renderings of a text) takes them from
+    `system`, and refuses systems that cannot give them; as the `attack` of a `System` it changes all that this one is
+    asked, so that every system meets its own. What needs no system belongs into a benchmark's `load`, as the pocket
+    suite's corruptions do.
 
     Attributes:
         name: how parts and reports call it.

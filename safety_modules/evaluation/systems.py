@@ -7,7 +7,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,6 +29,9 @@ from safety_modules.evaluation.asking import Question, Said, ask
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.outcomes import BASE
 from safety_modules.policy.policy import Policy
+
+if TYPE_CHECKING:
+    from safety_modules.evaluation.corruptions import Transform
 
 PAPER = "paper"
 UNTRAINED = tuple(kind for kind, defence in KINDS.items() if defence.needs_training is False)
@@ -82,6 +85,7 @@ class System:
         defences: what defends it, the outermost first; none = the base alone.
         adapter: where they were read from, if they were.
         policy: what to do about verdicts; default: Policy.default().
+        attack: changes the cases before they are answered, knowing this system; see `corruptions.Transform`.
 
     Attributes:
         attachment: the defences' handle; None for the base alone.
@@ -102,13 +106,17 @@ class System:
         defences: Sequence[Defence] = (),
         adapter: Path | None = None,
         policy: Policy | None = None,
+        attack: "Transform | None" = None,
     ) -> None:
-        self.name, self.model, self.processor = name, model, processor
+        self.name, self.model, self.processor, self.attack = name, model, processor, attack
         self.attachment: SafetyAttachment | None = None
         if defences:
             self.attachment = SafetyAttachment(defences[0].backbone, defences, policy or Policy.default())
         own = next((one for one in defences if one.source), None)
-        self.source, self.leaves_out = _ABOUT.get(name) or (own.source if own else "", own.leaves_out if own else "")
+        self.source, self.leaves_out = _ABOUT.get(name.partition(",")[0]) or (
+            own.source if own else "",
+            own.leaves_out if own else "",
+        )
         found = None if adapter is None else read_adapter(adapter)
         self.adapter = None if found is None else hashlib.sha256((found.path / CONFIG_FILE).read_bytes()).hexdigest()
         used = [tensor for one in defences for tensor in one.tensors_used()]
@@ -121,6 +129,7 @@ class System:
 
     def answer(self, cases: Sequence[Case], max_new_tokens: int) -> list[Reply]:
         """Greedy answers to a batch of cases, in order."""
+        cases = cases if self.attack is None else self.attack(cases, self)
         questions = [Question(case.prompt, case.load_images(), case.history) for case in cases]
         if self.attachment is None:
             said = ask(self.model, self.processor, questions, max_new_tokens)
@@ -146,6 +155,7 @@ class System:
             return {"system": self.name}
         policy = self.attachment.policy.model_dump_json()
         return {
+            **({} if self.attack is None else {"attack": self.attack.describe()}),
             "system": self.name,
             "adapter": self.adapter,
             "defences": [one.described() for one in self.attachment.defences],
@@ -171,7 +181,13 @@ def _reply(said: Said) -> Reply:
     return Reply(text=said.text, **judged, **asdict(said.usage))
 
 
-def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[str] | None = None) -> System:
+def make_system(
+    spec: str,
+    model: Any,
+    processor: Any,
+    adapter: str | PathLike[str] | None = None,
+    attack: "Transform | None" = None,
+) -> System:
     """A system on a base.
 
     Args:
@@ -179,6 +195,7 @@ def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[s
         model: the base, with nothing attached.
         processor: its processor.
         adapter: for `gated`, `always` and `external` without a folder of their own.
+        attack: on all that it is asked; its name stands behind the system's.
 
     Raises:
         ConfigError: unknown name, or a folder that is missing or not wanted.
@@ -186,17 +203,18 @@ def make_system(spec: str, model: Any, processor: Any, adapter: str | PathLike[s
         AttachError: the base is not supported.
     """
     name, folder = check_spec(spec, adapter)
+    called = name if attack is None else f"{name}, {attack.name}"
     if name == BASE:
-        return System(name, model, processor)
+        return System(called, model, processor, attack=attack)
     backbone = find_backbone(model, processor)
     if folder is None:
-        return System(name, model, processor, [make(backbone, name)])
+        return System(called, model, processor, [make(backbone, name)], attack=attack)
     defences = fit_adapter(backbone, folder)
     if name in (*GUARD_MODES, PAPER):
         guard = guard_among(defences)
         guard.mode = "always" if name == PAPER else name
         defences = [FirstCall(backbone), guard] if name == PAPER else defences
-    return System(name, model, processor, defences, folder)
+    return System(called, model, processor, defences, folder, attack=attack)
 
 
 def check_spec(spec: str, adapter: str | PathLike[str] | None = None) -> tuple[str, Path | None]:

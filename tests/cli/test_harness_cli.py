@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from safety_modules import pocket
 from safety_modules.cli import app
-from safety_modules.errors import ConfigError
+from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.harness import run as harness
 from safety_modules.evaluation.harness.identity import identify
 from safety_modules.evaluation.suites import registry
@@ -51,6 +51,31 @@ def test_a_base_and_a_defence_are_compared_and_the_same_command_goes_on(tmp_path
     assert (tmp_path / "transcripts.jsonl").read_text() == lines
     with pytest.raises(ConfigError, match="another limit of new tokens"):
         run(*command, "--max-new-tokens", 5)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_attack_stands_as_a_system_of_its_own_beside_the_one_it_attacks(tmp_path: Path, saved_adapter: Path) -> None:
+    command = (
+        "--suite",
+        "squares",
+        "--judge",
+        "string:anywhere",
+        "--limit",
+        1,
+        "--max-new-tokens",
+        4,
+        "--out",
+        tmp_path,
+    )
+    with pytest.raises(ConfigError, match="nothing to attack"):
+        run(*command, "--defence", "adashield-s", "--attack", "apgd-8-clean")
+    with pytest.raises(DataError, match=r"expected METHOD-EPS-AIM"):
+        run(*command, "--attack", "apgd-8")
+    run(*command, "--adapter", saved_adapter, "--attack", "apgd-8-clean")
+    systems = json.loads((tmp_path / "report.json").read_text())["systems"]
+    assert [*systems] == ["none", "gated", "gated, apgd-8-clean"]
+    told = systems["gated, apgd-8-clean"]
+    assert told["describe"]["attack"]["steps"] == 100 and told["source"] == systems["gated"]["source"] == "this package"
 
 
 def test_without_anything_the_command_explains_itself() -> None:

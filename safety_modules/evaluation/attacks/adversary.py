@@ -23,6 +23,7 @@ from safety_modules.defences.guard.steer import Sample, build_inputs, lm_forward
 from safety_modules.errors import DataError
 from safety_modules.evaluation.attacks.search import Ball, Objective, apgd, pgd, square
 from safety_modules.evaluation.cases import Case
+from safety_modules.evaluation.outcomes import is_benign
 from safety_modules.evaluation.systems import System
 
 METHODS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {"apgd": apgd, "pgd": pgd, "square": square}
@@ -38,6 +39,8 @@ ANSWER_TOKENS = 32
 @dataclass(frozen=True)
 class PixelAttack:
     """A `Transform` that perturbs pictures within so many 255ths of each pixel, against the system it is given.
+
+    Risky cases are attacked, or with the aim `flagged` those that deserve an answer; others stay as they are.
 
     Attributes:
         eps: of 255, the largest change of a pixel.
@@ -70,6 +73,18 @@ class PixelAttack:
                 f"{self.steps}, {self.restarts}, {self.batch_size} and {self.eps}. Correct it."
             )
 
+    @classmethod
+    def named(cls, name: str) -> "PixelAttack":
+        """The attack of a name such as `apgd-4-readable`. Raises DataError: it is none."""
+        method, eps, aim = [*name.split("-"), "", ""][:3]
+        aims: dict[str, Aim] = {"clean": "clean", "readable": "readable", "flagged": "flagged"}
+        if name.count("-") != 2 or not eps.isdecimal() or aim not in aims:
+            raise DataError(
+                f"no such attack: expected METHOD-EPS-AIM, such as apgd-4-readable, got {name!r}. Methods: "
+                f"{', '.join(METHODS)}; eps: 1 to 255, of 255; aims: {', '.join(aims)}."
+            )
+        return cls(int(eps), aims[aim], method)
+
     @property
     def name(self) -> str:
         """`apgd-4-readable`."""
@@ -80,7 +95,7 @@ class PixelAttack:
         return {"name": self.name, **asdict(self)}
 
     def __call__(self, cases: Sequence[Case], system: System | None = None) -> list[Case]:
-        """The cases with perturbed pictures, in order; those without a picture stay as they are.
+        """The cases, in order, those that it attacks with perturbed pictures.
 
         Raises:
             DataError: no system with a guard, a base that cuts pictures into tiles, or a case with several pictures.
@@ -100,12 +115,13 @@ class PixelAttack:
                 f"{self.name} not tried: expected a base that sees whole pictures, got one that cuts them into tiles. "
                 "Attack a LLaVA-1.5."
             )
-        several = next((case.id for case in cases if len(case.images) > 1), None)
+        attacked = [case.images and is_benign(case) == (self.aim == "flagged") for case in cases]
+        several = next((case.id for case, on in zip(cases, attacked, strict=True) if on and len(case.images) > 1), None)
         if several is not None:
             raise DataError(
                 f"{self.name} not tried: expected one picture a case, got several in {several}. Leave it out."
             )
-        shown, found = [place for place, case in enumerate(cases) if case.images], [*cases]
+        shown, found = [place for place, on in enumerate(attacked) if on], [*cases]
         with system.on_model(), safety.base_frozen():
             for start in range(0, len(shown), self.batch_size):
                 places = shown[start : start + self.batch_size]
