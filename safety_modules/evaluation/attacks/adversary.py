@@ -18,7 +18,7 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.defences.guard import IGNORED
 from safety_modules.defences.guard.guard import Guard
-from safety_modules.defences.guard.judge import head_output, question_readings, rows_of
+from safety_modules.defences.guard.judge import head_output, look, question_readings, rows_of
 from safety_modules.defences.guard.steer import Sample, build_inputs, lm_forward
 from safety_modules.errors import DataError
 from safety_modules.evaluation.attacks.search import Ball, Objective, apgd, pgd, square
@@ -169,7 +169,7 @@ def objective_of(safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.
     answers = _own_answers(backbone, prompts, pixels) if aim == "readable" else []
 
     def worth(pixels: torch.Tensor) -> torch.Tensor:
-        images = backbone.encode_images(pixels.to(backbone.model.dtype))
+        images = look(backbone, guard.config, pixels.to(backbone.model.dtype))
         output = head_output(guard, partial(rows_of, images.vision), readings)
         odds = risk_odds(output.type_logits.float(), len(guard.config.added), guard.temperature)  # (readings,)
         risk = torch.stack([part.max() for part in odds.split([*map(len, readings)])])
