@@ -59,7 +59,7 @@ def evaluate_head(
             kind: splits.make(kind, samples, split="validation", style=style, seed=seed) for kind in KINDS
         }
         together = [record for part in records.values() for record in part]
-        corpus = Corpus.make(attachment.backbone, together, cache_dir, progress)
+        corpus = Corpus.make(attachment.backbone, together, cache_dir, progress, attachment.modules)
         types, levels = corpus_judgements(attachment, corpus)[:2]
         places = np.repeat(KINDS, [len(records[kind]) for kind in KINDS])
         judged = np.flatnonzero(places != "vqa")

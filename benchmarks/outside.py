@@ -115,7 +115,7 @@ def promises(sets: Sets, significance: float, promised: float, progress: bool = 
 def compared(sets: Sets, count: int, significance: float, seed: int) -> dict[str, dict[str, float]]:
     """Shares marked by the distance that was kept, by Mahalanobis++ alone and by kNN, fitted to the same pictures."""
     safety = sets.safety
-    corpus = Corpus.make(safety.backbone, mix.training_records(count, seed), config=safety.config).store
+    corpus = Corpus.make(safety.backbone, mix.training_records(count, seed), modules=safety.modules).store
     features = _pooled(safety, [torch.from_numpy(one[None]) for one in corpus.values()])
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(features)))
     kept, near = features[order[: len(order) // 4]], features[order[len(order) // 4 :]]
@@ -204,7 +204,7 @@ def outside(
     if fit:
         from safety_modules.training import calibrate
 
-        fit_outside(safety, Corpus.make(safety.backbone, mix.training_records(fit), config=safety.config))
+        fit_outside(safety, Corpus.make(safety.backbone, mix.training_records(fit), modules=safety.modules))
         calibrate(safety, mix.calibration_records(), max_false_alarm=mix.MAX_FALSE_ALARM)
     if safety.modules.outside is None or not len(safety.modules.outside.calibrated):
         raise ConfigError("nothing to measure: expected an adapter that says what is outside, got one without. --fit.")

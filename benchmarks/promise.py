@@ -109,7 +109,9 @@ def evaluate_promise(
 
 def _scores(attachment: SafetyAttachment, count: int, seed: int, progress: bool) -> np.ndarray:
     """Rule scores (count, types) of benign pictures."""
-    corpus = Corpus.make(attachment.backbone, mix.calibration_records(count, seed=seed), progress=progress)
+    corpus = Corpus.make(
+        attachment.backbone, mix.calibration_records(count, seed=seed), None, progress, attachment.modules
+    )
     return corpus_judgements(attachment, corpus).scores
 
 

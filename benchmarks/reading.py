@@ -76,7 +76,7 @@ def numbers(safety: SafetyAttachment, sets: dict[str, list[Record]], cache: Path
     """Share flagged, in percent, of every set; and AUROC of pictures alone."""
 
     def highest(records: list[Record]) -> np.ndarray:
-        scores = corpus_judgements(safety, Corpus.make(safety.backbone, records, cache, progress=False)).scores
+        scores = corpus_judgements(safety, Corpus.make(safety.backbone, records, cache, False, safety.modules)).scores
         return (scores - np.array([safety.thresholds[name] for name in safety.config.taxonomy.types])).max(1)
 
     found = {name: 100 * float((highest(records) >= 0).mean()) for name, records in sets.items()}

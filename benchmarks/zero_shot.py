@@ -80,7 +80,7 @@ def judged(safety: SafetyAttachment, samples: int, split: str, cache: Path | Non
     found: dict[str, dict[str, Any]] = {}
     for style in splits.STYLES:
         records = measured(style, samples, split)
-        corpus = Corpus.make(safety.backbone, records, cache, False, safety.config)
+        corpus = Corpus.make(safety.backbone, records, cache, False, safety.modules)
         types = corpus_judgements(safety, corpus).types
         risky = np.array([record.is_risky for record in records])
         risk = types[:, :-1].sum(1)

@@ -140,6 +140,22 @@ class OutsideSettings(BaseModel):
     calibrated: int = Field(default=0, ge=0, le=100_000)
 
 
+class RobustSettings(BaseModel):
+    """Changes to the vision tower for a second look at each picture (`guard.robust`).
+
+    Args:
+        rank: of the change of each linear.
+        layers: how many of the tower are changed, from the first.
+        linears: those of each: (path in the layer, inputs, outputs).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(gt=0, le=4096)
+    layers: int = Field(gt=0, le=1024)
+    linears: Annotated[tuple[tuple[ModulePath, Width, Width], ...], Field(min_length=1, max_length=64)]
+
+
 HEADS = {
     "reading": "reading:ReadingHead",
     "concept": "concept:ConceptHead",
@@ -155,7 +171,7 @@ else:
     HeadName = Literal[tuple(HEADS)]
 
 
-OPTIONAL = ("words", "outside")
+OPTIONAL = ("words", "outside", "robust")
 """Keys of a design that are left out, also on disk, where there is no such thing."""
 
 
@@ -182,6 +198,7 @@ class SafetyConfig(BaseModel):
         added: risk types that were added after training, each with a branch of its own; the last ones of the taxonomy.
         words: what a head of words was made of; it and no other has this.
         outside: of what tells pictures unlike the training's; None = nothing does.
+        robust: of a second look at each picture, of which and the first the riskier counts; None = there is none.
 
     Raises:
         pydantic.ValidationError: unknown key, value out of range, heads that do not divide the width, added types
@@ -203,6 +220,7 @@ class SafetyConfig(BaseModel):
     added: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
     words: WordsSettings | None = None
     outside: OutsideSettings | None = None
+    robust: RobustSettings | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -218,8 +236,8 @@ class SafetyConfig(BaseModel):
             raise ValueError("the query 'words' and the key 'words' go together: expected both or neither")
         if self.words is None:
             return self
-        if self.num_lm_tokens or self.lora or self.ensemble != 1 or self.added:
-            raise ValueError("words have no language-model tokens, LoRA, ensemble or added types")
+        if self.num_lm_tokens or self.lora or self.ensemble != 1 or self.added or self.robust:
+            raise ValueError("words have no language-model tokens, LoRA, ensemble, added types or second look")
         labels, levels = self.taxonomy.labels, self.taxonomy.levels
         for one in self.words.sentences:
             clean = one.type == CLEAN
@@ -264,7 +282,7 @@ class SafetyConfig(BaseModel):
     def peer(self) -> "SafetyConfig":
         """Design of each further set of the ensemble: this one's head on its first types, and nothing else."""
         own = self.with_added(())
-        return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None, "outside": None})
+        return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None, "outside": None, "robust": None})
 
     def branch(self, name: str) -> "SafetyConfig":
         """Design of the branch of an added type: the default one, whatever the rest is, with one type. Beside a head

@@ -114,4 +114,4 @@ def save_adapter(folder, base, processor, pictures):
 
 def judged(attachment, records):
     """What the head says of records in bulk, from features: `scores.Judgements`."""
-    return corpus_judgements(attachment, Corpus.make(attachment.backbone, records, progress=False))
+    return corpus_judgements(attachment, Corpus.make(attachment.backbone, records, None, False, attachment.modules))

@@ -377,7 +377,7 @@ class SafetyAttachment:
         if (images is None) == (pixel_values is None):
             raise GuardError("nothing judged: expected images or pixel_values, got both or neither. Pass one.")
         # The active guard's, batch by batch.
-        looking = lambda pixels: look(self.backbone, self.config, pixels)  # noqa: E731
+        looking = lambda pixels: look(self.backbone, self.modules, pixels)  # noqa: E731
         judging = lambda *batch: judge(self.guard, *batch)  # noqa: E731
         given = images, pixel_values, questions
         return classify(self.backbone, looking, judging, self.inference, *given, self.policy_for(policy), batch_size)

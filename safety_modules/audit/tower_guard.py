@@ -82,7 +82,7 @@ class TowerGuard:
     def features(self, pixels: Any) -> torch.Tensor:
         """What the head sees (n, P, Dv) of decoded pictures (n, C, H, W), or of their tiles."""
         values = self.pixels(pixels, self.backbone.device).to(self.backbone.model.dtype)
-        return look(self.backbone, self.config, values).vision
+        return look(self.backbone, self.modules, values).vision
 
     @torch.no_grad()
     def start(self, pictures: Sequence[Decoded], questions: Sequence[str | None]) -> Started:

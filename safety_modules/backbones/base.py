@@ -204,6 +204,12 @@ class Backbone(ABC):
             ConfigError: the tower has no such layer, or the base uses several together.
         """
 
+    @property
+    def tower_layers(self) -> Sequence[nn.Module]:
+        """Those of the vision tower that make its features, in order."""
+        layers, places = identity.used_layers(unwrapped(self.vision_tower), self._feature_layer)
+        return list(layers)[: max(places)]
+
     def encode_with_class(self, pixel_values: torch.Tensor) -> ImageFeatures:
         """The same one run of the tower, and before the patches the class token behind its last layer: vision
         (N, 1 + P, Dv).

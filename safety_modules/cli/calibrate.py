@@ -111,7 +111,7 @@ def fit_known(safety: "SafetyAttachment", records: "GoodRecords", cache: Path | 
     from safety_modules.training.corpus import Corpus
     from safety_modules.training.outside import LEAST, fit_outside
 
-    corpus = Corpus.make(safety.backbone, records, cache, config=safety.config)
+    corpus = Corpus.make(safety.backbone, records, cache, modules=safety.modules)
     different = len({digest for digest in corpus.digests if digest is not None})
     if different < LEAST:
         raise DataError(

@@ -120,7 +120,7 @@ def load_records(
         options,
         taxonomy or safety.config.taxonomy,
         progress=distributed.rank() == 0,
-        known=known_pictures(safety.backbone, cache, safety.config),
+        known=known_pictures(safety.backbone, cache, safety.modules),
         keep_bytes=KEPT_BYTES,
     )
     names = ", ".join(data)

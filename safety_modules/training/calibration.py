@@ -133,11 +133,11 @@ def calibrate(
         )
     nothing = np.zeros((len(benign.records), len(taxonomy.types)))
     promised_limits(nothing, max_false_alarm, confidence, groups)  # too few: refused before any work
-    corpus = Corpus.make(attachment.backbone, benign, cache_dir, progress, attachment.config)
+    corpus = Corpus.make(attachment.backbone, benign, cache_dir, progress, attachment.modules)
     others = None
     if labelled is not None:
         others = Corpus.make(
-            attachment.backbone, good_records(labelled, taxonomy), cache_dir, progress, attachment.config
+            attachment.backbone, good_records(labelled, taxonomy), cache_dir, progress, attachment.modules
         )
         _check_apart(corpus, others)
 
@@ -188,7 +188,7 @@ def _outsiders(
     assert known is not None
     found = by_picture(p_values.numpy()[:, None], digests)[:, 0]
     with attachment.backbone.lock:
-        attachment.modules.know(known.with_calibration(torch.from_numpy(some(found))))
+        attachment.modules.know(outside=known.with_calibration(torch.from_numpy(some(found))))
     return outsiders(found, attachment.policy.outside_significance, known.calibrated.tolist())
 
 

@@ -12,7 +12,7 @@ from safety_modules.backbones import Backbone
 from safety_modules.backbones.chat import Reading
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard import Steer, embed_questions, question_readings
-from safety_modules.defences.guard.modules import head_class
+from safety_modules.defences.guard.modules import SafetyModules, head_class
 from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training.features import FeatureStore, cache_features, with_digests
 from safety_modules.training.recipe import Recipe
@@ -41,13 +41,11 @@ class Corpus:
         data: Sequence[Record] | GoodRecords,
         cache_dir: str | PathLike[str] | None = None,
         progress: bool = True,
-        config: SafetyConfig | None = None,
+        modules: SafetyModules | None = None,
     ) -> "Corpus":
-        """Compute or read the features, of the kind that the head of this design sees. Raises DataError as
-        `cache_features`.
-        """
+        """Compute or read the features, of the kind that these modules see. Raises DataError as `cache_features`."""
         good = with_digests(data)
-        store = cache_features(backbone, good, cache_dir, config=config, progress=progress)
+        store = cache_features(backbone, good, cache_dir, modules=modules, progress=progress)
         return cls(good.records, good.digests or (), store)
 
     def vision(self, indices: Sequence[int]) -> torch.Tensor | None:

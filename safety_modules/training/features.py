@@ -27,8 +27,8 @@ from PIL import Image
 
 from safety_modules.backbones import Backbone
 from safety_modules.backbones.tiles import batch_of
-from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.judge import look
+from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import DataError
 from safety_modules.io.files import sha256_of, write_whole
 from safety_modules.io.progress import track
@@ -89,7 +89,7 @@ def cache_features(
     data: Sequence[Record] | GoodRecords,
     cache_dir: str | PathLike[str] | None = None,
     *,
-    config: SafetyConfig | None = None,
+    modules: SafetyModules | None = None,
     progress: bool = True,
 ) -> FeatureStore:
     """The features of all pictures of the records; only missing ones run through the tower.
@@ -101,7 +101,7 @@ def cache_features(
         data: records, of which text-only ones are passed over. What is known of their pictures is not computed again;
             the decoded ones among these are gone afterwards.
         cache_dir: where features are kept between runs; None = in memory only.
-        config: the design of the head that looks at them (`judge.look`); default: the patches.
+        modules: what looks at them (`judge.look`); default: the patches of one run.
         progress: show a bar.
 
     Raises:
@@ -115,7 +115,7 @@ def cache_features(
             wanted.setdefault(digest, index)
     folder, store = None, FeatureStore()
     if cache_dir is not None:
-        folder = _open_folder(backbone, Path(cache_dir), config)
+        folder = _open_folder(backbone, Path(cache_dir), modules)
         store.add_folder(folder, wanted.keys())
 
     sizes = backbone.sizes
@@ -125,7 +125,7 @@ def cache_features(
         """This part of the missing shards. An interrupted build goes on with the very batches it had left."""
         todo = [(digest, index) for digest, index in wanted.items() if digest not in store]
         shards = [todo[start : start + rows] for start in range(0, len(todo), rows)][part]
-        _build(backbone, config, good, shards, folder, store, progress)
+        _build(backbone, modules, good, shards, folder, store, progress)
 
     if folder is not None and distributed.count() > 1:
         distributed.wait()  # all have looked before one writes: the same list is shared out
@@ -138,7 +138,7 @@ def cache_features(
 
 
 def known_pictures(
-    backbone: Backbone, cache_dir: str | PathLike[str] | None, config: SafetyConfig | None = None
+    backbone: Backbone, cache_dir: str | PathLike[str] | None, modules: SafetyModules | None = None
 ) -> frozenset[str]:
     """Digests of the pictures whose features are on disk: all of these could be decoded.
 
@@ -147,7 +147,7 @@ def known_pictures(
     """
     if cache_dir is None:
         return frozenset()
-    folder, _ = _folder_of(backbone, Path(cache_dir), config)
+    folder, _ = _folder_of(backbone, Path(cache_dir), modules)
     return frozenset(digest for _, digests, _ in _indices(folder) for digest in digests)
 
 
@@ -194,7 +194,7 @@ def ahead(work: Callable[[T], R], items: Iterable[T], threads: int | None = None
 
 def _build(
     backbone: Backbone,
-    config: SafetyConfig | None,
+    modules: SafetyModules | None,
     data: GoodRecords,
     shards: list[list[tuple[str, int]]],
     folder: Path | None,
@@ -225,7 +225,7 @@ def _build(
                 names, pixels = next(done)
                 if pixels is not None:
                     known += names
-                    parts.append(_run_tower(backbone, pixels, config))
+                    parts.append(_run_tower(backbone, pixels, modules))
                 advance(len(batch))
             if parts:
                 features = np.concatenate(parts)
@@ -233,10 +233,10 @@ def _build(
     raise_problems([problem for _, problem in sorted(problems)], "images")
 
 
-def _run_tower(backbone: Backbone, pixels: Any, config: SafetyConfig | None = None) -> np.ndarray:
+def _run_tower(backbone: Backbone, pixels: Any, modules: SafetyModules | None = None) -> np.ndarray:
     """Features (n, P, Dv) in float16; of a base with tiles, with zeros behind the last one of a picture."""
     with backbone.lock, torch.no_grad():
-        images = backbone.encode_images(pixels) if config is None else look(backbone, config, pixels)
+        images = backbone.encode_images(pixels) if modules is None else look(backbone, modules, pixels)
         vision = images.vision.to(torch.float16)
     if not bool(vision.isfinite().all()):
         raise DataError(
@@ -248,22 +248,24 @@ def _run_tower(backbone: Backbone, pixels: Any, config: SafetyConfig | None = No
     return vision.cpu().numpy()
 
 
-def _folder_of(backbone: Backbone, cache_dir: Path, config: SafetyConfig | None) -> tuple[Path, bytes]:
+def _folder_of(backbone: Backbone, cache_dir: Path, modules: SafetyModules | None) -> tuple[Path, bytes]:
     """The folder for this base and its pixel settings, there or not, and the settings that name it."""
     settings: dict[str, Any] = {
         "base": backbone.fingerprint(),
         "pixels": backbone.pixel_settings(),
         "pictures": reading(),
     }
-    if config is not None and config.words is not None:
-        settings["tower"] = config.words.tower  # the class token comes from layers that the fingerprint leaves out
+    if modules is not None and modules.config.words is not None:
+        settings["tower"] = modules.config.words.tower  # its class token comes from layers the fingerprint leaves out
+    if modules is not None and modules.robust is not None and modules.second_look:
+        settings["second look"] = modules.robust.digest()
     text = json.dumps(settings, sort_keys=True, indent=1).encode()
     return cache_dir / hashlib.sha256(text).hexdigest()[:16], text
 
 
-def _open_folder(backbone: Backbone, cache_dir: Path, config: SafetyConfig | None) -> Path:
+def _open_folder(backbone: Backbone, cache_dir: Path, modules: SafetyModules | None) -> Path:
     """`_folder_of`, made if needed; that the same tower made it is checked on a fixed picture."""
-    folder, settings = _folder_of(backbone, cache_dir, config)
+    folder, settings = _folder_of(backbone, cache_dir, modules)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -272,7 +274,7 @@ def _open_folder(backbone: Backbone, cache_dir: Path, config: SafetyConfig | Non
     ramp = np.arange(96, dtype=np.float32) * 2.6
     picture = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, :], 128), -1).astype(np.uint8)
     pixels = backbone.pixel_values([Image.fromarray(picture)])
-    probe, path = _run_tower(backbone, pixels, config)[0].astype(np.float32), folder / "probe.npy"
+    probe, path = _run_tower(backbone, pixels, modules)[0].astype(np.float32), folder / "probe.npy"
     if not path.exists():
         write_whole(folder / "settings.json", lambda file: file.write(settings))
         write_whole(path, lambda file: np.save(file, probe, allow_pickle=False))

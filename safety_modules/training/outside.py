@@ -39,7 +39,7 @@ def fit_outside(attachment: SafetyAttachment, corpus: Corpus) -> int:
         found = _pooled(attachment, batches)
         outside = fitted(found[kept:], found[:kept], _pooled(attachment, _made_up(attachment)))
     with attachment.backbone.lock:
-        attachment.modules.know(outside)
+        attachment.modules.know(outside=outside)
     return len(used)
 
 
@@ -77,7 +77,7 @@ def _made_up(attachment: SafetyAttachment) -> Iterable[torch.Tensor]:
     for start in range(0, len(pictures), BATCH):
         pixels = [backbone.pixel_values([picture]) for picture in pictures[start : start + BATCH]]
         with attachment.inference():
-            seen = look(backbone, attachment.config, backbone.joined(pixels)).vision
+            seen = look(backbone, attachment.modules, backbone.joined(pixels)).vision
         yield seen
 
 

@@ -128,13 +128,15 @@ def train_safety(
                 checkpoints.check(folder, key)
             cache = output / "features" if cache_dir is None and output is not None else cache_dir
             shown = progress and distributed.rank() == 0
-            corpora = [
-                None if part is None else Corpus.make(backbone, part, cache, shown, safety.config) for part in parts
-            ]
-            assert corpora[0] is not None
-            run = Run(safety, corpora[0], corpora[1], output is not None, shown, tensorboard)
-            for stage in zip(recipes, orders, keys, folders, strict=True):
-                train_stage(run, *stage)
+            with safety.modules.one_look():
+                corpora = [
+                    None if part is None else Corpus.make(backbone, part, cache, shown, safety.modules)
+                    for part in parts
+                ]
+                assert corpora[0] is not None
+                run = Run(safety, corpora[0], corpora[1], output is not None, shown, tensorboard)
+                for stage in zip(recipes, orders, keys, folders, strict=True):
+                    train_stage(run, *stage)
     return safety
 
 

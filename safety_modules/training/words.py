@@ -234,7 +234,7 @@ def pseudo_labelled(
     Raises:
         DataError: a picture cannot be used, or the teacher is sure of none that is risky, or of none that is clean.
     """
-    corpus = Corpus.make(teacher.backbone, pictures, cache_dir, progress, teacher.config)
+    corpus = Corpus.make(teacher.backbone, pictures, cache_dir, progress, teacher.modules)
     found, taxonomy = corpus_judgements(teacher, corpus), teacher.config.taxonomy
     types, sure = found.types.argmax(1), found.types.max(1)
     kept, confidences = [], []

@@ -13,7 +13,6 @@ from safety_modules.adapter import read_adapter
 from safety_modules.attach import attach_safety
 from safety_modules.audit.tower_guard import TowerGuard
 from safety_modules.backbones import find_backbone
-from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.judge import look
 from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError
 from safety_modules.policy.policy import Policy
@@ -375,8 +374,8 @@ def test_a_type_is_added_to_words_by_a_sentence_not_by_a_branch(worded):
 def test_cached_features_of_words_and_of_patches_lie_apart(worded, make_image, tmp_path):
     records = [Record(image=make_image(1), question="", answer=None, type="clean", level="safe")]
     patches = worded.backbone.sizes.num_patches
-    for config, rows in ((worded.config, patches + 1), (SafetyConfig(), patches), (worded.config, patches + 1)):
-        store = cache_features(worded.backbone, records, tmp_path, config=config, progress=False)
+    for modules, rows in ((worded.modules, patches + 1), (None, patches), (worded.modules, patches + 1)):
+        store = cache_features(worded.backbone, records, tmp_path, modules=modules, progress=False)
         assert store.batch([records[0].image_digest()]).shape[1] == rows
 
 

@@ -21,7 +21,7 @@ from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.answer import Answer, Row
 from safety_modules.defences.base import SEED, Answering, Defence, Settings
 from safety_modules.defences.call import Call
-from safety_modules.defences.guard.judge import judge
+from safety_modules.defences.guard.judge import judge, rows_of, with_second_look
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.defences.guard.steer import Sample, Steer, build_inputs
 from safety_modules.errors import AttachError, ConfigError, GuardError
@@ -297,9 +297,7 @@ class Guard(Defence):
         asked = call.origin or call
         prompts = [asked.prompt(row) for row in rows for _ in range(call.counts[row])]
         places = [place for row in rows for place in range(call.counts[row])]
-        assert call.vision is not None
-        vision = call.vision if len(images) == len(call.vision) else call.vision[images]
-        found = iter(judge(self, vision, prompts, policy, places))
+        found = iter(judge(self, self._seen(call, rows, images), prompts, policy, places))
         constrained = bool(constraints(self.backbone.model, call.kwargs))
         for row in rows:
             record, verdicts = call.records[call.rows[row]], [next(found) for _ in range(call.counts[row])]
@@ -307,6 +305,16 @@ class Guard(Defence):
             routes[row] = route(verdicts, policy, self.mode, constrained).hinting(record, self.hints)
             record.steered = routes[row].by == "steered"
         return call, routes
+
+    def _seen(self, call: Call, rows: Sequence[int], images: list[int]) -> torch.Tensor:
+        """Features of these images, which are those of these rows, as the head is to see them."""
+        assert call.vision is not None and call.pixels is not None
+        vision = rows_of(call.vision, images)
+        if self.modules.robust is None or not self.modules.second_look:
+            return vision
+        for row in rows:
+            call.records[call.rows[row]].usage.tower_runs += call.counts[row]
+        return with_second_look(self.backbone, self.modules, call.pixels[images], vision)
 
     def _steered(self, call: Call, steers: Sequence[Steer]) -> Call:
         """Prompts with [s2 ; h_i], hint and LoRA on the rows that are steered; nothing added to others."""

@@ -27,9 +27,25 @@ MAX_TOKENS = 32_768
 """Of all these texts, padding counted: on a 7B half a gigabyte of embeddings."""
 
 
-def look(backbone: Backbone, config: SafetyConfig, pixel_values: torch.Tensor) -> ImageFeatures:
-    """One run of the tower, with what the head of this design is to see: patches, for words the class token too."""
-    return backbone.encode_with_class(pixel_values) if config.words else backbone.encode_images(pixel_values)
+def look(backbone: Backbone, modules: SafetyModules, pixel_values: torch.Tensor) -> ImageFeatures:
+    """What these modules are to see: the patches of one run of the tower; for words the class token before them, and
+    where there is a second look those of another run.
+    """
+    if modules.config.words:
+        return backbone.encode_with_class(pixel_values)
+    images = backbone.encode_images(pixel_values)
+    return images._replace(vision=with_second_look(backbone, modules, pixel_values, images.vision))
+
+
+def with_second_look(
+    backbone: Backbone, modules: SafetyModules, pixel_values: torch.Tensor, vision: torch.Tensor
+) -> torch.Tensor:
+    """Features (N, P, Dv) with those of the second look before them (N, 2 P, Dv), where there is one."""
+    if modules.robust is None or not modules.second_look:
+        return vision
+    with modules.robust.mounted(backbone):
+        second = backbone.encode_images(pixel_values).vision
+    return torch.cat([second.to(vision), vision], 1)
 
 
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:

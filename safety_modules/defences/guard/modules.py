@@ -3,7 +3,8 @@
 The projector maps (B, P, Dv) to (B, P, D_s): patches keep their place, so attention over h_s is a map of the picture.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Literal, Protocol
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from safety_modules.config import HEADS, BaseSizes, OutsideSettings, SafetyConfig
 from safety_modules.defences.guard.published import CAbstractor
+from safety_modules.defences.guard.robust import RobustTower
 from safety_modules.defences.guard.tiled import put_back
 from safety_modules.defences.guard.words import WordsHead
 from safety_modules.errors import ConfigError
@@ -228,6 +230,8 @@ class SafetyModules(ModuleSet):
     A branch is a small set with one risk type, that was trained apart. It says how likely its type is against
     everything else, and at what level, beside the head and without touching what that says.
 
+    `robust`, where it was trained, looks at every picture once more; the riskier of what is said of both looks counts.
+
     `outside`, where it was fitted, says of every picture how unlike the training's it is, and touches nothing else.
 
     Lives beside the base model, never inside it. Parameters are float32 unless moved; inputs are cast to the
@@ -238,9 +242,14 @@ class SafetyModules(ModuleSet):
         sizes: the base to fit.
         lm_token_std: standard deviation of s2 at the start; take that of the projected image features.
 
+    Attributes:
+        second_look: False = `robust` stays unused; every verdict is then bit for bit as without it.
+
     Raises:
         ConfigError: the attention heads do not divide the width on this base.
     """
+
+    second_look = True
 
     def __init__(self, config: SafetyConfig, sizes: BaseSizes, lm_token_std: float = 0.02) -> None:
         super().__init__(config, sizes, lm_token_std)
@@ -249,6 +258,7 @@ class SafetyModules(ModuleSet):
         # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
         self.branches = nn.ModuleList(ModuleSet(config.branch(name), sizes) for name in config.added)
         self.outside = None if config.outside is None else Outside(config.outside, sizes.vision_width)
+        self.robust = None if config.robust is None else RobustTower(config.robust)
 
     @property
     def members(self) -> tuple[ModuleSet, ...]:
@@ -265,7 +275,8 @@ class SafetyModules(ModuleSet):
 
         Args:
             vision_features: features of the frozen tower h_o (B, P, Dv), class token dropped; in training mode the
-                mlp projector also takes fewer patches than P. For words (B, 1 + P, Dv): see `judge.look`.
+                mlp projector also takes fewer patches than P. For words (B, 1 + P, Dv), and with a second look before
+                the first (B, 2 P, Dv): see `judge.look`.
             question: input embeddings of the prompt (B, T, D), or None.
             question_mask: (B, T), true where a position belongs to the question; with `query="first_token"`
                 the prompt's attention mask gives the published behaviour. None = every position.
@@ -277,22 +288,46 @@ class SafetyModules(ModuleSet):
         Raises:
             ConfigError: a tensor does not have the base's sizes.
         """
-        own, added = self._said(vision_features, question, question_mask)
+        second, first = self.looks(vision_features)
+        output = self._together(first, question, question_mask)
+        if second is not None:
+            output = _riskier(output, self._together(second, question, question_mask))
+        return output if self.outside is None else output._replace(outside=self.outside(self.patches(vision_features)))
+
+    def _together(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> HeadOutput:
+        """What all sets and branches say of one look."""
+        own, added = self._said(vision, question, mask)
         output = own[0]
         if len(own) > 1:
             output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*(o[:3] for o in own), strict=True)))
-        output = _beside(output, added) if added else output
-        return output if self.outside is None else output._replace(outside=self.outside(self.patches(vision_features)))
+        return _beside(output, added) if added else output
+
+    def looks(self, vision_features: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """The second look, if there was one, and the first."""
+        patches = self.sizes.num_patches
+        if self.robust is None or vision_features.shape[1] != 2 * patches:
+            return None, vision_features
+        return vision_features[:, :patches], vision_features[:, patches:]
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Without the second look inside this block: what head and projector are trained on is the first."""
+        before, self.second_look = self.second_look, False
+        try:
+            yield
+        finally:
+            self.second_look = before
 
     def patches(self, vision_features: torch.Tensor) -> torch.Tensor:
-        """Of what the head sees, the patches alone (B, P, Dv)."""
-        return vision_features[:, 1:] if self.config.words else vision_features
+        """Of what the head sees, the patches of the first look alone (B, P, Dv)."""
+        return vision_features[:, 1:] if self.config.words else self.looks(vision_features)[1]
 
-    def know(self, outside: Outside | None) -> None:
-        """Take this in the place of `outside`, and note it in the design."""
-        self.outside = None if outside is None else outside.to(self.device)
-        settings = None if outside is None else outside.settings
-        self.config = self.config.model_copy(update={"outside": settings})
+    def know(self, **parts: Outside | RobustTower | None) -> None:
+        """Take these in the place of `outside` or `robust`, and note them in the design."""
+        for name, part in parts.items():
+            setattr(self, name, None if part is None else part.to(self.device))
+            settings = None if part is None else part.settings
+            self.config = self.config.model_copy(update={name: settings})
 
     def each(
         self,
@@ -347,6 +382,17 @@ def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:
     return ConfigError(
         f"{what} of another shape: expected {expected}, got {tuple(got.shape)}. Use the base the modules were made for."
     )
+
+
+def _riskier(one: HeadOutput, other: HeadOutput) -> HeadOutput:
+    """Picture by picture, what is said with the higher odds of any risk."""
+    odds = [logits[:, :-1].logsumexp(1) - logits[:, -1] for logits in (one.type_logits, other.type_logits)]
+    first = odds[0] >= odds[1]  # (B,)
+
+    def chosen(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+        return None if a is None or b is None else torch.where(first.view(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return HeadOutput._make(chosen(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _beside(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:

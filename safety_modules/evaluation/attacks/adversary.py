@@ -21,10 +21,10 @@ from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.guard.judge import head_output, look, question_readings, rows_of
 from safety_modules.defences.guard.steer import Sample, build_inputs, lm_forward
 from safety_modules.errors import DataError
-from safety_modules.evaluation.attacks.search import Ball, Objective, apgd, pgd, square
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.outcomes import is_benign
 from safety_modules.evaluation.systems import System
+from safety_modules.training.perturbation import Ball, Objective, apgd, pgd, square
 
 METHODS: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {"apgd": apgd, "pgd": pgd, "square": square}
 Aim = Literal["clean", "readable", "flagged"]
@@ -169,7 +169,7 @@ def objective_of(safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.
     answers = _own_answers(backbone, prompts, pixels) if aim == "readable" else []
 
     def worth(pixels: torch.Tensor) -> torch.Tensor:
-        images = look(backbone, guard.config, pixels.to(backbone.model.dtype))
+        images = look(backbone, guard.modules, pixels.to(backbone.model.dtype))
         output = head_output(guard, partial(rows_of, images.vision), readings)
         odds = risk_odds(output.type_logits.float(), len(guard.config.added), guard.temperature)  # (readings,)
         risk = torch.stack([part.max() for part in odds.split([*map(len, readings)])])

@@ -63,13 +63,13 @@ def test_the_head_says_the_same_with_and_without_it(outside: Outside) -> None:
     modules, some = SafetyModules(SafetyConfig(width=16), SIZES).eval(), pictures(8, 9)
     with torch.no_grad():
         before = modules(some)
-        modules.know(outside)
+        modules.know(outside=outside)
         after = modules(some)
     assert before.outside is None and after.outside is not None and torch.equal(after.outside, outside(some))
     assert all(torch.equal(a, b) for a, b in zip(before[:3], after[:3], strict=True))
     assert modules.config.outside == outside.settings
     assert not [name for name, _ in modules.named_parameters() if name.startswith("outside")]  # nothing to train
-    modules.know(None)
+    modules.know(outside=None)
     assert modules.config.outside is None and modules(some).outside is None
 
 
