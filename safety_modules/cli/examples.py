@@ -22,6 +22,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "safety-modules calibrate my-adapter --benign benign --data held-out --max-false-alarm 0.01",
         "safety-modules calibrate my-7b --model llava-hf/llava-1.5-7b-hf --benign benign.jsonl",
     ),
+    "harden": (
+        "safety-modules harden llava-pocket-safe --out my-hardened --runs runs --set steps=100",
+        "safety-modules harden my-7b --model llava-hf/llava-1.5-7b-hf --dtype bfloat16 --data DATA --out my-other-7b",
+    ),
     "audit": (
         "safety-modules audit pictures --out audits/first",
         "safety-modules audit train.jsonl --model llava-hf/llava-1.5-7b-hf --adapter my-7b --out audits/train",
@@ -47,6 +51,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": (
         "safety-modules evaluate --suite pocket --limit 20 --defence ecso --defence gated --out runs/first",
+        "safety-modules evaluate --suite pocket --part attack/seen --limit 20 --attack apgd-4-clean --out runs/attack",
         "safety-modules evaluate --suite figstep --data hf://owner/name --model llava-hf/llava-1.5-7b-hf "
         "--adapter my-7b",
     ),

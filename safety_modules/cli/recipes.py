@@ -101,6 +101,33 @@ def read_recipes(names: "Sequence[str | Recipe]", steps: int | None = None, sett
     )
 
 
+def recipe_with(kind: type[Any], settings: Sequence[str]) -> Any:
+    """A recipe of this kind with its defaults, but for these `key=value`. Raises ConfigError: it does not take them."""
+    import yaml
+    from pydantic import ValidationError
+
+    from safety_modules.errors import validation_problems
+
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in kind.model_fields:
+            raise ConfigError(
+                f"--set refused: expected key=value with one of {', '.join(kind.model_fields)}, got {setting!r}. "
+                "Correct it."
+            )
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[name] = text
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            f"recipe refused: expected other settings, got {'; '.join(validation_problems(error))} Change the options."
+        ) from error
+
+
 def without_text(chosen: Chosen, records: "Sequence[Record]") -> Chosen:
     """Recipes nobody named, for data that may have no records without a picture: then stage II goes without them."""
     wanting = [recipe for recipe in chosen.recipes if recipe.stage == 2 and recipe.text_only_share]
