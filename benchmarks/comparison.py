@@ -117,7 +117,7 @@ def train(
     effort: Effort = None,
     calibration: Calibration = None,
 ) -> None:
-    """Train what `evaluate` compares: gated, lora, paper, meta-token; the same pocket records, seed and budget.
+    """Train what `evaluate` compares: gated, lora, paper, meta-token, tga, davsp; the same world, seed and budget.
 
     Gives OUT/seed<S>/<name>, for `--defence <name>=FOLDER`. What is finished stays; the same command goes on.
     """

@@ -6,22 +6,35 @@
 | `paper` | `SafetyConfig.preset("paper")` | the same, without patch dropout, which its projector cannot have |
 | `lora` | LoRA of the default design's rank alone | steps of stage II x `TIMES`, the head's stage spent on it |
 | `meta-token` | meta tokens, head on them, LoRA | the same |
+| `tga` | its queries, on captions of harmless pictures | its own steps |
+| `davsp` | its border | its own steps |
 """
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from meta_training import train_meta
 from pocket_trainings import Budget, Trainings, check_names
+from pydantic import BaseModel
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import find_backbone
 from safety_modules.config import SafetyConfig
+from safety_modules.defences.base import Defence
+from safety_modules.defences.davsp import Davsp
 from safety_modules.defences.guard.guard import Guard, GuardSettings
 from safety_modules.defences.lora_tuning import LoraTuning, LoraTuningSettings
+from safety_modules.defences.tga import Tga
+from safety_modules.pocket import mix, splits
 from safety_modules.training import train_safety
+from safety_modules.training.border import BorderRecipe, train_border
+from safety_modules.training.transfer import TransferRecipe, train_transfer
 
+CAPTIONS = 4000
+"""Pictures with captions of the full budget."""
 TIMES = 2.5
 """Steps of designs without a stage I over those of stage II: so they take as long as both stages of `gated` do."""
 
@@ -112,9 +125,45 @@ def train_meta_token(trainings: Trainings, seed: int) -> Path:
     return train_meta(trainings, "meta-token", seed, trainings.recipe(2, seed, TIMES, **NO_HEAD))
 
 
+def train_tga(trainings: Trainings, seed: int) -> Path:
+    """Queries that read captions out of pictures; no label is seen."""
+    recipe = TransferRecipe()
+    recipe = recipe.model_copy(update={"seed": seed, "steps": trainings.steps(recipe.steps)})
+    records = splits.make("captioned_clean", trainings.part_of(CAPTIONS), split="train", seed=seed)
+    return _alone(trainings, Tga, seed, recipe, lambda safety: train_transfer(safety, records, recipe, progress=False))
+
+
+def train_davsp(trainings: Trainings, seed: int) -> Path:
+    """A border, on risky pictures and benign ones in the same layouts."""
+    recipe = BorderRecipe()
+    recipe = recipe.model_copy(update={"seed": seed, "steps": trainings.steps(recipe.steps)})
+    records, runs = mix.border_records(trainings.part_of(mix.BORDER), seed), trainings.runs(Davsp.kind, seed)
+    train = partial(train_border, data=records, recipe=recipe, runs=runs, progress=trainings.progress)
+    return _alone(trainings, Davsp, seed, recipe, train)
+
+
+def _alone(
+    trainings: Trainings, kind: type[Defence], seed: int, recipe: BaseModel, train: Callable[[SafetyAttachment], Any]
+) -> Path:
+    """A defence of this kind with its own settings, trained by itself."""
+    target = trainings.folder(kind.kind, seed)
+    if trainings.finished(kind.kind, seed):
+        return target
+    backbone = find_backbone(trainings.model, trainings.processor)
+    safety = SafetyAttachment(backbone, [kind(backbone)], trainings.policy)
+    safety.install()
+    try:
+        train(safety)
+        return safety.save_pretrained(target, metadata=trainings.metadata(kind.kind, seed, [recipe]))
+    finally:
+        safety.detach()
+
+
 SYSTEMS: dict[str, Callable[[Trainings, int], Path]] = {
     "gated": train_gated,
     "lora": train_lora,
     "paper": train_paper,
     "meta-token": train_meta_token,
+    "tga": train_tga,
+    "davsp": train_davsp,
 }

@@ -102,8 +102,16 @@ class Trainings:
         """
         path = recipe_dir() / f"stage{stage}.yaml"
         known, effort = Recipe.from_yaml(path), times * self.budget.effort
-        scaled = {"steps": max(1, round(known.steps * effort)), "warmup_steps": round(known.warmup_steps * effort)}
+        scaled = {"steps": self.steps(known.steps, times), "warmup_steps": round(known.warmup_steps * effort)}
         return Recipe.from_yaml(path, **{"seed": seed, **scaled, **changes})
+
+    def steps(self, full: int, times: float = 1.0) -> int:
+        """So many within the budget."""
+        return max(1, round(full * times * self.budget.effort))
+
+    def part_of(self, full: int) -> int:
+        """Of records of another kind, as many as the budget has of the training mix."""
+        return max(8, min(full, round(full * self.budget.records / Budget().records)))
 
     def folder(self, name: str, seed: int) -> Path:
         """Of finished weights."""
@@ -117,7 +125,7 @@ class Trainings:
         """Whether the weights are there; they are written last, and whole."""
         return (self.folder(name, seed) / CONFIG_FILE).is_file()
 
-    def metadata(self, name: str, seed: int, recipes: list[Recipe]) -> dict[str, Any]:
+    def metadata(self, name: str, seed: int, recipes: Sequence[BaseModel]) -> dict[str, Any]:
         """For the weights' folder: how they were trained."""
         return {
             "system": name,

@@ -22,7 +22,8 @@ def evaluate(
     defence: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME or NAME=FOLDER of a system to compare; repeat. Default: gated, if there is an adapter."
+            help="NAME or NAME=FOLDER of a system to compare, or several with a plus between them, the outermost "
+            "first; repeat. Default: gated, if there is an adapter."
         ),
     ] = None,
     suite: Annotated[str | None, typer.Option(help="Benchmark, such as pocket or figstep.")] = None,
@@ -73,7 +74,7 @@ def evaluate(
     from safety_modules.evaluation.judges import make_judge
     from safety_modules.evaluation.outcomes import BASE
     from safety_modules.evaluation.suites.registry import benchmark, data_folder
-    from safety_modules.evaluation.systems import check_spec, make_system
+    from safety_modules.evaluation.systems import check_spec, make_system, parts_of
     from safety_modules.evaluation.terminal import print_overview
     from safety_modules.io.places import check_ours, check_writable
     from safety_modules.paths import adapter_dir
@@ -84,10 +85,10 @@ def evaluate(
     check_writable(out)
     adapter = adapter or (str(adapter_dir()) if model is None else None)
     specs = defence or ([] if adapter is None else ["gated"])
-    for spec in specs:
-        check_spec(spec, adapter)
+    for part in (one for spec in specs for one in parts_of(spec)):
+        check_spec(part, adapter)
     attacks = [PixelAttack.named(name) for name in attack or ()]
-    judging = [spec for spec in specs if spec.partition("=")[0] in GUARD_MODES]
+    judging = [spec for spec in specs if any(one.partition("=")[0] in GUARD_MODES for one in parts_of(spec))]
     if attacks and not judging:
         raise ConfigError(
             f"nothing to attack: expected one of {', '.join(GUARD_MODES)} among the systems, got "

@@ -1,6 +1,10 @@
-"""Systems under test: a base with or without defences on it, by name: `NAME`, or `NAME=FOLDER` with trained weights."""
+"""Systems under test: a base with or without defences on it, by name: `NAME`, or `NAME=FOLDER` with trained weights.
+
+Several with a plus between them stand on the base together, the outermost first: `gated+shiftdc`.
+"""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,9 +20,9 @@ from safety_modules.adapter.format import CONFIG_FILE
 from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.adapters import fit_adapter
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.backbones import find_backbone
+from safety_modules.backbones import Backbone, find_backbone
 from safety_modules.defences.answer import Answer
-from safety_modules.defences.base import Answering, Defence
+from safety_modules.defences.base import Answering, Defence, check_order
 from safety_modules.defences.call import Call
 from safety_modules.defences.davsp import Davsp
 from safety_modules.defences.guard.guard import Guard, guard_among
@@ -83,7 +87,7 @@ class System:
         model: the base, with nothing attached.
         processor: its processor.
         defences: what defends it, the outermost first; none = the base alone.
-        adapter: where they were read from, if they were.
+        adapters: where they were read from, those that were.
         policy: what to do about verdicts; default: Policy.default().
         attack: changes the cases before they are answered, knowing this system; see `corruptions.Transform`.
 
@@ -104,7 +108,7 @@ class System:
         model: Any,
         processor: Any,
         defences: Sequence[Defence] = (),
-        adapter: Path | None = None,
+        adapters: Sequence[Path] = (),
         policy: Policy | None = None,
         attack: "Transform | None" = None,
     ) -> None:
@@ -117,15 +121,16 @@ class System:
             own.source if own else "",
             own.leaves_out if own else "",
         )
-        found = None if adapter is None else read_adapter(adapter)
-        self.adapter = None if found is None else hashlib.sha256((found.path / CONFIG_FILE).read_bytes()).hexdigest()
+        found = [read_adapter(folder) for folder in adapters]
+        digests = [hashlib.sha256((one.path / CONFIG_FILE).read_bytes()).hexdigest() for one in found]
+        self.adapter = "+".join(digests) or None
         used = [tensor for one in defences for tensor in one.tensors_used()]
         self.extra_parameters = sum(tensor.numel() for tensor in used)
         whole = sum(parameter.numel() for one in defences for _, parameter in one.named_parameters())
-        if found is None or self.extra_parameters == whole:
-            self.extra_mb = 0.0 if found is None else found.megabytes
+        if self.extra_parameters == whole or not found:
+            self.extra_mb = float(sum(one.megabytes for one in found))
         else:
-            self.extra_mb = self.extra_parameters * found.dtype.itemsize / 1e6
+            self.extra_mb = self.extra_parameters * found[0].dtype.itemsize / 1e6
 
     def answer(self, cases: Sequence[Case], max_new_tokens: int) -> list[Reply]:
         """Greedy answers to a batch of cases, in order."""
@@ -191,34 +196,53 @@ def make_system(
     """A system on a base.
 
     Args:
-        spec: `NAME` or `NAME=FOLDER`, see `NAMES`.
+        spec: `NAME` or `NAME=FOLDER`, see `NAMES`; or several, with a plus between them.
         model: the base, with nothing attached.
         processor: its processor.
         adapter: for `gated`, `always` and `external` without a folder of their own.
         attack: on all that it is asked; its name stands behind the system's.
 
     Raises:
-        ConfigError: unknown name, or a folder that is missing or not wanted.
+        ConfigError: unknown name, a folder that is missing or not wanted, or a stack in no order.
         AdapterError: the folder is refused.
         AttachError: the base is not supported.
     """
-    name, folder = check_spec(spec, adapter)
+    parts = [check_spec(part, adapter) for part in parts_of(spec)]
+    name = "+".join(part for part, _ in parts)
     called = name if attack is None else f"{name}, {attack.name}"
     if name == BASE:
         return System(called, model, processor, attack=attack)
     backbone = find_backbone(model, processor)
+    defences = [one for part in parts for one in _defences(backbone, *part)]
+    check_order(defences)
+    adapters = list(dict.fromkeys(folder for _, folder in parts if folder is not None))
+    return System(called, model, processor, defences, adapters, attack=attack)
+
+
+def parts_of(spec: str) -> list[str]:
+    """The specs of a stack; a plus in a folder's name divides nothing. Raises ConfigError: the base in one."""
+    parts = re.split(rf"\+(?=(?:{'|'.join(map(re.escape, NAMES))})(?:[=+]|$))", spec)
+    if len(parts) > 1 and any(part.partition("=")[0] in (BASE, PAPER) for part in parts):
+        raise ConfigError(
+            f"no such stack: expected defences with a plus between them, got {spec!r}. Leave out {BASE} and {PAPER}."
+        )
+    return parts
+
+
+def _defences(backbone: Backbone, name: str, folder: Path | None) -> list[Defence]:
     if folder is None:
-        return System(called, model, processor, [make(backbone, name)], attack=attack)
+        return [make(backbone, name)]
     defences = fit_adapter(backbone, folder)
     if name in (*GUARD_MODES, PAPER):
         guard = guard_among(defences)
         guard.mode = "always" if name == PAPER else name
         defences = [FirstCall(backbone), guard] if name == PAPER else defences
-    return System(called, model, processor, defences, folder, attack=attack)
+    return list(defences)
 
 
 def check_spec(spec: str, adapter: str | PathLike[str] | None = None) -> tuple[str, Path | None]:
-    """What of `make_system` can be known without a base: its name and the folder of its weights, looked at whole.
+    """What of one `NAME` or `NAME=FOLDER` can be known without a base: its name and the folder of its weights, looked
+    at whole.
 
     Raises:
         ConfigError: as `make_system`.

@@ -42,7 +42,7 @@ RECIPES = {
     "answer_tokens: 3\nsave_every: 1\n",
 }
 SMALL = Budget(records=48, calibration=16)
-TRAINED = ["lora", "paper", "meta-token"]
+TRAINED = ["lora", "paper", "meta-token", "tga", "davsp"]
 ONLY = ["always", "clean-quarter"]
 
 
@@ -82,7 +82,7 @@ def test_every_trained_system_can_be_made_and_answers(
         folder = trained / "seed0" / name
         system = make_system(f"{name}={folder}", model, processor)
         (reply,) = system.answer([case], 3)
-        assert (reply.risk is None) == (name == "lora")
+        assert (reply.risk is None) == (name in ("lora", "tga", "davsp"))
         assert system.extra_mb > 0
     assert state_digest(model) == state_digest(tiny_base)
 
@@ -98,7 +98,13 @@ def test_thresholds_are_set_on_the_same_records(trained: Path) -> None:
 
 
 def test_what_is_finished_is_not_trained_again(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((trainings, "train_safety"), (competitors, "train_safety"), (meta_training, "train_stage")):
+    for module, name in (
+        (trainings, "train_safety"),
+        (competitors, "train_safety"),
+        (competitors, "train_transfer"),
+        (competitors, "train_border"),
+        (meta_training, "train_stage"),
+    ):
         monkeypatch.setattr(module, name, forbid)
     said: list[str] = []
     train_systems(trained, [0], TRAINED, SMALL, progress=False, say=said.append)

@@ -18,9 +18,10 @@ from safety_modules.defences.guard.guard import REFUSAL
 from safety_modules.defences.meta_token import MetaToken
 from safety_modules.defences.shiftdc import ShiftDcSettings
 from safety_modules.demo import state_digest
+from safety_modules.errors import ConfigError
 from safety_modules.evaluation.asking import Question, encode
 from safety_modules.evaluation.cases import Case, Reply
-from safety_modules.evaluation.systems import NAMES, System, make_system
+from safety_modules.evaluation.systems import NAMES, System, make_system, parts_of
 from safety_modules.policy import Policy
 
 IMAGES = [1, 0, 2, 1]
@@ -303,3 +304,23 @@ def test_ecso_keeps_the_first_answer_where_the_model_sees_no_harm(
     assert [one.counts for one in asked] == [[0], [1], [1]]
     assert said(processor, answer) == ["answer 2", "answer 1"]
     assert [row.harmful for row in given.records] == [False, None]
+
+
+def test_several_with_a_plus_between_them_stand_on_the_base_together(
+    model: Any, processor: Any, folders: dict[str, Path], cases: list[Case], tmp_path: Path
+) -> None:
+    both = make_system(f"gated={folders['risky']}+adashield-s", model, processor)
+    assert both.name == "gated+adashield-s" and both.attachment is not None
+    assert [one.kind for one in both.attachment.defences] == ["guard", "adashield-s"]
+    assert both.extra_mb == make_system(f"gated={folders['risky']}", model, processor).extra_mb
+    assert len(both.answer(cases, NEW)) == len(cases)
+    plus = tmp_path / "a+b"
+    plus.symlink_to(folders["risky"])
+    assert parts_of(f"gated={plus}+adashield-s") == [f"gated={plus}", "adashield-s"]
+    assert make_system(f"gated={plus}", model, processor).name == "gated"
+    for wrong, message in (
+        ("none+gated", "expected defences with a plus between them"),
+        ("adashield-s+adashield-s", "one defence twice"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_system(wrong, model, processor)

@@ -83,7 +83,9 @@ def test_it_is_saved_with_the_adapter_and_read_again(safety, model, processor, m
 def test_training_brings_perturbed_features_back(safety, records):
     backbone = safety.backbone
     before = [one.clone() for one in safety.modules.parameters()]
-    losses = train_second_look(safety, records, RECIPE.model_copy(update={"steps": 80, "rank": 12, "learning_rate": 1e-2}), progress=False)
+    losses = train_second_look(
+        safety, records, RECIPE.model_copy(update={"steps": 80, "rank": 12, "learning_rate": 1e-2}), progress=False
+    )
     assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
     assert all(torch.equal(a, b) for a, b in zip(before, safety.modules.parameters(), strict=False))
     pixels = backbone.pixel_values([one.image for one in records]).float()
