@@ -309,13 +309,13 @@ def test_ecso_keeps_the_first_answer_where_the_model_sees_no_harm(
 def test_several_with_a_plus_between_them_stand_on_the_base_together(
     model: Any, processor: Any, folders: dict[str, Path], cases: list[Case], tmp_path: Path
 ) -> None:
-    both = make_system(f"gated={folders['risky']}+adashield-s", model, processor)
+    both = make_system(f"gated={folders['ours-risky']}+adashield-s", model, processor)
     assert both.name == "gated+adashield-s" and both.attachment is not None
     assert [one.kind for one in both.attachment.defences] == ["guard", "adashield-s"]
-    assert both.extra_mb == make_system(f"gated={folders['risky']}", model, processor).extra_mb
+    assert both.extra_mb == make_system(f"gated={folders['ours-risky']}", model, processor).extra_mb
     assert len(both.answer(cases, NEW)) == len(cases)
     plus = tmp_path / "a+b"
-    plus.symlink_to(folders["risky"])
+    plus.symlink_to(folders["ours-risky"])
     assert parts_of(f"gated={plus}+adashield-s") == [f"gated={plus}", "adashield-s"]
     assert make_system(f"gated={plus}", model, processor).name == "gated"
     for wrong, message in (
