@@ -86,6 +86,7 @@ def build_processor(tokenizer: Tokenizer) -> LlavaProcessor:
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
     """`save_pretrained`, with a tokenizer_config.json that transformers 4 reads as well as 5."""
+    processor.tokenizer.backend_tokenizer.no_padding()  # what the last call left there would be saved
     processor.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
