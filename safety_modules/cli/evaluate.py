@@ -85,8 +85,8 @@ def evaluate(
     check_writable(out)
     adapter = adapter or (str(adapter_dir()) if model is None else None)
     specs = defence or ([] if adapter is None else ["gated"])
-    for part in (one for spec in specs for one in parts_of(spec)):
-        check_spec(part, adapter)
+    for single in (one for spec in specs for one in parts_of(spec)):
+        check_spec(single, adapter)
     attacks = [PixelAttack.named(name) for name in attack or ()]
     judging = [spec for spec in specs if any(one.partition("=")[0] in GUARD_MODES for one in parts_of(spec))]
     if attacks and not judging:
