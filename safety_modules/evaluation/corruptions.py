@@ -51,12 +51,11 @@ class Transform(Protocol):
     `system`, and refuses systems that cannot give them; as the `attack` of a `System` it changes all that this one is
     asked, so that every system meets its own. What needs no system belongs into a benchmark's `load`, as the pocket
     suite's corruptions do.
-
-    Attributes:
-        name: how parts and reports call it.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How parts and reports call it."""
 
     def __call__(self, cases: Sequence[Case], system: System | None = None) -> list[Case]:
         """The cases, changed, as many and in the same order.
