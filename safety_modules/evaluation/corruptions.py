@@ -23,7 +23,7 @@ import io
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -31,48 +31,6 @@ from PIL import Image, ImageFilter
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.systems import System
-
-
-class Transform(Protocol):
-    """Changes cases before they are asked: a corruption, or an attack that looks at the system it attacks.
-
-    An adaptive attack is a class with these three members and needs nothing else of this package:
-
-        class Transposed:
-            name = "transposed"
-
-            def __call__(self, cases, system=None):
-                return [with_images(case, lambda image: image.transpose(Image.Transpose.ROTATE_90)) for case in cases]
-
-            def describe(self):
-                return {"name": self.name}
-
-    One that needs gradients (`attacks.PixelAttack`) or answers (a search over renderings of a text) takes them from
-    `system`, and refuses systems that cannot give them; as the `attack` of a `System` it changes all that this one is
-    asked, so that every system meets its own. What needs no system belongs into a benchmark's `load`, as the pocket
-    suite's corruptions do.
-    """
-
-    @property
-    def name(self) -> str:
-        """How parts and reports call it."""
-
-    def __call__(self, cases: Sequence[Case], system: System | None = None) -> list[Case]:
-        """The cases, changed, as many and in the same order.
-
-        Ids, parts, `wanted` and labels stay: whoever puts changed cases beside unchanged ones renames them.
-        The same cases and the same system give the same result.
-
-        Args:
-            cases: what to change.
-            system: the system under test, for attacks that adapt to it; corruptions leave it alone.
-
-        Raises:
-            DataError: the transform cannot work on these cases, or not without (this) system.
-        """
-
-    def describe(self) -> dict[str, Any]:
-        """Name, strength, seed and whatever else the result depends on, for every report. JSON-able."""
 
 
 def with_images(case: Case, change: Callable[[Image.Image], Image.Image]) -> Case:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -33,9 +33,6 @@ from safety_modules.evaluation.asking import Question, Said, ask
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.outcomes import BASE
 from safety_modules.policy.policy import Policy
-
-if TYPE_CHECKING:
-    from safety_modules.evaluation.corruptions import Transform
 
 PAPER = "paper"
 UNTRAINED = tuple(kind for kind, defence in KINDS.items() if defence.needs_training is False)
@@ -79,6 +76,48 @@ class FirstCall(Defence):
         return answer(call)
 
 
+class Transform(Protocol):
+    """Changes cases before they are asked: a corruption, or an attack that looks at the system it attacks.
+
+    An adaptive attack is a class with these three members and needs nothing else of this package:
+
+        class Transposed:
+            name = "transposed"
+
+            def __call__(self, cases, system=None):
+                return [with_images(case, lambda image: image.transpose(Image.Transpose.ROTATE_90)) for case in cases]
+
+            def describe(self):
+                return {"name": self.name}
+
+    One that needs gradients (`attacks.PixelAttack`) or answers (a search over renderings of a text) takes them from
+    `system`, and refuses systems that cannot give them; as the `attack` of a `System` it changes all that this one is
+    asked, so that every system meets its own. What needs no system belongs into a benchmark's `load`, as the pocket
+    suite's corruptions do.
+    """
+
+    @property
+    def name(self) -> str:
+        """How parts and reports call it."""
+
+    def __call__(self, cases: Sequence[Case], system: "System | None" = None) -> list[Case]:
+        """The cases, changed, as many and in the same order.
+
+        Ids, parts, `wanted` and labels stay: whoever puts changed cases beside unchanged ones renames them.
+        The same cases and the same system give the same result.
+
+        Args:
+            cases: what to change.
+            system: the system under test, for attacks that adapt to it; corruptions leave it alone.
+
+        Raises:
+            DataError: the transform cannot work on these cases, or not without (this) system.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Name, strength, seed and whatever else the result depends on, for every report. JSON-able."""
+
+
 class System:
     """A base with defences. They are on the model only while it answers, so that systems may take turns on one.
 
@@ -89,7 +128,7 @@ class System:
         defences: what defends it, the outermost first; none = the base alone.
         adapters: where they were read from, those that were.
         policy: what to do about verdicts; default: Policy.default().
-        attack: changes the cases before they are answered, knowing this system; see `corruptions.Transform`.
+        attack: changes the cases before they are answered, knowing this system; see `Transform`.
 
     Attributes:
         attachment: the defences' handle; None for the base alone.
@@ -110,7 +149,7 @@ class System:
         defences: Sequence[Defence] = (),
         adapters: Sequence[Path] = (),
         policy: Policy | None = None,
-        attack: "Transform | None" = None,
+        attack: Transform | None = None,
     ) -> None:
         self.name, self.model, self.processor, self.attack = name, model, processor, attack
         self.attachment: SafetyAttachment | None = None
@@ -191,7 +230,7 @@ def make_system(
     model: Any,
     processor: Any,
     adapter: str | PathLike[str] | None = None,
-    attack: "Transform | None" = None,
+    attack: Transform | None = None,
 ) -> System:
     """A system on a base.
 

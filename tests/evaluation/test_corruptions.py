@@ -8,7 +8,8 @@ from PIL import Image
 
 from safety_modules.errors import DataError
 from safety_modules.evaluation.cases import Case
-from safety_modules.evaluation.corruptions import KINDS, STRENGTHS, Corruption, Transform, corrupt, with_images
+from safety_modules.evaluation.corruptions import KINDS, STRENGTHS, Corruption, corrupt, with_images
+from safety_modules.evaluation.systems import Transform
 
 
 @pytest.fixture(scope="module")
