@@ -52,8 +52,9 @@ def harden(
     folder = find_adapter(adapter)
     config = read_adapter(folder).config
     safety = attach(model, folder, quantize, dtype)
-    records: Any = mix.training_records()
-    if data is not None:
+    if data is None:
+        records: Any = mix.training_records()
+    else:
         records = load_records(data, reading.options(safety.config.taxonomy, data)[0], safety)
     losses = train_second_look(safety, records, recipe, runs=runs)
     kept = {name: value for name, value in config.metadata.items() if name not in (RUN, "calibration")}
