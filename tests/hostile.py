@@ -68,7 +68,7 @@ class _ByColour:
     """Finds red pictures risky, as an adapter's parts would."""
 
     config, digest, fingerprint, limits = SafetyConfig(), "", {}, {"illegal": 0.5}
-    policy, pixels = Policy.default(), SimpleNamespace(decoder=_Red())
+    policy, pixels, calibrated = Policy.default(), SimpleNamespace(decoder=_Red()), np.zeros(0)
     backbone = SimpleNamespace(sizes=SimpleNamespace(tile=None))
 
     def fault(self, picture: Decoded, question: str | None) -> str | None:
@@ -85,7 +85,8 @@ class _ByColour:
         kind, level = np.where(red, "illegal", "clean").astype(object), np.full(count, "high", object)
         rule = np.where(red, np.array("illegal >= 0.500", object), np.array(None, object))
         risk, heat = red.astype(np.float32), np.ones((count, 6, 1, 1), np.float32)
-        return Verdicts(types, levels, kind, level, rule, risk, risk >= 0, heat, np.array([[0, 1, 1]] * count))
+        outside = np.full(count, np.nan)
+        return Verdicts(types, levels, kind, level, rule, risk, risk >= 0, heat, np.array([[0, 1, 1]] * count), outside)
 
 
 @contextmanager

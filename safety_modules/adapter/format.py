@@ -200,8 +200,9 @@ class AdapterConfig(Keys):
         for design in designs:
             if design.query in SINCE_6 and self.format_version < 6:
                 raise ValueError(f"format_version {self.format_version} does not know the query {design.query!r}")
-            if design.outside is not None and self.format_version < 6:
-                raise ValueError(f"format_version {self.format_version} does not know the key 'design.outside'")
+            new = [name for name in ("outside", "robust") if getattr(design, name) is not None]
+            if new and self.format_version < 6:
+                raise ValueError(f"format_version {self.format_version} does not know the key 'design.{new[0]}'")
         try:
             check_order([part.defence for part in self.parts])
             files = [file for part in self.parts for file in part.shapes(self.base.sizes).items()]

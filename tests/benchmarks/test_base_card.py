@@ -13,7 +13,7 @@ from scripts import invoke
 
 from safety_modules import pocket
 
-SAMPLES = 60
+SAMPLES = 100
 
 
 @pytest.fixture(scope="module")

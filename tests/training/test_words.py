@@ -388,7 +388,7 @@ def test_a_tower_alone_judges_by_words_as_the_whole_model_does(
     guard = TowerGuard(saved_base, str(folder), policy, "cpu", torch.float32)
     pixels = worded.backbone.pixel_values([make_image(seed) for seed in range(3)])
     with torch.no_grad():
-        vision = look(guard.backbone, guard.config, pixels).vision
+        vision = look(guard.backbone, guard.modules, pixels).vision
         types = guard.modules(vision).type_logits.softmax(-1)
     for row, verdict in zip(types, expected, strict=True):
         assert row.tolist() == pytest.approx(list(verdict.probabilities.values()), abs=1e-5)
