@@ -35,6 +35,8 @@ from safety_modules.evaluation.systems import make_system
 from safety_modules.pocket import mix, splits
 from safety_modules.records.record import Record
 from safety_modules.training import train as train_module
+from safety_modules.training.border import BorderRecipe
+from safety_modules.training.transfer import TransferRecipe
 
 RECIPES = {
     1: "stage: 1\nsteps: 3\nbatch_size: 8\nlearning_rate: 1.0e-3\nclean_share: 0.5\npatch_dropout: 0.5\n",
@@ -55,6 +57,8 @@ def tiny_pocket(tiny_base: Any, processor: Any, tmp_path_factory: pytest.TempPat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pocket, "load", lambda: (copy.deepcopy(tiny_base), processor))
         patch.setattr(trainings, "recipe_dir", lambda: folder)
+        patch.setattr(competitors, "BorderRecipe", lambda: BorderRecipe(steps=2, pictures=6))
+        patch.setattr(competitors, "TransferRecipe", lambda: TransferRecipe(steps=2, batch_size=4))
         patch.setattr(mix, "MAX_FALSE_ALARM", 0.3)
         patch.setattr(train_module, "write_plots", lambda *args: None)
         yield
