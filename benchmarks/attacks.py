@@ -8,7 +8,7 @@ pictures that are to be flagged. Beside them stand noise of the same size, and w
 rather than useless: fewer steps that do better, or an attack without gradients that beats the one with them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +31,12 @@ COLUMNS = ("content", "own answer", "passed", "benign flagged")
 
 
 def run_attacks(
-    system: System, base: System, risky: Sequence[Case], benign: Sequence[Case], attacks: Sequence[PixelAttack]
+    system: System,
+    base: System,
+    risky: Sequence[Case],
+    benign: Sequence[Case],
+    attacks: Sequence[PixelAttack],
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """One row for each attack, the unchanged pictures first.
 
@@ -41,6 +46,7 @@ def run_attacks(
         risky: cases that attacks with the aims clean and readable start from.
         benign: those of the aim flagged.
         attacks: what is tried.
+        say: told of each that is done.
     """
     plain = {case.id: reply.text for case, reply in zip(risky, answered(base, risky), strict=True)}
 
@@ -60,6 +66,7 @@ def run_attacks(
         of_benign = attack.aim == "flagged"
         found = row(attack.name, attack(benign if of_benign else risky, system), of_benign)
         rows.append({**found, **attack.describe()})
+        say(f"{attack.name}, {attack.steps} steps")
     return rows
 
 
@@ -107,7 +114,9 @@ def attacks(
     severe = [[case for case in part if case.wanted == "refuse"] for part in drawn]
     risky = [case for part in severe for case in part[: samples // len(severe)]]
     benign = pocket_cases([f"benign/{style}"], samples=samples, split=split, seed=SEED)
-    rows = run_attacks(system, System("none", *base), risky, benign, tried(eps or (2, 4, 8), steps, restarts))
+    rows = run_attacks(
+        system, System("none", *base), risky, benign, tried(eps or (2, 4, 8), steps, restarts), typer.echo
+    )
     print_attacks(rows)
     keep({"split": split, "style": style, "samples": samples, "rows": rows}, json_file)
 
