@@ -89,6 +89,7 @@ def extend_safety(
     helper = SafetyAttachment(attachment.backbone, [attachment.guard.changed(modules=modules, **new)], policy)
     others = replace(known, records=_one_type(known.records, name, design.taxonomy.safe_level))
     train_safety(helper, others, stage, output_dir=output_dir, cache_dir=cache_dir, progress=progress)
+    modules.know(outside=None)  # of the pictures that the whole adapter was trained on, it says so itself
     _put(attachment, {**_branches(attachment), name: modules}, {**attachment.rules, name: rule})
     return attachment
 

@@ -18,6 +18,7 @@ from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.errors import AdapterError, ConfigError, DataError, PolicyError
 from safety_modules.policy import Rule
 from safety_modules.records.record import Record
+from safety_modules.training import outside
 from safety_modules.training.extend import (
     RECIPE,
     default_rule,
@@ -74,6 +75,18 @@ def test_old_logits_are_what_they_were_and_the_new_one_stands_before_clean(
     assert torch.equal(logits(safety, data)[1], levels)
     branch = safety.modules.branch_of("allergens")
     assert safety.modules.head.type_bias.shape == (6,) and branch.head.type_bias.shape == (1,)
+
+
+def test_what_is_outside_stays_what_it_was_and_the_branch_has_none(
+    safety: SafetyAttachment, data: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside, "LEAST", 4)  # so that the few pictures of the new type would do
+    train_safety(safety, data[6:], FAST, progress=False)
+    before = {name: value.clone() for name, value in safety.modules.state_dict().items() if "outside" in name}
+    assert before
+    extended(safety, data)
+    after = {name: value for name, value in safety.modules.state_dict().items() if "outside" in name}
+    assert set(after) == set(before) and all(torch.equal(value, before[name]) for name, value in after.items())
 
 
 def test_no_tensor_the_adapter_had_is_changed(safety: SafetyAttachment, data: list[Record]) -> None:
