@@ -66,4 +66,5 @@ def harden(
             f"calibrate {out} --benign FILE"
         )
         return
-    save_calibrated(out, attach(None, out), mix.calibration_records(), max_false_alarm=mix.MAX_FALSE_ALARM)
+    promised = (config.metadata.get("calibration") or {}).get("max_false_alarm", mix.MAX_FALSE_ALARM)
+    save_calibrated(out, attach(None, out), mix.calibration_records(), max_false_alarm=promised)
