@@ -66,5 +66,6 @@ def harden(
             f"calibrate {out} --benign FILE"
         )
         return
-    promised = (config.metadata.get("calibration") or {}).get("max_false_alarm", mix.MAX_FALSE_ALARM)
+    before: Any = config.metadata.get("calibration") or {}
+    promised = before.get("max_false_alarm", mix.MAX_FALSE_ALARM)
     save_calibrated(out, attach(None, out), mix.calibration_records(), max_false_alarm=promised)
