@@ -101,9 +101,18 @@ def read_recipes(names: "Sequence[str | Recipe]", steps: int | None = None, sett
     )
 
 
+def value_of(text: str) -> Any:
+    """What stands behind `--set key=`: YAML, or the text itself where it is none."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
 def recipe_with(kind: type[Any], settings: Sequence[str]) -> Any:
     """A recipe of this kind with its defaults, but for these `key=value`. Raises ConfigError: it does not take them."""
-    import yaml
     from pydantic import ValidationError
 
     from safety_modules.errors import validation_problems
@@ -116,10 +125,7 @@ def recipe_with(kind: type[Any], settings: Sequence[str]) -> Any:
                 f"--set refused: expected key=value with one of {', '.join(kind.model_fields)}, got {setting!r}. "
                 "Correct it."
             )
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            values[name] = text
+        values[name] = value_of(text)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -145,8 +151,6 @@ def without_text(chosen: Chosen, records: "Sequence[Record]") -> Chosen:
 
 
 def _changes(stages: Sequence[int], steps: int | None, settings: Sequence[str]) -> list[dict[str, Any]]:
-    import yaml
-
     from safety_modules.training.recipe import STAGE_2_ONLY
 
     found: list[dict[str, Any]] = [{} if steps is None else {"steps": steps} for _ in stages]
@@ -162,10 +166,7 @@ def _changes(stages: Sequence[int], steps: int | None, settings: Sequence[str]) 
             raise ConfigError(
                 f"--set refused: expected a stage that is trained ({stages}), got {setting!r}. Correct it."
             )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
+        value = value_of(text)
         for place, number in enumerate(stages):
             if number in wanted:
                 found[place][key] = value

@@ -7,7 +7,7 @@ import typer
 
 from safety_modules.cli.options import load_base
 from safety_modules.cli.outcome import Outcome
-from safety_modules.cli.recipes import Training
+from safety_modules.cli.recipes import Training, value_of
 from safety_modules.errors import ConfigError, validation_problems
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ def own_settings(kind: type[Any], recipe: type[Any], training: Training, **given
     Raises:
         ConfigError: a key that neither has, or values that are refused.
     """
-    import yaml
     from pydantic import ValidationError
 
     name_of = kind.model_fields["kind"].default
@@ -109,11 +108,7 @@ def own_settings(kind: type[Any], recipe: type[Any], training: Training, **given
             raise ConfigError(
                 f"--set refused: expected key=value with one of {', '.join(known)}, got {setting!r}. Correct it."
             )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        values[owner][name] = value
+        values[owner][name] = value_of(text)
     if "lora" in values[kind]:
         raise ConfigError("--set refused: expected lora.r or lora.alpha, got lora. Name one of them.")
     lora = {name.partition(".")[2]: values[kind].pop(name) for name in [*values[kind]] if "." in name}

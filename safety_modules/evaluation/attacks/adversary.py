@@ -137,8 +137,6 @@ class PixelAttack:
             low, high = backbone.pixel_range()
             ball = Ball(pixels, self.eps / 255 * (high - low), low, high)
             objective = objective_of(safety, cases, pixels, self.aim)
-            if self.method == "square":
-                objective = _without_gradient(objective)
             best, worth = pixels, torch.full((len(cases),), -torch.inf, device=pixels.device)
             for restart in range(self.restarts):
                 there, reached = METHODS[self.method](objective, ball, self.steps, self._generator(cases, restart))
@@ -239,7 +237,3 @@ def as_pictures(pixels: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> 
     low, high = low.to(pixels).view(1, -1, 1, 1), high.to(pixels).view(1, -1, 1, 1)
     shares = ((pixels - low) / (high - low) * 255).round().clamp(0, 255)
     return [Image.fromarray(one) for one in shares.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)]
-
-
-def _without_gradient(objective: Objective) -> Objective:
-    return torch.no_grad()(objective)
