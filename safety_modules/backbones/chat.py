@@ -308,9 +308,9 @@ class SplitChatFormat(ChatFormat):
 
 def _places(ids: Sequence[int], spellings: list[list[int]]) -> Iterator[tuple[int, int]]:
     """Start and end of every occurrence of any spelling, each end once: one may be the end of another."""
-    ends = set[int]()
-    for start in range(len(ids)):
-        for spelling in spellings:
+    ends, firsts = set[int](), {spelling[0] for spelling in spellings}
+    for start, first in enumerate(ids):
+        for spelling in spellings if first in firsts else ():
             end = start + len(spelling)
             if end not in ends and list(ids[start:end]) == spelling:
                 ends.add(end)
