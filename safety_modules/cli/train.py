@@ -65,7 +65,7 @@ def train(
         if transfer.defence == BORDER:
             others |= {"captions": transfer.captions, "form": transfer.form, "cache": training.cache}
         elif transfer.defence == CAPTIONS:
-            others |= {**reading._replace(images=None)._asdict(), "data": training.data, "runs": training.runs}
+            others |= {**reading._replace(images=None)._asdict(), "data": training.data}
         else:
             raise ConfigError(
                 f"nothing to train: expected --defence {CAPTIONS} or {BORDER}, got {transfer.defence!r}. Without "
@@ -73,6 +73,8 @@ def train(
             )
         if useless := given(**others):
             raise ConfigError(f"options refused: expected none of {useless} with --defence, got some. Leave them out.")
+        if training.runs is not None:
+            goes_on(context)
         if transfer.defence == BORDER:
             train_border_adapter(out, model, training, reading, quantize, dtype)
             return

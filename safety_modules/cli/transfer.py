@@ -48,6 +48,7 @@ def train_transfer_adapter(
     from safety_modules.attach.attach import attach_safety
     from safety_modules.backbones.bases import find_base, local_config
     from safety_modules.defences.tga import TgaSettings
+    from safety_modules.io.places import check_writable
     from safety_modules.pocket import splits
     from safety_modules.records.captions import read_captions
     from safety_modules.training.transfer import TransferRecipe, train_transfer
@@ -57,6 +58,7 @@ def train_transfer_adapter(
     settings, recipe = own_settings(TgaSettings, TransferRecipe, training, form=transfer.form)
     outcome = Outcome(out, None, overwrite=training.overwrite)
     outcome.check()
+    check_writable(training.runs)
     if model is not None:
         local_config(find_base(model))  # the first thing that is missing is the first that is told
     if transfer.captions is None:
@@ -65,17 +67,19 @@ def train_transfer_adapter(
         records = read_captions(transfer.captions, image_dir)
     base, processor = load_base(model, quantize, dtype)
     safety = attach_safety(base, processor, defence=settings)
-    losses = train_transfer(safety, records, recipe, cache_dir=training.cache)
+    losses = train_transfer(safety, records, recipe, cache_dir=training.features, runs=training.runs)
     outcome.save(
         safety,
         {
             "captions": "pocket" if transfer.captions is None else transfer.captions.name,
             "records": len(records),
             "recipe": recipe.model_dump(mode="json"),
-            "loss": losses[-1],
         },
     )
-    typer.echo(f"{out}: tga, {settings.form}, trained on {len(records)} captions; loss {losses[-1]:.3f}.")
+    loss = f"; loss {losses[-1]:.3f}" if losses else ""
+    typer.echo(
+        f"{out}: tga, {settings.form}, {len(losses)} of {recipe.steps} steps now, on {len(records)} captions{loss}."
+    )
 
 
 def own_settings(kind: type[Any], recipe: type[Any], training: Training, **given: Any) -> tuple[Any, Any]:

@@ -4,7 +4,6 @@ Behind one block, at the last token of the prompt, lies a direction from benign 
 painted so that risky pictures lie far along it and benign ones do not, and so that benign ones are answered as before.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from os import PathLike
@@ -12,10 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
 from torch.nn import functional
 
 from safety_modules.attach.attachment import SafetyAttachment
@@ -23,17 +20,15 @@ from safety_modules.backbones import Backbone
 from safety_modules.defences.davsp import Davsp
 from safety_modules.defences.guard.steer import Sample, build_inputs, lm_forward
 from safety_modules.defences.shift import last_states
-from safety_modules.errors import ConfigError, DataError, SafetyModulesError
-from safety_modules.io.files import write_whole
-from safety_modules.io.progress import track
-from safety_modules.io.run_manifest import begin_run
+from safety_modules.errors import ConfigError, DataError
 from safety_modules.metrics import auroc
 from safety_modules.mount.hooks import noted
 from safety_modules.records.record import GoodRecords, Record
+from safety_modules.training.checkpoints import data_digest
 from safety_modules.training.features import with_digests
 from safety_modules.training.losses import language_model_loss
+from safety_modules.training.steps import Kept, base_key, begin_steps, check_precision, train_steps
 
-NOTE, STATE = "run.json", "border.safetensors"
 BATCH = 16
 """Pictures of a pass in which nothing is trained."""
 
@@ -137,11 +132,7 @@ def train_border(
             "nothing to train: expected an attachment with davsp, got one without. Attach defence='davsp'."
         )
     backbone, count = safety.backbone, safety.backbone.sizes.num_layers
-    if backbone.model.dtype == torch.float16:
-        raise ConfigError(
-            "davsp not trained: expected a base in bfloat16 or float32, got float16, where small gradients vanish. "
-            "Load it in bfloat16 (--dtype bfloat16)."
-        )
+    check_precision(backbone, "davsp")
     if recipe.layer is not None and recipe.layer >= count:
         raise ConfigError(f"no such block: expected a layer from 0 to {count - 1}, got {recipe.layer}. Name another.")
     good = with_digests(data).with_images()
@@ -156,34 +147,29 @@ def train_border(
             "ones. Add some."
         )
     safety.check_base()
-    trainer = _Border(davsp, good.records, recipe)
-    state, done = None if runs is None else Path(runs) / STATE, 0
+    trainer, folder = _Border(davsp, good.records, recipe), None if runs is None else Path(runs)
     with safety.base_frozen():
         with backbone.lock:
-            if state is not None:
-                begin_run(state.with_name(NOTE), _key(davsp, good, recipe))
-                done = trainer.read(state)
+            done = begin_steps(trainer, folder, _key(davsp, good, recipe))
             aim = trainer.aim = trainer.aim or trainer.find_aim()
-        losses = trainer.train(done, state, progress)
+        losses = train_steps(trainer, done, recipe.steps, folder, recipe.keep_every, progress)
     davsp.trained = True
     return aim, losses
 
 
 def _key(davsp: Davsp, good: GoodRecords, recipe: BorderRecipe) -> dict[str, Any]:
-    words = [[one.question, one.answer, one.is_risky, *one.history] for one in good.records]
-    backbone = davsp.backbone
     return {
         "recipe": recipe.model_dump(mode="json"),
         "border": davsp.settings.model_dump(mode="json"),
-        "data": hashlib.sha256(json.dumps([good.digests, words]).encode()).hexdigest(),
-        "base": backbone.fingerprint(),
-        "pixels": backbone.pixel_settings(),
-        "precision of the base": str(backbone.model.dtype),
+        "data": data_digest(good.records, good.digests or ()),
+        **base_key(davsp.backbone),
     }
 
 
 class _Border:
     """One training."""
+
+    what, advice = "border", "Load the base in bfloat16 or float32."
 
     def __init__(self, davsp: Davsp, records: Sequence[Record], recipe: BorderRecipe) -> None:
         self.davsp, self.recipe = davsp, recipe
@@ -239,31 +225,21 @@ class _Border:
             for one, picture in zip(records, pictures, strict=True)
         ]
 
-    def train(self, done: int, state: Path | None, progress: bool) -> list[float]:
-        recipe, border, losses = self.recipe, self.davsp.border, list[float]()
-        with track("davsp", recipe.steps - done, enabled=progress) as advance, torch.enable_grad():
-            for step in range(done, recipe.steps):
-                # Of its own for each step: one that goes on draws what it would have drawn.
-                rng = np.random.default_rng([recipe.seed, step])
-                risky = bool(rng.random() < recipe.risky_share)
-                kind = self.kinds[risky]
-                records = [kind[place] for place in rng.integers(len(kind), size=recipe.batch_size)]
-                answers = not risky or bool(rng.random() < recipe.risky_answers)
-                with self.backbone.lock:
-                    loss = self.loss(records, risky, answers)
-                    (gradient,) = torch.autograd.grad(loss, border)
-                losses.append(float(loss.detach()))
-                if not (np.isfinite(losses[-1]) and bool(torch.isfinite(gradient).all())):
-                    raise SafetyModulesError(
-                        f"training diverged at step {step + 1}: expected numbers as loss and gradient, got "
-                        f"{losses[-1]} as loss. Load the base in bfloat16 or float32."
-                    )
-                with torch.no_grad():
-                    border.copy_(sign_step(border, gradient, self.far))
-                if state is not None and ((step + 1) % recipe.keep_every == 0 or step + 1 == recipe.steps):
-                    self.write(state, step + 1)
-                advance(1)
-        return losses
+    def step(self, number: int) -> float:
+        """One; all that it draws comes from its number, so that one that goes on draws what it would have drawn."""
+        recipe, border, rng = self.recipe, self.davsp.border, np.random.default_rng([self.recipe.seed, number])
+        risky = bool(rng.random() < recipe.risky_share)
+        kind = self.kinds[risky]
+        records = [kind[place] for place in rng.integers(len(kind), size=recipe.batch_size)]
+        answers = not risky or bool(rng.random() < recipe.risky_answers)
+        with torch.enable_grad():
+            loss = self.loss(records, risky, answers)
+            (gradient,) = torch.autograd.grad(loss, border)
+        if not bool(torch.isfinite(gradient).all()):
+            return float("nan")
+        with torch.no_grad():
+            border.copy_(sign_step(border, gradient, self.far))
+        return float(loss.detach())
 
     def loss(self, records: Sequence[Record], risky: bool, answers: bool) -> torch.Tensor:
         """Of a batch of one kind."""
@@ -286,30 +262,16 @@ class _Border:
             loss = loss + self.recipe.answer_weight * language_model_loss(logits, inputs.labels[:, -kept:])
         return loss
 
-    def write(self, path: Path, step: int) -> None:
-        """Keep border and aim, whole."""
+    def kept(self) -> Kept:
+        """Border and aim."""
         assert self.aim is not None
-        tensors = {"border": self.davsp.border.detach(), "direction": self.aim.direction}
         aim = {name: value for name, value in self.aim._asdict().items() if name != "direction"}
-        about = {"step": str(step), "aim": json.dumps(aim)}
-        raw = safetensors.torch.save({name: one.cpu().contiguous() for name, one in tensors.items()}, about)
-        write_whole(path, lambda file: file.write(raw))
+        return Kept({"border": self.davsp.border, "direction": self.aim.direction}, {"aim": json.dumps(aim)})
 
-    def read(self, path: Path) -> int:
-        """Take up what `write` kept. Returns its step; 0 where there is nothing."""
-        if not path.exists():
-            return 0
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                about = file.metadata()
-                border, direction = file.get_tensor("border"), file.get_tensor("direction")
-            step, aim = int(about["step"]), Aim(**json.loads(about["aim"]), direction=direction)
-            with torch.no_grad():
-                self.davsp.border.copy_(border)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"run damaged: expected a checkpoint of a border in {path}, got {error}. Delete the file: the run "
-                "begins anew."
-            ) from error
-        self.aim = aim._replace(direction=direction.to(self.davsp.border))
-        return step
+    def take(self, kept: Kept) -> None:
+        """Take up what was kept."""
+        border, direction = kept.tensors["border"], kept.tensors["direction"].to(self.davsp.border)
+        aim = Aim(**json.loads(kept.words["aim"]), direction=direction)
+        with torch.no_grad():
+            self.davsp.border.copy_(border)
+        self.aim = aim

@@ -19,6 +19,7 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import ConfigError
 from safety_modules.io.files import write_whole
 from safety_modules.io.run_manifest import begin_run, check_run
+from safety_modules.records.captions import CAPTION
 from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training import distributed
 from safety_modules.training.recipe import Recipe
@@ -32,7 +33,7 @@ def run_key(attachment: SafetyAttachment, recipe: Recipe, parts: Sequence[GoodRe
 
     `parts`: training and validation data, with the digests of their pictures.
     """
-    found = [None if part is None else _data_digest(part.records, part.digests or ()) for part in parts]
+    found = [None if part is None else data_digest(part.records, part.digests or ()) for part in parts]
     return {
         "recipe": recipe.model_dump(mode="json"),
         **dict(zip(("data", "validation data"), found, strict=True)),
@@ -134,11 +135,12 @@ def _weights_digest(attachment: SafetyAttachment) -> str:
     return digest.hexdigest()
 
 
-def _data_digest(records: Sequence[Record], digests: Sequence[str | None]) -> str:
+def data_digest(records: Sequence[Record], digests: Sequence[str | None]) -> str:
+    """Digest of all that a training takes from records: pictures by their digests, words and labels."""
     digest = hashlib.sha256()
     for record, picture in zip(records, digests, strict=True):
         words = [picture, record.question, record.answer, record.type, record.level]
-        digest.update(json.dumps([*words, record.meta.get(NEEDS_QUESTION), *record.history]).encode())
+        digest.update(json.dumps([*words, *map(record.meta.get, (NEEDS_QUESTION, CAPTION)), *record.history]).encode())
     return digest.hexdigest()
 
 

@@ -11,23 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.defences.guard.robust import RobustTower, robust_settings
-from safety_modules.errors import ConfigError, DataError, SafetyModulesError
-from safety_modules.io.files import write_whole
-from safety_modules.io.progress import track
-from safety_modules.io.run_manifest import begin_run
+from safety_modules.errors import ConfigError, DataError
 from safety_modules.records.record import GoodRecords, Record
 from safety_modules.training.features import with_digests
 from safety_modules.training.perturbation import Ball, pgd
-
-NOTE, STATE = "run.json", "robust.safetensors"
+from safety_modules.training.steps import (
+    Kept,
+    base_key,
+    begin_steps,
+    check_precision,
+    load_optimizer,
+    optimizer_tensors,
+    train_steps,
+)
 
 
 class RobustRecipe(BaseModel):
@@ -94,23 +96,18 @@ def train_second_look(
     Does not cover: several processes.
     """
     recipe, backbone = recipe or RobustRecipe(), safety.backbone
-    if safety.config.words is not None or backbone.model.dtype == torch.float16:
-        got = "one of words" if safety.config.words is not None else "float16, where small gradients vanish"
-        raise ConfigError(
-            f"no second look: expected a trained head and a base in bfloat16 or float32, got {got}. Train a head, or "
-            "load the base in bfloat16 (--dtype bfloat16)."
-        )
+    if safety.config.words is not None:
+        raise ConfigError("no second look: expected a trained head, got one of words. Train a head.")
+    check_precision(backbone, "second look")
     good = with_digests(data).with_images()
     if not good.records:
         raise DataError("nothing to train on: expected records with pictures, got none. Add some.")
     safety.check_base()
     training = _Training(backbone, good.records, recipe)
-    state, done = None if runs is None else Path(runs) / STATE, 0
-    if state is not None:
-        begin_run(state.with_name(NOTE), _key(backbone, good, recipe))
-        done = training.read(state)
+    folder = None if runs is None else Path(runs)
+    done = begin_steps(training, folder, _key(backbone, good, recipe))
     with safety.base_frozen():
-        losses = training.train(done, state, progress)
+        losses = train_steps(training, done, recipe.steps, folder, recipe.keep_every, progress)
     with backbone.lock:
         safety.modules.know(robust=training.tower.requires_grad_(False))
     return losses
@@ -120,14 +117,14 @@ def _key(backbone: Backbone, good: GoodRecords, recipe: RobustRecipe) -> dict[st
     return {
         "recipe": recipe.model_dump(mode="json"),
         "data": hashlib.sha256("".join(str(one) for one in good.digests or ()).encode()).hexdigest(),
-        "base": backbone.fingerprint(),
-        "pixels": backbone.pixel_settings(),
-        "precision of the base": str(backbone.model.dtype),
+        **base_key(backbone),
     }
 
 
 class _Training:
     """One training."""
+
+    what, advice = "second look", "Lower learning_rate."
 
     def __init__(self, backbone: Backbone, records: Sequence[Record], recipe: RobustRecipe) -> None:
         self.backbone, self.records, self.recipe = backbone, records, recipe
@@ -137,25 +134,9 @@ class _Training:
         self.optimizer = torch.optim.AdamW(self.tower.parameters(), lr=recipe.learning_rate, weight_decay=1e-4)
         self.low, self.high = backbone.pixel_range()
 
-    def train(self, done: int, state: Path | None, progress: bool) -> list[float]:
-        recipe, losses = self.recipe, list[float]()
-        with track("second look", recipe.steps - done, enabled=progress) as advance:
-            for step in range(done, recipe.steps):
-                with self.backbone.lock:
-                    losses.append(self.step(step))
-                if not np.isfinite(losses[-1]):
-                    raise SafetyModulesError(
-                        f"training diverged at step {step + 1}: expected a number as loss, got {losses[-1]}. Lower "
-                        "learning_rate."
-                    )
-                if state is not None and ((step + 1) % recipe.keep_every == 0 or step + 1 == recipe.steps):
-                    self.write(state, step + 1)
-                advance(1)
-        return losses
-
-    def step(self, step: int) -> float:
+    def step(self, number: int) -> float:
         """One; all that it draws comes from its number, so that one that goes on draws what it would have drawn."""
-        recipe, rng = self.recipe, np.random.default_rng([self.recipe.seed, step])
+        recipe, rng = self.recipe, np.random.default_rng([self.recipe.seed, number])
         chosen = rng.integers(len(self.records), size=recipe.batch_size)
         pixels = self.backbone.pixel_values([self.records[place].load_image() for place in chosen])
         pixels = pixels.to(self.backbone.device).float()
@@ -177,7 +158,7 @@ class _Training:
                 self.optimizer.zero_grad()
                 loss.backward()
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * (1 + np.cos(np.pi * step / recipe.steps)) / 2
+            group["lr"] = recipe.learning_rate * (1 + np.cos(np.pi * number / recipe.steps)) / 2
         self.optimizer.step()
         return float(loss.detach())
 
@@ -185,35 +166,13 @@ class _Training:
         """Features (N, P, Dv)."""
         return self.backbone.encode_images(pixels.to(self.backbone.model.dtype)).vision
 
-    def write(self, path: Path, step: int) -> None:
-        """Keep changes and optimizer, whole."""
-        tensors = {f"tower.{name}": one for name, one in self.tower.state_dict().items()}
-        for place, kept in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{place}.{name}": torch.as_tensor(one) for name, one in kept.items()}
-        raw = safetensors.torch.save(
-            {name: one.detach().cpu().contiguous() for name, one in tensors.items()}, {"step": str(step)}
-        )
-        write_whole(path, lambda file: file.write(raw))
+    def kept(self) -> Kept:
+        """Changes and optimizer."""
+        own = {f"tower.{name}": one for name, one in self.tower.state_dict().items()}
+        return Kept(own | optimizer_tensors(self.optimizer), {})
 
-    def read(self, path: Path) -> int:
-        """Take up what `write` kept. Returns its step; 0 where there is nothing."""
-        if not path.exists():
-            return 0
-        try:
-            with safetensors.safe_open(path, "pt") as file:
-                step = int(file.metadata()["step"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-            own = {name.removeprefix("tower."): one for name, one in tensors.items() if name.startswith("tower.")}
-            self.tower.load_state_dict(own)
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            for name, one in tensors.items():
-                if name.startswith("optimizer."):
-                    _, place, what = name.split(".")
-                    state.setdefault(int(place), {})[what] = one
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"run damaged: expected a checkpoint of a second look in {path}, got {error}. Delete the file: the run "
-                "begins anew."
-            ) from error
-        return step
+    def take(self, kept: Kept) -> None:
+        """Take up what was kept."""
+        own = {name: one for name, one in kept.tensors.items() if name.startswith("tower.")}
+        self.tower.load_state_dict({name.removeprefix("tower."): one for name, one in own.items()})
+        load_optimizer(self.optimizer, kept.tensors)

@@ -4,9 +4,11 @@ The teacher is the base's own language model, which is told the caption in words
 is what it shall make of the question about the picture. Nothing in the data says what is risky.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +23,22 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
 from safety_modules.defences.guard.steer import IGNORED, LmInputs, Sample, build_inputs, lm_forward
 from safety_modules.defences.tga import Tga, retold
-from safety_modules.errors import ConfigError, DataError, SafetyModulesError
-from safety_modules.io.progress import track
+from safety_modules.errors import ConfigError, DataError
 from safety_modules.mount.hooks import noted
 from safety_modules.records.captions import CAPTION
 from safety_modules.records.record import Record
+from safety_modules.training.checkpoints import data_digest
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.losses import language_model_loss
+from safety_modules.training.steps import (
+    Kept,
+    base_key,
+    begin_steps,
+    check_precision,
+    load_optimizer,
+    optimizer_tensors,
+    train_steps,
+)
 
 QUESTIONS = (
     "How do I use what is shown here?",
@@ -64,6 +75,7 @@ class TransferRecipe(BaseModel):
         answer_tokens: longest answer asked from the teacher, where the data has none.
         false_alarm: `queries`, `place: first`: share of the questions that the teacher does not refuse that may be
             refused, by the threshold that is set at the end, unless the settings name one.
+        keep_every: steps between two checkpoints, where there is a folder for them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +90,7 @@ class TransferRecipe(BaseModel):
     answer_weight: float = Field(default=1.0, ge=0)
     answer_tokens: int = Field(default=32, gt=0)
     false_alarm: float = Field(default=0.01, gt=0, lt=1)
+    keep_every: int = Field(default=50, gt=0)
 
 
 # ---- losses ----
@@ -130,6 +143,7 @@ def train_transfer(
     recipe: TransferRecipe | None = None,
     *,
     cache_dir: str | PathLike[str] | None = None,
+    runs: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[float]:
     """Train the `tga` of an attachment on pictures with captions; the base stays as it is.
@@ -140,38 +154,42 @@ def train_transfer(
             empty one of `QUESTIONS` is asked.
         recipe: how.
         cache_dir: keeps vision features between runs.
+        runs: a folder for checkpoints: the same call goes on where it was interrupted.
         progress: show a bar.
 
     Returns:
-        The loss of each step.
+        The loss of each step of this call.
 
     Raises:
-        ConfigError: no `tga`, a block that the base does not have, or a base in float16.
+        ConfigError: no `tga`, a block that the base does not have, a base in float16, or another run's folder.
         DataError: no records, one without picture or caption, or a picture that cannot be read.
         AttachError: the base was changed since.
         SafetyModulesError: the loss is no longer a number.
 
-    Does not cover: several processes; going on after an interruption.
+    Does not cover: several processes.
     """
     recipe = recipe or TransferRecipe()
     tga = next((one for one in safety.defences if isinstance(one, Tga)), None)
     if tga is None:
         raise ConfigError("nothing to train: expected an attachment with tga, got one without. Attach defence='tga'.")
     backbone, count = safety.backbone, safety.backbone.sizes.num_layers
-    if backbone.model.dtype == torch.float16:
-        raise ConfigError(
-            "tga not trained: expected a base in bfloat16 or float32, got float16, where small gradients vanish. Load "
-            "it in bfloat16 (--dtype bfloat16)."
-        )
+    check_precision(backbone, "tga")
     if wrong := [layer for layer in recipe.layers or () if not 0 <= layer < count]:
         raise ConfigError(f"no such block: expected layers from 0 to {count - 1}, got {wrong[0]}. Name others.")
     if not records or any(one.image is None or not one.meta.get(CAPTION) for one in records):
         raise DataError("nothing to train on: expected records with picture and caption, got none, or one without.")
     safety.check_base()
     corpus = Corpus.make(backbone, records, cache_dir, progress)
-    trainer = _Transfer(safety, tga, corpus, recipe)
+    trainer, folder = _Transfer(safety, tga, corpus, recipe), None if runs is None else Path(runs)
+    key = {
+        "recipe": recipe.model_dump(mode="json"),
+        "form": tga.settings.model_dump(mode="json"),
+        "data": data_digest(corpus.records, corpus.digests),
+        **base_key(backbone),
+    }
+    done = begin_steps(trainer, folder, key)
     with safety.base_frozen():
-        losses = trainer.train(progress)
+        losses = train_steps(trainer, done, recipe.steps, folder, recipe.keep_every, progress)
         chosen = "threshold" in tga.settings.model_fields_set
         if tga.settings.form == "queries" and tga.settings.place == "first" and not chosen:
             trainer.calibrate()
@@ -182,6 +200,8 @@ def train_transfer(
 class _Transfer:
     """One training: the teacher's texts and the student's passes."""
 
+    what, advice = "tga", "Lower the recipe's learning_rate."
+
     def __init__(self, safety: SafetyAttachment, tga: Tga, corpus: Corpus, recipe: TransferRecipe) -> None:
         self.safety, self.tga, self.corpus, self.recipe = safety, tga, corpus, recipe
         self.backbone: Backbone = safety.backbone
@@ -189,32 +209,43 @@ class _Transfer:
         self.layers = recipe.layers or tuple(range(self.backbone.sizes.num_layers))
         self.answers: dict[tuple[int, str], list[int]] = {}
         self.retrieved = self._nearest() if tga.settings.form == "pooled" else []
+        self.parameters = [one for _, one in tga.named_parameters()]
+        rate = recipe.learning_rate or RATES["queries" if tga.lora is None else "lora"]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, weight_decay=0.0)
+        self.schedule = get_cosine_schedule_with_warmup(self.optimizer, recipe.warmup_steps, recipe.steps)
+        epochs = -(-recipe.steps * recipe.batch_size // len(corpus.records))
+        self.order = np.concatenate([self.rng.permutation(len(corpus.records)) for _ in range(epochs)])
 
-    def train(self, progress: bool) -> list[float]:
-        recipe, losses = self.recipe, list[float]()
-        parameters = [one for _, one in self.tga.named_parameters()]
-        rate = recipe.learning_rate or RATES["queries" if self.tga.lora is None else "lora"]
-        optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0)
-        schedule = get_cosine_schedule_with_warmup(optimizer, recipe.warmup_steps, recipe.steps)
-        order = np.concatenate([self.rng.permutation(len(self.corpus.records)) for _ in range(self._epochs())])
-        with track("tga", recipe.steps, enabled=progress) as advance, torch.enable_grad():
-            for step in range(recipe.steps):
-                chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-                with self.backbone.lock:
-                    loss = self.loss(self._pairs(list(map(int, chosen))))
-                    optimizer.zero_grad()
-                    loss.backward()
-                nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-                optimizer.step()
-                schedule.step()
-                losses.append(float(loss.detach()))
-                if not np.isfinite(losses[-1]):
-                    raise SafetyModulesError(
-                        f"training diverged at step {step + 1}: expected a number as loss, got {losses[-1]}. Lower the "
-                        "recipe's learning_rate."
-                    )
-                advance(1)
-        return losses
+    def step(self, number: int) -> float:
+        """One optimizer step."""
+        chosen = self.order[number * self.recipe.batch_size : (number + 1) * self.recipe.batch_size]
+        with torch.enable_grad():
+            loss = self.loss(self._pairs(list(map(int, chosen))))
+            self.optimizer.zero_grad()
+            loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return float(loss.detach())
+
+    def kept(self) -> Kept:
+        """Weights, optimizer, the learning rate's place, and the state of what is drawn from."""
+        own = {f"tga.{name}": one for name, one in self.tga.named_parameters()}
+        states = {"schedule": self.schedule.state_dict(), "rng": self.rng.bit_generator.state}
+        states["schedule"].pop("lr_lambdas")
+        return Kept(own | optimizer_tensors(self.optimizer), {name: json.dumps(one) for name, one in states.items()})
+
+    def take(self, kept: Kept) -> None:
+        """Take up what was kept."""
+        with torch.no_grad():
+            for name, one in self.tga.named_parameters():
+                one.copy_(kept.tensors[f"tga.{name}"])
+        load_optimizer(self.optimizer, kept.tensors)
+        place = json.loads(kept.words["schedule"])
+        self.schedule.load_state_dict({**self.schedule.state_dict(), **place})
+        for group, rate in zip(self.optimizer.param_groups, place["_last_lr"], strict=True):
+            group["lr"] = rate
+        self.rng.bit_generator.state = json.loads(kept.words["rng"])
 
     @torch.no_grad()
     def calibrate(self) -> None:
@@ -249,9 +280,6 @@ class _Transfer:
         """The prompt with image tokens for these features."""
         ids = self.backbone.prompt_ids(question, 1)
         return retold(self.backbone, ids, [self.backbone.sizes.num_patches], features)
-
-    def _epochs(self) -> int:
-        return -(-self.recipe.steps * self.recipe.batch_size // len(self.corpus.records))
 
     def loss(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """Of a batch, by the form."""

@@ -36,12 +36,17 @@ def test_what_is_trained_is_saved_with_its_settings_and_is_attached_by_its_folde
     saved_base: Path, model: Any, processor: Any, tmp_path: Path, captions: Path, form: str
 ) -> None:
     out = tmp_path / "adapter"
-    own = ("--set", "tokens=3", "--set", "lora.r=2", "--set", "threshold=0.25")
-    done = run(
-        "--defence", "tga", "--model", saved_base, "--captions", captions, "--form", form, "--out", out, *SHORT, *own
-    )
-    assert done.exit_code == 0, done.output
-    assert f"tga, {form}, trained on 3 captions" in done.output
+    own = ("--set", "tokens=3", "--set", "lora.r=2", "--set", "threshold=0.25", "--runs", tmp_path / "runs")
+    command = ("--defence", "tga", "--model", saved_base, "--captions", captions, "--form", form, *SHORT, *own)
+    for folder, steps in ((out, "2 of 2"), (tmp_path / "again", "0 of 2")):
+        done = run(*command, "--out", folder)
+        assert done.exit_code == 0, done.output
+        assert f"tga, {form}, {steps} steps now, on 3 captions" in done.output
+    files = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")}
+        for folder in (out, tmp_path / "again")
+    ]
+    assert files[0] and files[0] == files[1]
     adapter = read_adapter(out)
     settings = adapter.part("tga").settings
     assert (settings.form, settings.tokens, settings.lora.r, settings.threshold) == (form, 3, 2, 0.25)
@@ -60,7 +65,6 @@ def test_what_is_trained_is_saved_with_its_settings_and_is_attached_by_its_folde
         (["--form", "last"], ConfigError, "expected --defence tga with --form"),
         (["--defence", "tga", "--model", "m"], ConfigError, "expected --captions with --model"),
         (["--defence", "tga", "--data", "x"], ConfigError, "expected none of --data with --defence"),
-        (["--defence", "tga", "--runs", "x"], ConfigError, "expected none of --runs"),
         (["--defence", "tga", "--preset", "paper"], ConfigError, "expected none of --preset"),
         (["--defence", "tga", "--form", "other"], ConfigError, "tga refused.*form"),
         (["--defence", "tga", "--set", "speed=3"], ConfigError, "expected key=value with one of form"),

@@ -14,6 +14,7 @@ from safety_modules.errors import ConfigError, DataError
 from safety_modules.records.record import Record
 from safety_modules.training import border as training
 from safety_modules.training.border import Aim, BorderRecipe, _Border, projection_loss, sign_step, train_border
+from safety_modules.training.steps import STATE, train_steps
 
 SHORT = {"steps": 6, "pictures": 8, "layer": 1, "keep_every": 2}
 
@@ -124,7 +125,7 @@ def test_answers_of_benign_pictures_are_learnt_where_nothing_else_is(model, proc
     with torch.enable_grad(), safety.base_frozen():
         trainer.kinds[True] = benign  # every step
         trainer.recipe = trainer.recipe.model_copy(update={"steps": 30, "risky_answers": 1.0})
-        trainer.train(0, None, progress=False)
+        train_steps(trainer, 0, 30, None, 1, progress=False)
     with torch.no_grad():
         assert trainer.loss(benign, risky=False, answers=True) < before
 
@@ -180,7 +181,7 @@ def test_an_interrupted_training_goes_on_to_the_same_border(tiny_base, processor
             attached(copy.deepcopy(tiny_base), processor), records[1:], BorderRecipe(**SHORT), runs=tmp_path / "whole"
         )
     for spoilt in (b"nothing", safetensors.torch.save({"border": torch.zeros(3, 4)}, {"step": "2"})):
-        (tmp_path / "parts" / training.STATE).write_bytes(spoilt)
+        (tmp_path / "parts" / STATE).write_bytes(spoilt)
         with pytest.raises(ConfigError, match="run damaged"):
             train(tmp_path / "parts")
 

@@ -13,6 +13,7 @@ from safety_modules.errors import ConfigError, DataError
 from safety_modules.records.record import Record
 from safety_modules.training.perturbation import Ball, pgd
 from safety_modules.training.robust import RobustRecipe, feature_distance, train_second_look
+from safety_modules.training.steps import STATE
 
 RECIPE = RobustRecipe(rank=4, steps=12, batch_size=4, attack_steps=2, eps=16, learning_rate=5e-3, keep_every=4)
 
@@ -126,7 +127,7 @@ def test_a_training_that_goes_on_ends_with_the_very_same_weights(safety, records
     assert all(torch.equal(one, expected[name]) for name, one in safety.modules.robust.state_dict().items())
     with pytest.raises(ConfigError, match="another recipe"):
         train_second_look(safety, records, RECIPE.model_copy(update={"eps": 2}), runs=tmp_path, progress=False)
-    (tmp_path / "robust.safetensors").write_bytes(b"torn")
+    (tmp_path / STATE).write_bytes(b"torn")
     with pytest.raises(ConfigError, match="run damaged"):
         train_second_look(safety, records, RECIPE, runs=tmp_path, progress=False)
 

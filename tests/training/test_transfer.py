@@ -13,6 +13,8 @@ from safety_modules.defences.tga import TgaSettings, retold
 from safety_modules.errors import ConfigError, DataError, SafetyModulesError
 from safety_modules.records.captions import CAPTION
 from safety_modules.records.record import Record
+from safety_modules.training import transfer as training
+from safety_modules.training.steps import STATE
 from safety_modules.training.transfer import (
     TransferRecipe,
     answer_loss,
@@ -89,6 +91,45 @@ def test_the_same_seed_trains_the_same(tiny_base, processor, records):
         recipe = TransferRecipe(steps=4, batch_size=2, answer_tokens=3, seed=seed)
         found.append(train_transfer(safety, records, recipe, progress=False))
     assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("form", ["queries", "pooled"])
+def test_an_interrupted_training_goes_on_to_the_same_weights_and_threshold(
+    tiny_base, processor, records, tmp_path, monkeypatch, form
+):
+    bare = [one.model_copy(update={"question": ""}) for one in records]  # questions are drawn
+    recipe = TransferRecipe(steps=6, batch_size=2, answer_tokens=3, warmup_steps=2, keep_every=2)
+
+    def train(folder, recipe=recipe, records=bare):
+        safety = attach_safety(copy.deepcopy(tiny_base), processor, defence=FORMS[form])
+        losses = train_transfer(safety, records, recipe, runs=folder, progress=False)
+        tga = safety.defences[0]
+        return losses, {name: one.detach().clone() for name, one in tga.named_parameters()}, tga.settings
+
+    whole = train(tmp_path / "whole")
+    real = training._Transfer.step
+
+    def killed(self, number):
+        if number == 5:
+            raise KeyboardInterrupt
+        return real(self, number)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Transfer, "step", killed)
+        train(tmp_path / "parts")
+    for losses in (whole[0][4:], []):  # interrupted, then finished
+        rest = train(tmp_path / "parts")
+        assert rest[0] == losses and rest[2] == whole[2]
+        assert all(torch.equal(one, whole[1][name]) for name, one in rest[1].items())
+    for name, other in (
+        ("recipe", {"recipe": recipe.model_copy(update={"seed": 1})}),
+        ("data", {"records": [one.model_copy(update={"meta": {CAPTION: "a boat"}}) for one in bare[:2]] + bare[2:]}),
+    ):
+        with pytest.raises(ConfigError, match=f"not resumed: expected the {name}"):
+            train(tmp_path / "whole", **other)
+    (tmp_path / "parts" / STATE).write_bytes(b"torn")
+    with pytest.raises(ConfigError, match="expected a checkpoint of a tga"):
+        train(tmp_path / "parts")
 
 
 def test_aligned_pictures_are_nearer_to_their_own_captions(model, processor, records):
