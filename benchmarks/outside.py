@@ -17,8 +17,10 @@ import typer
 from rich.console import Console
 from script import command_line, keep, run
 
+from safety_modules.adapter.folder import read_adapter
+from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
+from safety_modules.cli.options import Adapter, Json, Overwrite, adapter_for, attach, new_file
 from safety_modules.defences.guard.modules import pool
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.results import settings
@@ -184,7 +186,9 @@ def print_outside(results: Mapping[str, Any], console: Console | None = None) ->
     console.print(table)
     kept = [row for row in rows if not row["broken"]]
     void = sum(row["void"] for row in broken)
-    console.print(f"promise broken in {len(broken)} of {len(rows)} sets, called void in {void} of these")
+    console.print(
+        f"promise of {results['promised']:.1%} broken in {len(broken)} of {len(rows)} sets, {void} called void"
+    )
     console.print(f"called void in {sum(row['void'] for row in kept)} of the {len(kept)} where it is not broken")
 
 
@@ -200,12 +204,14 @@ def outside(
 ) -> None:
     """Does the head know what it was not trained on? Pictures marked outside, and promises called void."""
     new_file(json_file, overwrite)
+    calibration: Any = read_adapter(find_adapter(adapter_for(None, adapter))).config.metadata.get("calibration") or {}
+    promised = mix.MAX_FALSE_ALARM if fit else calibration.get("max_false_alarm", mix.MAX_FALSE_ALARM)
     safety = attach(None, adapter)
     if fit:
         from safety_modules.training import calibrate
 
         fit_outside(safety, Corpus.make(safety.backbone, mix.training_records(fit), modules=safety.modules))
-        calibrate(safety, mix.calibration_records(), max_false_alarm=mix.MAX_FALSE_ALARM)
+        calibrate(safety, mix.calibration_records(), max_false_alarm=promised)
     if safety.modules.outside is None or not len(safety.modules.outside.calibrated):
         raise ConfigError("nothing to measure: expected an adapter that says what is outside, got one without. --fit.")
     sets, significance = Sets(safety, real or [], samples, seed), safety.policy.outside_significance
@@ -215,7 +221,8 @@ def outside(
         "significance": significance,
         "marked": marked(sets, significance),
         "compared": compared(sets, compare, significance, seed) if compare else {},
-        "promises": promises(sets, significance, mix.MAX_FALSE_ALARM),
+        "promised": promised,
+        "promises": promises(sets, significance, promised),
     }
     print_outside(results)
     keep(results, json_file)

@@ -147,6 +147,13 @@ def test_what_cannot_be_attacked_is_refused_by_name(system: System, risky: list[
     for given in (None, base):
         with pytest.raises(DataError, match=r"expected a system with a guard"):
             PixelAttack()(risky, given)
+    assert system.attachment is not None
+    thresholds, system.attachment.guard.thresholds = system.attachment.guard.thresholds, {}
+    try:
+        with pytest.raises(DataError, match="expected a guard with thresholds, got one that was never calibrated"):
+            PixelAttack()(risky, system)
+    finally:
+        system.attachment.guard.thresholds = thresholds
     two = risky[0].model_copy(update={"images": (*risky[0].images, Image.new("RGB", (96, 96)))})
     with pytest.raises(DataError, match=f"several in {two.id}"):
         PixelAttack()([two], system)

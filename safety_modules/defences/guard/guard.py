@@ -287,15 +287,12 @@ class Guard(Defence):
         if not any(on):
             return call, routes
         policy = self.policy_for(call.choices["policy"])
-        if self.config.words is None:
-            call = call.encoded()
-        else:
+        if self.config.words is not None:
             self._check_calibrated(policy)
-            call = call.encoded(self.backbone.encode_with_class)
+        call = call.encoded(None if self.config.words is None else self.backbone.encode_with_class)
         rows = [row for row, judged in enumerate(on) if judged]
         images = call.images_of(rows)
-        asked = call.origin or call
-        prompts = [asked.prompt(row) for row in rows for _ in range(call.counts[row])]
+        prompts = [(call.origin or call).prompt(row) for row in rows for _ in range(call.counts[row])]
         places = [place for row in rows for place in range(call.counts[row])]
         found = iter(judge(self, self._seen(call, rows, images), prompts, policy, places))
         constrained = bool(constraints(self.backbone.model, call.kwargs))
@@ -309,12 +306,12 @@ class Guard(Defence):
     def _seen(self, call: Call, rows: Sequence[int], images: list[int]) -> torch.Tensor:
         """Features of these images, which are those of these rows, as the head is to see them."""
         assert call.vision is not None and call.pixels is not None
-        vision = rows_of(call.vision, images)
-        if self.modules.robust is None or not self.modules.second_look:
+        second, vision = self.modules.second, rows_of(call.vision, images)
+        if second is None:
             return vision
         for row in rows:
             call.records[call.rows[row]].usage.tower_runs += call.counts[row]
-        return with_second_look(self.backbone, self.modules, call.pixels[images], vision)
+        return with_second_look(self.backbone, second, call.pixels[images], vision)
 
     def _steered(self, call: Call, steers: Sequence[Steer]) -> Call:
         """Prompts with [s2 ; h_i], hint and LoRA on the rows that are steered; nothing added to others."""

@@ -14,6 +14,7 @@ from safety_modules.backbones.chat import Reading
 from safety_modules.backbones.tiles import lengths
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules, head_class
+from safety_modules.defences.guard.robust import RobustTower
 from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy.decisions import Decisions
@@ -34,18 +35,18 @@ def look(backbone: Backbone, modules: SafetyModules, pixel_values: torch.Tensor)
     if modules.config.words:
         return backbone.encode_with_class(pixel_values)
     images = backbone.encode_images(pixel_values)
-    return images._replace(vision=with_second_look(backbone, modules, pixel_values, images.vision))
+    if modules.second is None:
+        return images
+    return images._replace(vision=with_second_look(backbone, modules.second, pixel_values, images.vision))
 
 
 def with_second_look(
-    backbone: Backbone, modules: SafetyModules, pixel_values: torch.Tensor, vision: torch.Tensor
+    backbone: Backbone, second: RobustTower, pixel_values: torch.Tensor, vision: torch.Tensor
 ) -> torch.Tensor:
-    """Features (N, P, Dv) with those of the second look before them (N, 2 P, Dv), where there is one."""
-    if modules.robust is None or not modules.second_look:
-        return vision
-    with modules.robust.mounted(backbone):
-        second = backbone.encode_images(pixel_values).vision
-    return torch.cat([second.to(vision), vision], 1)
+    """Features (N, P, Dv) with those of the second look before them (N, 2 P, Dv)."""
+    with second.mounted(backbone):
+        again = backbone.encode_images(pixel_values).vision
+    return torch.cat([again.to(vision), vision], 1)
 
 
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:

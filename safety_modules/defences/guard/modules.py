@@ -261,6 +261,11 @@ class SafetyModules(ModuleSet):
         self.robust = None if config.robust is None else RobustTower(config.robust)
 
     @property
+    def second(self) -> RobustTower | None:
+        """The second look, where there is one and it is on."""
+        return self.robust if self.second_look else None
+
+    @property
     def members(self) -> tuple[ModuleSet, ...]:
         """The sets of the ensemble, this one first."""
         return (self, *(peer for peer in self.peers if isinstance(peer, ModuleSet)))

@@ -110,6 +110,11 @@ class PixelAttack:
                 f"{'none' if system is None else system.name}. Evaluate it with gated, always or external."
             )
         safety = system.attachment
+        if not safety.guard.thresholds:
+            raise DataError(
+                f"{self.name} attacks nothing: expected a guard with thresholds, got one that was never calibrated. "
+                "Calibrate it (safety-modules calibrate)."
+            )
         if safety.backbone.sizes.tile is not None:
             raise DataError(
                 f"{self.name} not tried: expected a base that sees whole pictures, got one that cuts them into tiles. "
