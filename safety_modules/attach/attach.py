@@ -50,9 +50,10 @@ def attach_safety(
         config: design of untrained modules; default: SafetyConfig(). An adapter brings its own.
         policy: what to do about verdicts; default: Policy.default().
         defence: what defends the model, by name, by settings, or several of them in order, the outermost first.
-            Default: all of the adapter; without one, a guard. Names: `defences.registry.KINDS`; `gated`, `always` and
-            `external` are the guard in that mode (of the moment, as a policy is: not saved). An adapter's parts keep
-            their order; what is added comes right after the one named before it, else before the next one, else last.
+            Default: all of the adapter; without one, a guard. Names: `defences.registry.KINDS`; `gated`, `always`,
+            `external` and `selective` are the guard in that mode (of the moment, as a policy is: not saved). An
+            adapter's parts keep their order; what is added comes right after the one named before it, else before the
+            next one, else last.
         anchors: texts with which `cmrm` and `shiftdc` read their vectors from the base, now: a file, or texts by the
             keys `unsafe` and `safe` (`defences.anchors.Anchors`). Default: the shipped ones. An adapter brings vectors.
         batch_mode: how a batch of risky and other rows is answered: `split` (rows judged clean are bit-identical

@@ -245,7 +245,8 @@ def prepared_by(call: Call, defences: Sequence[Defence]) -> Call:
 
 
 def check_order(defences: Sequence[Defence | type[Defence]]) -> None:
-    """Refuse defences, or classes of them, that are no order: one twice, or one that changes what another one judges.
+    """Refuse defences, or classes of them, that are no order: one twice, one that changes what another one judges, or
+    one outside of a guard that selects what the others act on.
 
     Raises:
         ConfigError: naming them.
@@ -254,6 +255,11 @@ def check_order(defences: Sequence[Defence | type[Defence]]) -> None:
     for place, outer in enumerate(defences):
         if outer.kind in kinds[:place]:
             raise ConfigError(f"one defence twice: expected each kind once, got {outer.kind} again. Leave one out.")
+        if place and getattr(outer, "mode", None) == "selective":
+            raise ConfigError(
+                f"order refused: expected the selective guard first, got {', '.join(kinds)}. What stands outside of it "
+                "would act on what it judges clean. Name it first."
+            )
         judged = [inner.kind for inner in defences[place + 1 :] if inner.judges]
         if outer.changes_inputs and judged:
             raise ConfigError(

@@ -36,7 +36,7 @@ KINDS: dict[str, type[Defence]] = {
 FITTED = {name: kind for name, kind in KINDS.items() if issubclass(kind, ShiftDefence)}
 """Those that need texts, and no training."""
 
-GUARD_MODES = ("gated", "always", "external")
+GUARD_MODES = ("gated", "always", "external", "selective")
 """Names for a guard in another mode than its design's."""
 
 

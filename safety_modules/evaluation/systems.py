@@ -50,6 +50,7 @@ _ABOUT = {
         "a model of its own: the classifier is our head on the base's vision tower, far smaller than those, and it "
         "sees the question too",
     ),
+    "selective": ("this package", ""),
     PAPER: (
         Guard.source,
         "a projector as wide as vision tower and tokens together; one row at a time; a stage I that trains on the "

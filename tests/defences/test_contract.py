@@ -47,7 +47,7 @@ FORMS = {
     "davsp-published": DavspSettings(width=3, under="nothing"),
 }
 SLOW = {"cmrm-all", "shiftdc-lite"}  # near to others that are always tested
-ALONE = [(kind,) for kind in (*KINDS, "always", "external", *FORMS)]
+ALONE = [(kind,) for kind in (*KINDS, "always", "external", "selective", *FORMS)]
 SEVERAL_PASSES = {"ecso", "shiftdc"}  # of `generate`: nothing for a loop of one's own
 STACKS = [
     ("guard", "adashield-s"),
@@ -57,6 +57,9 @@ STACKS = [
     ("guard", "meta-token", "lora", "adashield-s"),
     ("external", "lora", "ecso"),
     ("guard", "cmrm"),
+    ("selective", "cmrm"),
+    ("selective", "lora", "tga-beside"),
+    ("selective", "davsp", "ecso"),
     ("cmrm-sample", "guard", "lora", "shiftdc"),
     ("guard", "tga"),
     ("tga-pooled", "guard"),
@@ -99,6 +102,11 @@ def put_on(model, processor, names):
 
 def kind_of(name):
     return "guard" if name in GUARD_MODES else FORMS[name].kind if name in FORMS else name
+
+
+def left_to_policy(names):
+    """Whether no language model answers what is flagged."""
+    return "external" in names or names == ("selective",)
 
 
 def state_of(model):
@@ -364,13 +372,13 @@ def test_an_order_that_changes_what_is_judged_is_refused(warm, processor, outer,
 
 def test_a_loop_of_ones_own_gets_what_generate_does(warm, processor, names, ask):
     safety, inputs = put_on(warm, processor, names), ask(ROWS[SHOWN])
-    if SEVERAL_PASSES & {*names} and "external" not in names:  # which leaves it nothing to answer
+    if SEVERAL_PASSES & {*names} and not left_to_policy(names):  # which leaves it nothing to answer
         with pytest.raises(GuardError, match="answers in several passes"):
             safety.prepare(**inputs)
         return
     expected = safety.generate(**inputs, max_new_tokens=1, do_sample=False)
     prepared = safety.prepare(**inputs)
-    if "external" in names:
+    if left_to_policy(names):
         assert prepared.rows == [] and list(prepared.refusals) == [0]
         return
     with prepared.running():
@@ -380,7 +388,7 @@ def test_a_loop_of_ones_own_gets_what_generate_does(warm, processor, names, ask)
 
 
 def test_a_loop_of_ones_own_leaves_rows_that_are_off_alone(warm, processor, tiny_base, names, ask):
-    if SEVERAL_PASSES & {*names} or "external" in names:
+    if SEVERAL_PASSES & {*names} or left_to_policy(names):
         return
     rows = [("what is this?", [1]), ("how do I use what is shown here?", [5])]
     safety, inputs = put_on(warm, processor, names), ask(*rows)

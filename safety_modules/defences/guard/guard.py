@@ -131,8 +131,9 @@ class Guard(Defence):
 
     Attributes:
         mode: `gated` (a sample judged clean gets the base's own answer), `always` (every image gets tokens and
-            LoRA), or `external` (what is judged risky gets one fixed refusal: a classifier in front of the model); at
-            first the design's.
+            LoRA), `external` (what is judged risky gets one fixed refusal: a classifier in front of the model), or
+            `selective` (what is judged risky is left to the defences further in, which do not act on what is judged
+            clean); at first the design's.
         hints: whether the language model is told about the risk; False for ablations.
         merge_lora: answer steered rows from merged copies of the linears (see `Lora.mounted`).
 
@@ -183,7 +184,7 @@ class Guard(Defence):
         return {**super().described(), "mode": self.mode, "hints": self.hints}
 
     def tensors_used(self) -> list[torch.Tensor]:
-        if self.mode != "external":
+        if self.mode not in ("external", "selective"):
             return super().tensors_used()
         return [parameter for name, parameter in self.modules.named_parameters() if not name.startswith("lm_tokens.")]
 
@@ -301,7 +302,24 @@ class Guard(Defence):
             record.judged(verdicts)
             routes[row] = route(verdicts, policy, self.mode, constrained).hinting(record, self.hints)
             record.steered = routes[row].by == "steered"
-        return call, routes
+        return self._selecting(call, routes, policy) if self.mode == "selective" else (call, routes)
+
+    def _selecting(self, call: Call, routes: list[Route], policy: Policy) -> tuple[Call, list[Route]]:
+        """Rows judged risky are left to the defences further in, by the policy's refusal where none is on; from the
+        others that were judged these are taken away.
+        """
+        off = {row for row, on, one in zip(call.rows, self.on(call), routes, strict=True) if on and one.by == "base"}
+        switches = {
+            name: [on and (name == self.kind or row not in off) for row, on in enumerate(flags)]
+            for name, flags in call.switches.items()
+        }
+        for place, row in enumerate(call.rows):
+            record, defended = call.records[row], any(switches[name][row] for name in switches if name != self.kind)
+            if routes[place].by == "steered":
+                record.steered = record.hinted = False
+                known = route(record.image_verdicts, policy, self.mode, constrained=True)
+                routes[place] = Route("base", known.verdict) if defended else known
+        return replace(call, switches=switches), routes
 
     def _seen(self, call: Call, rows: Sequence[int], images: list[int]) -> torch.Tensor:
         """Features of these images, which are those of these rows, as the head is to see them."""
