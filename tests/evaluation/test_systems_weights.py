@@ -145,7 +145,7 @@ def test_tensors_of_another_design_are_refused(tiny_base: Any, processor: Any, t
 
 
 def test_every_system_names_its_source(tiny_base: Any, processor: Any) -> None:
-    assert len(set(NAMES)) == len(NAMES) == 13
+    assert len(set(NAMES)) == len(NAMES) == 14
     for name in ("none", "adashield-s", "ecso", "cmrm", "shiftdc"):
         system = make_system(name, tiny_base, processor)
         assert system.source and system.describe()["system"] == name
