@@ -126,7 +126,7 @@ class Adapters:
 
     def use(self, name: str, policy: Policy, busy: bool) -> None:
         """Switch to another adapter. See `SafetyAttachment.set_adapter`."""
-        found = self._get(name)
+        found = self.of(name)
         for one in found:
             one.policy_for(policy)
         # The lock lets this thread in again: from a streamer, say, in the middle of its own call.
@@ -140,7 +140,7 @@ class Adapters:
 
     def delete(self, name: str) -> None:
         """Forget an adapter. See `SafetyAttachment.delete_adapter`."""
-        self._get(name)
+        self.of(name)
         if name == self.active:
             raise AdapterError(name, ["not deleted: expected an adapter at rest, got the active one. Set another."])
         del self._sets[name]
@@ -170,7 +170,8 @@ class Adapters:
         with tempfile.TemporaryDirectory() as folder:
             return push_adapter(self.save(Path(folder) / "adapter", dtype, metadata), repo_id, **options)
 
-    def _get(self, name: str) -> tuple[Defence, ...]:
+    def of(self, name: str) -> tuple[Defence, ...]:
+        """An adapter's defences, those beside it among them. Raises AdapterError: no such adapter."""
         if name not in self._sets:
             raise AdapterError(
                 name, [f"not loaded: expected one of {', '.join(self._sets)}, got {name!r}. Load it first."]

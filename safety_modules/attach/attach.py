@@ -48,7 +48,8 @@ def attach_safety(
         adapter: folder of a trained adapter, or its id on the hub ("owner/name"); None = untrained modules, to
             be trained: until then guarded calls are refused.
         config: design of untrained modules; default: SafetyConfig(). An adapter brings its own.
-        policy: what to do about verdicts; default: Policy.default().
+        policy: what to do about verdicts; default: the shipped one, for the types of the adapter that is active
+            (`Policy.default`).
         defence: what defends the model, by name, by settings, or several of them in order, the outermost first.
             Default: all of the adapter; without one, a guard. Names: `defences.registry.KINDS`; `gated`, `always`,
             `external` and `selective` are the guard in that mode (of the moment, as a policy is: not saved). An
@@ -98,7 +99,6 @@ def attach_safety(
         parts = []
     if anchors is not None:
         wanted = fitted_to(backbone, wanted, Anchors.read(anchors))
-    policy = Policy.default() if policy is None else policy
     attachment = SafetyAttachment(backbone, parts, policy, adapter_name, wanted)
     attachment.batch_mode = batch_mode
     attachment.merge_lora = merge_lora

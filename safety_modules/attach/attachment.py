@@ -19,7 +19,7 @@ from safety_modules.backbones.base import is_guarded, no_copies
 from safety_modules.backbones.weights import without_peft
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.answer import GuardedOutput
-from safety_modules.defences.base import Defence, fold, prepared_by
+from safety_modules.defences.base import Defence, default_policy, fold, prepared_by
 from safety_modules.defences.call import Call
 from safety_modules.defences.guard.guard import Guard, check_batch_mode, guard_among
 from safety_modules.defences.guard.judge import classify, judge, look
@@ -68,7 +68,7 @@ class SafetyAttachment:
     Args:
         backbone: the base.
         defences: of the first adapter, the outermost first.
-        policy: what to do about verdicts.
+        policy: what to do about verdicts; None = the default one of the adapter that is active.
         name: of the first adapter.
         wanted: order and further defences; see `attach_safety(defence=...)`.
 
@@ -99,7 +99,7 @@ class SafetyAttachment:
         self,
         backbone: Backbone,
         defences: Sequence[Defence],
-        policy: Policy,
+        policy: Policy | None = None,
         name: str = DEFAULT_NAME,
         wanted: Wanted | None = None,
     ) -> None:
@@ -109,8 +109,9 @@ class SafetyAttachment:
         self._off: set[str] = set()
         self._all_off = False
         self._uses = 0
-        self._policy = check_policy(policy)
-        self._check_policy(policy)
+        self._given = policy
+        self._policy = default_policy(self.defences) if policy is None else check_policy(policy)
+        self._check_policy(self._policy)
 
     @property
     def defences(self) -> tuple[Defence, ...]:
@@ -131,7 +132,7 @@ class SafetyAttachment:
     def policy(self, policy: Policy) -> None:
         with self.backbone.lock:
             self._check_policy(policy)
-            self._policy = policy
+            self._policy = self._given = policy
 
     def policy_for(self, policy: Policy | None) -> Policy:
         """A call's policy, or the attachment's; types it has no rule for get the one the active guard brings.
@@ -435,7 +436,7 @@ class SafetyAttachment:
 
         Args:
             name: one of `adapters`.
-            policy: the attachment's policy from now on; needed where the taxonomy is another one.
+            policy: the attachment's policy from now on; needed where one was given before, and the taxonomy is another.
 
         Raises:
             AdapterError: no such adapter.
@@ -443,9 +444,10 @@ class SafetyAttachment:
             AttachError: in the middle of this thread's own call, or LoRA is mounted. Nothing was switched.
         """
         with self.backbone.lock:
-            policy = self._policy if policy is None else check_policy(policy)
-            self._adapters.use(name, policy, busy=self._uses > 0)
-            self._policy = policy
+            given = self._given if policy is None else check_policy(policy)
+            chosen = default_policy(self._adapters.of(name)) if given is None else given
+            self._adapters.use(name, chosen, busy=self._uses > 0)
+            self._policy, self._given = chosen, given
 
     def delete_adapter(self, name: str) -> None:
         """Forget an adapter and free its memory.

@@ -64,7 +64,7 @@ class TowerGuard:
         check_tower(self.backbone, self.config)
         self.digest = hashlib.sha256((folder / CONFIG_FILE).read_bytes()).hexdigest()
         self.thresholds, self.temperature = dict(guard.thresholds), guard.temperature
-        self.policy = (policy or Policy.default()).completed(guard.rules)
+        self.policy = (policy or Policy.default(self.config.taxonomy, guard.rules)).completed(guard.rules)
         self.policy.check(self.config.taxonomy)
         self.limits = self.policy.limits(self.config.taxonomy, self.thresholds)
         self.modules = SafetyModules(self.config, self.backbone.sizes).to(self.backbone.device).eval()

@@ -77,7 +77,6 @@ def train_words(
     from safety_modules.backbones.bases import find_base
     from safety_modules.paths import checkpoint_dir
     from safety_modules.policy.policy import Policy
-    from safety_modules.training.extend import default_rule
     from safety_modules.training.words import Words, attach_words
 
     outcome = Outcome(out, None, overwrite=overwrite)
@@ -96,10 +95,9 @@ def train_words(
         words = Words.from_yaml(str(options.words))
     else:
         words = Words.from_yaml(own) if own.is_file() else Words.default()
-    policy = Policy.default()
-    rules = {name: policy.rules.get(name) or default_rule(name) for name in words.types}
-    safety = attach_words(*base(), words, clip, policy=policy.model_copy(update={"rules": rules}))
-    safety.rules = {name: rule for name, rule in rules.items() if name not in policy.rules}
+    safety = attach_words(*base(), words, clip)
+    shipped = Policy.default().rules
+    safety.rules = {name: rule for name, rule in safety.policy.rules.items() if name not in shipped}
     outcome.save(safety, {"words": options.words, "clip": options.clip or "beside the base"})
     design = safety.config.words
     assert design is not None

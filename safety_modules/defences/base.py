@@ -208,6 +208,10 @@ class Defence(ABC):
         """A policy as this defence uses it. Raises PolicyError: not a policy, or one that does not fit it."""
         return check_policy(policy)
 
+    def default_policy(self) -> Policy:
+        """What to do about its verdicts where nobody says so."""
+        return Policy.default()
+
     def to_base_device(self) -> None:
         """Follow the base, which may have been moved."""
         if self.modules is not None and next(self.modules.parameters()).device != self.backbone.device:
@@ -242,6 +246,11 @@ def prepared_by(call: Call, defences: Sequence[Defence]) -> Call:
             ]
             call = replace(call, mounts=(*call.mounts[:mounted], *gated))
     return call
+
+
+def default_policy(defences: Sequence[Defence]) -> Policy:
+    """What to do about verdicts where nobody says so: the first judge's."""
+    return next((one.default_policy() for one in defences if one.judges), Policy.default())
 
 
 def check_order(defences: Sequence[Defence | type[Defence]]) -> None:

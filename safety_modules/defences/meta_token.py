@@ -145,6 +145,9 @@ class MetaToken(Defence):
         own.check(self.settings.taxonomy)
         return own
 
+    def default_policy(self) -> Policy:
+        return Policy.default(self.settings.taxonomy)
+
     def around(self, call: Call, answer: Answering) -> Answer:
         call, routes = self._judged(call)
         rows, declined = ([row for row, one in enumerate(routes) if (one.by == "policy") is by] for by in (False, True))

@@ -176,7 +176,7 @@ class Subject:
 def flagging(attachment: SafetyAttachment, action: str | None) -> Policy:
     """A policy by which every picture gets this action, whatever the head says; None: the base answers all."""
     types = attachment.policy.rules
-    policy = Policy.default().allow(*Policy.default().rules)
+    policy = attachment.policy.allow(*types)
     for name in types if action is not None else ():
         policy = policy.with_rule(name, threshold=-LIMIT, action=action)
     return policy

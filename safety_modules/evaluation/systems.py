@@ -128,7 +128,7 @@ class System:
         processor: its processor.
         defences: what defends it, the outermost first; none = the base alone.
         adapters: where they were read from, those that were.
-        policy: what to do about verdicts; default: Policy.default().
+        policy: what to do about verdicts; default: the defences' own.
         attack: changes the cases before they are answered, knowing this system; see `Transform`.
 
     Attributes:
@@ -155,7 +155,7 @@ class System:
         self.name, self.model, self.processor, self.attack = name, model, processor, attack
         self.attachment: SafetyAttachment | None = None
         if defences:
-            self.attachment = SafetyAttachment(defences[0].backbone, defences, policy or Policy.default())
+            self.attachment = SafetyAttachment(defences[0].backbone, defences, policy)
         own = next((one for one in defences if one.source), None)
         self.source, self.leaves_out = _ABOUT.get(name.partition(",")[0]) or (
             own.source if own else "",

@@ -95,6 +95,18 @@ class Rule(BaseModel):
     refusal: Sentence | None = None
 
 
+def default_rule(name: str) -> Rule:
+    """A hint in the policy's wording; title: the name with spaces; reason: "It carries a risk of <title>."."""
+    title = name.replace("_", " ")
+    return Rule(action="hint", title=title, reason=f"It carries a risk of {title}.")
+
+
+ANY_LEVEL = (
+    "Note: this image carries a {level} risk of {type}. Be careful; decline if the answer could do harm and say why."
+)
+"""The default policy's hint for levels that the shipped file has no words for."""
+
+
 class Policy(BaseModel):
     """A rule for every risk type.
 
@@ -138,9 +150,20 @@ class Policy(BaseModel):
     outside_refusal: Plain = "I'm sorry, I can't help with this image: I can't tell whether it is safe."
 
     @classmethod
-    def default(cls) -> "Policy":
-        """The policy in `safety_modules/data/policy.yaml`: every type gets a hint."""
-        return _shipped().model_copy(deep=True)  # whoever changes a dictionary in it changes only theirs
+    def default(cls, taxonomy: Taxonomy | None = None, rules: Mapping[str, Rule] | None = None) -> "Policy":
+        """The policy in `safety_modules/data/policy.yaml`: every type gets a hint.
+
+        Args:
+            taxonomy: whose types and levels it is for; None = the shipped one.
+            rules: for types that the file has none for; where these have none either, `default_rule`.
+        """
+        shipped = _shipped().model_copy(deep=True)  # whoever changes a dictionary in it changes only theirs
+        if taxonomy is None:
+            return shipped
+        known = {**(rules or {}), **shipped.rules}
+        own = {type: known.get(type) or default_rule(type) for type in taxonomy.types}
+        wording = {level: shipped.wording.get(level, ANY_LEVEL) for level in taxonomy.risky_levels}
+        return shipped.model_copy(update={"rules": own, "wording": wording})
 
     @classmethod
     def from_yaml(cls, path: str | PathLike[str]) -> "Policy":

@@ -16,7 +16,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.guard import Guard, GuardSettings, guard_among
 from safety_modules.defences.guard.modules import ModuleSet, SafetyModules
 from safety_modules.errors import ConfigError, PolicyError
-from safety_modules.policy.policy import Policy, Rule
+from safety_modules.policy.policy import Policy, Rule, default_rule
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
 from safety_modules.training.recipe import Recipe
@@ -141,12 +141,6 @@ def merge_types(attachment: SafetyAttachment, adapter: Pathlike) -> SafetyAttach
     limits = {name: limit for name, limit in other.thresholds.items() if name in names}
     _put(attachment, branches, {**attachment.rules, **other.rules}, limits)
     return attachment
-
-
-def default_rule(name: str) -> Rule:
-    """A hint in the policy's wording; title: the name with spaces; reason: "It carries a risk of <title>."."""
-    title = name.replace("_", " ")
-    return Rule(action="hint", title=title, reason=f"It carries a risk of {title}.")
 
 
 def rule_from(path: Pathlike, name: str) -> Rule:

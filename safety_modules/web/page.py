@@ -268,15 +268,15 @@ class Page:
             panels.verdict_panel(verdict, title, self._span, GUARD in asked.on)
             for verdict, title in zip(verdicts, titles, strict=True)
         )
-        return [panel, self._overlay(asked, verdicts[0]), told], prompt, settings
+        return [panel, self._overlay(asked, verdicts), told], prompt, settings
 
-    def _overlay(self, asked: Asked, verdict: Verdict | None) -> Any:
-        """The heat map, if one is asked for."""
-        if verdict is None or asked.heat == NO_MAP or asked.picture is None:
+    def _overlay(self, asked: Asked, verdicts: Sequence[Verdict | None]) -> Any:
+        """The heat map, if one is asked for: the first adapter's that has the type."""
+        knowing = [one for one in verdicts if one is not None and (asked.heat == DECIDING or asked.heat in one.scores)]
+        if not knowing or asked.picture is None:
             return gr.update(visible=False)
-        return gr.update(
-            value=verdict.overlay(asked.picture, None if asked.heat == DECIDING else asked.heat), visible=True
-        )
+        type = None if asked.heat == DECIDING else asked.heat
+        return gr.update(value=knowing[0].overlay(asked.picture, type), visible=True)
 
     def judge(self, answered: str, *values: Any) -> list[Any]:
         """Verdict, heat map, policy and note, whenever something was changed; no language model runs."""

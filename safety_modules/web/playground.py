@@ -38,9 +38,10 @@ class Known(NamedTuple):
     thresholds: Mapping[str, float]
 
     def fitted(self, policy: Policy) -> Policy:
-        """The policy without rules for types that this adapter does not have."""
+        """The policy without rules and words for types and levels that this adapter does not have."""
         rules = {type: rule for type, rule in policy.rules.items() if type in self.taxonomy.types}
-        return policy.model_copy(update={"rules": rules})
+        wording = {level: words for level, words in policy.wording.items() if level in self.taxonomy.levels}
+        return policy.model_copy(update={"rules": rules, "wording": wording})
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class Playground:
             safety.load_adapter(place, name)
             guard = read_adapter(find_adapter(place)).guard
             self.adapters[name] = Known(guard.design.taxonomy, len(guard.design.first_types), guard.thresholds)
-            policy = policy.completed(guard.rules)
+            own = Policy.default(guard.design.taxonomy, guard.rules)
+            policy = policy.completed(own.rules).model_copy(update={"wording": {**own.wording, **policy.wording}})
             self.adapters[name].fitted(policy).check(guard.design.taxonomy)
         self.policy = policy
         room = getattr(safety.backbone.model.config.get_text_config(), "max_position_embeddings", None)

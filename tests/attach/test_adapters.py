@@ -103,12 +103,29 @@ def test_an_unnamed_adapter_is_called_as_in_peft(model, processor):
 
 
 def test_a_policy_that_does_not_fit_is_refused_before_switching(several, ask):
+    several.policy = policy = Policy.default()
     before = answers(several, ask)
-    policy = several.policy
     with pytest.raises(PolicyError, match="policy does not fit the taxonomy"):
         several.set_adapter("house")
     assert several.active_adapter == "a" and several.policy is policy and several.config.taxonomy == DEFAULT_TAXONOMY
     assert_same(answers(several, ask), before)
+
+
+def test_where_nobody_names_a_policy_the_default_one_fits_whatever_adapter_is_active(
+    several, tiny_base, processor, folders, ask
+):
+    safety = attach_safety(copy.deepcopy(tiny_base), processor, folders["house"])
+    assert {*safety.policy.rules} == {*HOUSE.types} and {*safety.policy.wording} == {*HOUSE.risky_levels}
+    assert all(rule.action == "hint" and rule.reason for rule in safety.policy.rules.values())
+    several.set_adapter("house")
+    found = answers(several, ask)
+    assert_same(found, answers(safety, ask))
+    assert {verdict.type for verdict in found[1]} <= {*HOUSE.types}
+    several.set_adapter("a")
+    assert several.policy == Policy.default()
+    several.set_adapter("house", HOUSE_POLICY)  # from now on somebody has
+    with pytest.raises(PolicyError, match="policy does not fit the taxonomy"):
+        several.set_adapter("a")
 
 
 def test_names_are_checked(several, folders):

@@ -1,6 +1,7 @@
 """The page's own functions, without a browser: what each event shows."""
 
 import asyncio
+from typing import NamedTuple
 
 import pytest
 
@@ -70,6 +71,20 @@ def test_changes_of_the_policy_are_told_and_old_answers_are_called_old():
     assert "changed on this page" in told and "politics: action log, not hint." in told and STALE in note
     _, _, told, note = page().judge("", *values())
     assert "as it was given" in told and note == panels.note()
+
+
+def test_the_heat_map_of_a_type_is_by_the_adapter_that_has_it():
+    class Known(NamedTuple):
+        scores: dict[str, float]
+
+        def overlay(self, picture, type):
+            return f"{type} of {len(self.scores)}"
+
+    shown = page()._asked(values(heat="politics"))
+    one, other = Known({"illegal": 0.0}), Known({"illegal": 0.0, "politics": 0.0})
+    assert page()._overlay(shown, [one, other])["value"] == "politics of 2"
+    assert not page()._overlay(shown, [one, None])["visible"]
+    assert page()._overlay(page()._asked(values(heat=DECIDING)), [one, other])["value"] == "None of 1"
 
 
 def test_the_heat_map_is_of_the_type_that_was_chosen():

@@ -10,10 +10,42 @@ pytest.importorskip("pydantic_settings", reason="needs the extra serve")
 
 from web_cases import FIRST, LATER, OFF, SECOND, picture, playground, record
 
+from safety_modules import attach_safety, pocket
+from safety_modules.config import SafetyConfig
 from safety_modules.errors import SafetyModulesError
 from safety_modules.evaluation.asking import ask_records
+from safety_modules.paths import adapter_dir
+from safety_modules.policy.scores import LIMIT
 from safety_modules.serving.settings import ServeSettings
+from safety_modules.taxonomy import Taxonomy
 from safety_modules.web.playground import Playground, Setting
+
+
+@pytest.fixture(scope="module")
+def other_types(tmp_path_factory):
+    """An adapter that shares one type and one level with the shipped one."""
+    model, processor = pocket.load()
+    taxonomy = Taxonomy(types=("illegal", "allergen"), levels=("safe", "mild", "high"))
+    design = SafetyConfig(taxonomy=taxonomy, width=16, num_head_tokens=2, attention_heads=2, lora=None)
+    safety = attach_safety(model, processor, config=design)
+    safety.trained, safety.thresholds = True, dict.fromkeys(taxonomy.types, -LIMIT)
+    return safety.save_pretrained(tmp_path_factory.mktemp("other") / "types")
+
+
+@pytest.mark.parametrize("first", ["shipped", "other"])
+def test_adapters_of_other_types_and_levels_are_compared(other_types, first):
+    model, processor = pocket.load()
+    folders = {"shipped": adapter_dir(), "other": other_types}
+    safety = attach_safety(model, processor, folders.pop(first), adapter_name=first)
+    own = Playground(safety, folders)
+    assert {"politics", "illegal", "allergen"} <= {*own.policy.rules}
+    assert {*own.policy.wording} == {"low", "medium", "mild", "high"} and not own.looser(own.policy)
+    prompt = own.prompt(picture("attack"), record("attack").question)
+    for name, known in own.adapters.items():
+        verdict = own.judged(prompt, record("attack").question, Setting(name, own.policy))
+        assert tuple(verdict.scores) == known.taxonomy.types and verdict.flagged
+    stricter = own.policy.with_rule("allergen", action="refuse")
+    assert own.judged(prompt, "?", Setting("other", stricter)).action in ("hint", "refuse")
 
 
 def setting(adapter=FIRST, off=OFF, **changes):

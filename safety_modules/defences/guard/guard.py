@@ -241,6 +241,9 @@ class Guard(Defence):
         completed.check(self.config.taxonomy)
         return completed
 
+    def default_policy(self) -> Policy:
+        return Policy.default(self.config.taxonomy, self.rules)
+
     def _check_calibrated(self, policy: Policy) -> None:
         """Refuse to act on cosines that were never held against pictures: sentences alone promise nothing."""
         missing = [
