@@ -7,6 +7,7 @@ Pictures from elsewhere, as docs/outside.md counts them, are in Debian packages:
 python3-skimage, windows in gimp-help-en and gnome-user-docs, pages in the PDF files of gnuplot-doc and maint-guide.
 """
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,7 @@ from safety_modules.pocket import mix, splits
 from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.policy.outside import outsiders
 from safety_modules.records.record import Record
+from safety_modules.training import calibrate
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.outside import fit_outside, fitted
 from safety_modules.training.strangers import strangers
@@ -50,10 +52,10 @@ class Sets:
         self.own = {style: self.drawn(style) for style in STYLES}
         self.real = {folder.name: pictures_in(folder, seed) for folder in real}
 
-    def drawn(self, style: str, transform: str | None = None) -> list[Record]:
+    def drawn(self, style: str, transform: str | None = None, times: int = 1) -> list[Record]:
         """Benign records of the test split."""
         made = {"split": "test", "style": style, "seed": self.seed, "transform": transform}
-        return splits.make("benign", self.samples, **made)
+        return splits.make("benign", times * self.samples, **made)
 
     def verdicts(self, records: Sequence[Record]) -> tuple[np.ndarray, list[bool]]:
         """p-values of the pictures, and whether they are flagged with the records' questions."""
@@ -110,6 +112,34 @@ def promises(sets: Sets, significance: float, promised: float, progress: bool = 
             broken = alarms.low > promised  # not by chance
             rows.append({"set": f"{style}, {name or 'unchanged'}", "alarms": alarms._asdict(), "broken": broken})
             rows[-1] |= {"void": bool(said.void), "outside": said.share, "difference": said.difference}
+            advance(1)
+    return rows
+
+
+def weighted(sets: Sets, every: int, promised: float, progress: bool = True) -> list[dict[str, Any]]:
+    """Of every so many of these sets: thresholds for its first half without a label, and what they do to the other."""
+    safety, rows = sets.safety, list[dict[str, Any]]()
+    before, known = safety.thresholds, safety.modules.outside
+    attacks = splits.make("attack", sets.samples, split="test", style="seen", seed=sets.seed)
+    risks = [max(one.scores.values()) for one in safety.classify(attacks, [one.question for one in attacks])]
+    names = [(style, name) for style in STYLES for name in [None, *TRANSFORMS][::every]]
+    with tempfile.TemporaryDirectory() as cache, track("weights", len(names), progress, things="sets") as advance:
+        for style, name in names:
+            records = sets.drawn(style, name, times=2)
+            like, others = records[: sets.samples], records[sets.samples :]
+            row: dict[str, Any] = {"set": f"{style}, {name or 'unchanged'}"}
+            row["alarms"] = rate(sets.verdicts(others)[1])._asdict()
+            try:
+                found = calibrate(
+                    safety, mix.calibration_records(), promised, like=like, cache_dir=cache, progress=False
+                )
+                row |= {"effective": found.effective, "weighted": rate(sets.verdicts(others)[1])._asdict()}
+                row["recall"] = rate([risk >= min(safety.thresholds.values()) for risk in risks])._asdict()
+            except DataError as error:
+                row["refused"] = str(error)
+            safety.thresholds = before
+            safety.modules.know(outside=known)
+            rows.append(row)
             advance(1)
     return rows
 
@@ -190,6 +220,19 @@ def print_outside(results: Mapping[str, Any], console: Console | None = None) ->
         f"promise of {results['promised']:.1%} broken in {len(broken)} of {len(rows)} sets, {void} called void"
     )
     console.print(f"called void in {sum(row['void'] for row in kept)} of the {len(kept)} where it is not broken")
+    if rows := results.get("weighted"):
+        made = [row for row in rows if "weighted" in row]
+        table = terminal_table("promises with weights", "set", "false alarms", "weighted", "says as much as", "recall")
+        for row in made:
+            cells = [Estimate(**row[name]).percent() for name in ("alarms", "weighted")]
+            table.add_row(row["set"], *cells, f"{row['effective']:.0f}", Estimate(**row["recall"]).percent())
+        console.print(table)
+        broken = [row for row in rows if row["alarms"]["low"] > results["promised"]]
+        still = [row for row in made if row["weighted"]["low"] > results["promised"]]
+        console.print(
+            f"made for {len(made)} of {len(rows)} sets, {sum(row in made for row in broken)} of the {len(broken)} with "
+            f"a broken promise; broken with weights in {len(still)}"
+        )
 
 
 def outside(
@@ -200,6 +243,7 @@ def outside(
     samples: Annotated[int, typer.Option(min=20, help="Pictures of each of pocket's sets.")] = SAMPLES,
     fit: Annotated[int, typer.Option(min=0, help="Fit what is outside to so many training pictures first.")] = 0,
     compare: Annotated[int, typer.Option(min=0, help="Compare distances, fitted to so many training pictures.")] = 0,
+    weigh: Annotated[int, typer.Option(min=0, help="Weighted promises for one set of so many; 0 = none.")] = 0,
     seed: Annotated[int, typer.Option(min=0)] = SEED,
 ) -> None:
     """Does the head know what it was not trained on? Pictures marked outside, and promises called void."""
@@ -208,8 +252,6 @@ def outside(
     promised = mix.MAX_FALSE_ALARM if fit else calibration.get("max_false_alarm", mix.MAX_FALSE_ALARM)
     safety = attach(None, adapter)
     if fit:
-        from safety_modules.training import calibrate
-
         fit_outside(safety, Corpus.make(safety.backbone, mix.training_records(fit), modules=safety.modules))
         calibrate(safety, mix.calibration_records(), max_false_alarm=promised)
     if safety.modules.outside is None or not len(safety.modules.outside.calibrated):
@@ -224,6 +266,8 @@ def outside(
         "promised": promised,
         "promises": promises(sets, significance, promised),
     }
+    if weigh:
+        results["weighted"] = weighted(sets, weigh, promised)
     print_outside(results)
     keep(results, json_file)
 

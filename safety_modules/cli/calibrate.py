@@ -47,6 +47,13 @@ def calibrate(
         ),
     ] = None,
     all_types: Annotated[bool, typer.Option("--all-types", help="Set the thresholds of all types anew.")] = False,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder of pictures of another kind, of which no label is known: the promise is then about these, as "
+            "far as the benign ones look like them. Repeat."
+        ),
+    ] = None,
     known: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,6 +71,7 @@ def calibrate(
     """Set an adapter's thresholds: "at most 1 % of my benign images flagged", a finite-sample guarantee."""
     from safety_modules.io.files import write_json
     from safety_modules.pocket import mix
+    from safety_modules.training.words import unlabelled
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
@@ -99,6 +107,7 @@ def calibrate(
         confidence=confidence,
         types=safety.config.taxonomy.types if all_types else type,
         labelled=labelled,
+        like=None if like is None else unlabelled(like, taxonomy),
         cache_dir=cache,
     )
     if json_file is not None:
@@ -173,6 +182,12 @@ def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console
         f"confidence {record['confidence']:.0%}; {record['flagged']} of {record['images']} benign pictures flagged",
         soft_wrap=True,
     )
+    if record.get("like") is not None:
+        console.print(
+            f"the promise is about pictures like the {record['like']} of --like, approximately: the benign ones count "
+            f"as much as they are like these, which leaves what {record['effective']:.0f} of them would say",
+            soft_wrap=True,
+        )
     console.print(_judged_as(record), soft_wrap=True)
     for line in _outside_lines(record):
         console.print(line, soft_wrap=True, markup=False)

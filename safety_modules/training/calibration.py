@@ -18,9 +18,10 @@ from safety_modules.policy.scores import HeadOutput, judgements
 from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
+from safety_modules.training.likeness import LEAST, features, likelihood_ratios
 from safety_modules.training.predictions import corpus_output
 from safety_modules.training.temperature_scaling import Scaling, fit_scaling
-from safety_modules.training.thresholds import MINIMUM, any_flagged, promised_limits
+from safety_modules.training.thresholds import MINIMUM, any_flagged, effective_size, promised_limits
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Calibration:
         labelled_digest: over the labelled ones; None without.
         outside: what is known of the benign pictures beside those of the training and of the calibration before
             (`policy.outside.Outsiders`); None where the adapter has nothing fitted for it.
+        like: pictures of another kind that the promise is about; None = it is about pictures like the benign ones.
+        effective: how many benign pictures of equal weight say as much about these (`thresholds.effective_size`).
     """
 
     thresholds: dict[str, float]
@@ -66,6 +69,8 @@ class Calibration:
     benign_digest: str
     labelled_digest: str | None
     outside: dict[str, Any] | None = None
+    like: int | None = None
+    effective: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; for an adapter's metadata."""
@@ -82,6 +87,7 @@ def calibrate(
     *,
     types: Sequence[str] | None = None,
     labelled: Iterable[Record] | GoodRecords | None = None,
+    like: Iterable[Record] | GoodRecords | None = None,
     minimum: float = MINIMUM,
     cache_dir: str | PathLike[str] | None = None,
     progress: bool = True,
@@ -97,6 +103,10 @@ def calibrate(
     out of the promised rate first, exactly; where all are set, rate and doubt are shared out in equal parts over the
     first types' threshold and each added one (Bonferroni).
 
+    With `like`, the promise is about pictures of another kind than the benign ones, of which no label is known: each
+    benign picture counts as much as pictures like it are more frequent there (`likeness`). It is then approximate, and
+    refused where too few are like them.
+
     Args:
         attachment: its modules judge; its `temperature` and `thresholds` are replaced.
         benign_records: clean records with an image, drawn like the images the guard will see; with their
@@ -109,6 +119,8 @@ def calibrate(
             calibrated; else all.
         labelled: clean and risky records with an image, none of them among the benign ones: the temperature is fitted
             on them, before the thresholds, and the recall that is left is measured. None = the temperature stays.
+        like: pictures of the kind that the promise is to be about, mostly benign; of their labels nothing is taken.
+            None = the benign records' own.
         minimum: no threshold lies below this. Any value keeps the promise.
         cache_dir: keeps vision features between runs; None = in memory only.
         progress: show bars.
@@ -140,6 +152,12 @@ def calibrate(
             attachment.backbone, good_records(labelled, taxonomy), cache_dir, progress, attachment.modules
         )
         _check_apart(corpus, others)
+    weights, today = None, None
+    if like is not None:
+        today = Corpus.make(
+            attachment.backbone, good_records(like, taxonomy).with_images(), cache_dir, progress, attachment.modules
+        )
+        weights = _weights(attachment, corpus, today)
 
     temperature, before, after = attachment.temperature, None, None
     said = None if others is None else corpus_output(attachment, others)
@@ -150,13 +168,14 @@ def calibrate(
     kept = np.array([attachment.thresholds.get(name, np.nan) for name in taxonomy.types])
     kept[[taxonomy.types.index(name) for name in chosen]] = np.nan
     already = any_flagged(pictures, kept)  # nothing reaches NaN
-    limits = promised_limits(pictures, max_false_alarm, confidence, groups, minimum, already)
+    limits = promised_limits(pictures, max_false_alarm, confidence, groups, minimum, already, weights)
     limits = np.where(np.isnan(kept), limits, kept)
     recall: dict[str, Estimate | None] = dict.fromkeys(taxonomy.types)
     if others is not None and said is not None:
         recall = _recall(others, taxonomy, judgements(said[0], temperature).scores, said[1], limits)
     asked = [record.question for record in corpus.records if record.question.strip()]
-    outside = None if output.outside is None else _outsiders(attachment, output.outside, corpus, owners)
+    shown, whose, of = (output, corpus, owners) if today is None else _shown(attachment, today)
+    outside = None if shown.outside is None else _outsiders(attachment, shown.outside, whose, of)
     attachment.temperature = temperature
     attachment.thresholds = dict(zip(taxonomy.types, limits.tolist(), strict=True))
     return Calibration(
@@ -177,7 +196,26 @@ def calibrate(
         benign_digest=corpus_digest(corpus),
         labelled_digest=None if others is None else corpus_digest(others),
         outside=None if outside is None else outside._asdict(),
+        like=None if today is None else len({*today.digests}),
+        effective=None if weights is None else effective_size(weights),
     )
+
+
+def _weights(attachment: SafetyAttachment, corpus: Corpus, today: Corpus) -> np.ndarray:
+    """Of each different picture of the calibration, in the order of `by_picture`."""
+    own, others = features(attachment, corpus), features(attachment, today)
+    if len(others) < LEAST:
+        raise DataError(
+            f"not calibrated: expected at least {LEAST} different pictures of the kind that the promise is to be "
+            f"about, got {len(others)}. Add some."
+        )
+    return likelihood_ratios(own, others)
+
+
+def _shown(attachment: SafetyAttachment, corpus: Corpus) -> tuple[HeadOutput, Corpus, np.ndarray]:
+    """What the head says of pictures, and whose each row is."""
+    output, owners = corpus_output(attachment, corpus)
+    return output, corpus, owners
 
 
 def _outsiders(

@@ -1,6 +1,6 @@
 """What the pictures of a training are like, so that others can be told from them: fitted to features at hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -35,9 +35,8 @@ def fit_outside(attachment: SafetyAttachment, corpus: Corpus) -> int:
     used = digests[: kept + FITTED] if len(digests) >= LEAST else []
     outside = None
     if used:
-        batches = (corpus.store.batch(used[start : start + BATCH]) for start in range(0, len(used), BATCH))
-        found = _pooled(attachment, batches)
-        outside = fitted(found[kept:], found[:kept], _pooled(attachment, _made_up(attachment)))
+        found = pooled(attachment, seen(corpus, used))
+        outside = fitted(found[kept:], found[:kept], pooled(attachment, _made_up(attachment)))
     with attachment.backbone.lock:
         attachment.modules.know(outside=outside)
     return len(used)
@@ -71,16 +70,21 @@ def fitted(pictures: torch.Tensor, kept: torch.Tensor, strange: torch.Tensor) ->
     return found
 
 
+def seen(corpus: Corpus, digests: Sequence[str]) -> Iterable[torch.Tensor]:
+    """What the head sees of these pictures, in batches (B, P, Dv)."""
+    return (corpus.store.batch(digests[start : start + BATCH]) for start in range(0, len(digests), BATCH))
+
+
 def _made_up(attachment: SafetyAttachment) -> Iterable[torch.Tensor]:
     """What the head would see of the made-up pictures, in batches (B, P, Dv)."""
     backbone, pictures = attachment.backbone, strangers(STRANGERS)
     for start in range(0, len(pictures), BATCH):
         pixels = [backbone.pixel_values([picture]) for picture in pictures[start : start + BATCH]]
         with attachment.inference():
-            seen = look(backbone, attachment.modules, backbone.joined(pixels)).vision
-        yield seen
+            found = look(backbone, attachment.modules, backbone.joined(pixels)).vision
+        yield found
 
 
-def _pooled(attachment: SafetyAttachment, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """(N, Dv), on the CPU."""
+def pooled(attachment: SafetyAttachment, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Mean features of length 1 (N, Dv), on the CPU, of what the head sees."""
     return torch.cat([pool(attachment.modules.patches(batch)).cpu() for batch in batches])

@@ -20,6 +20,7 @@ def promised_limits(
     groups: Sequence[Sequence[int]] | None = None,
     minimum: float = MINIMUM,
     flagged: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """Thresholds that few benign images reach.
 
@@ -30,6 +31,9 @@ def promised_limits(
     Binomial(n, max_false_alarm).cdf(k) <= 1 - confidence. An image that is flagged already counts as one that lies
     above every threshold. Several thresholds share rate and doubt in equal parts (Bonferroni).
 
+    With weights the promise is about images of another kind, of which one like image i is w_i times as frequent: shares
+    are weighted ones, and n is the effective size of the weights. It is then approximate, and no better than these are.
+
     Args:
         scores: of benign images (n, types), which must be independent draws.
         max_false_alarm: promised rate over all types together, in (0, 1).
@@ -37,6 +41,7 @@ def promised_limits(
         groups: types that share a threshold; default: all of them.
         minimum: no threshold lies below; any value keeps the promise.
         flagged: images that rules with a fixed threshold flag (n,), bool.
+        weights: of the images (n,), positive; None = all alike.
 
     Returns:
         One threshold per type; NaN for types in no group.
@@ -49,11 +54,13 @@ def promised_limits(
         if not 0 < value < 1:
             raise DataError(f"not calibrated: expected {name} between 0 and 1, got {value}. Choose another.")
     groups = [range(scores.shape[1])] if groups is None else groups
-    parts, images = len(groups), len(scores)
+    weights = np.ones(len(scores)) if weights is None else weights
+    parts, images = len(groups), int(effective_size(weights) + 1e-9)
     needed = images_needed(max_false_alarm, confidence, parts)
     if images < needed:
+        of = "" if images == len(scores) else f" that are like the others' kind, of {len(scores)}"
         raise DataError(
-            f"not calibrated: expected at least {needed} benign images for this promise, got {images}. "
+            f"not calibrated: expected at least {needed} benign images for this promise, got {images}{of}. "
             "Add images, or allow more false alarms."
         )
     allowed = _allowed(images, max_false_alarm / parts, (1 - confidence) / parts)
@@ -62,7 +69,7 @@ def promised_limits(
         column = scores[:, list(group)].max(1)
         if flagged is not None and number == 0:  # the union with one group is enough for that with all
             column = np.where(flagged, np.inf, column)
-            count = int(flagged.sum())
+            count = math.ceil(weights[flagged].sum() / weights.sum() * images - 1e-9)
             if count > allowed:
                 doubt = (1 - confidence) / parts
                 least = parts * beta.ppf(1 - doubt, count + 1, images - count) if count < images else 1
@@ -71,13 +78,18 @@ def promised_limits(
                     f"keep their thresholds, got {count}. Allow {min(1, math.ceil(1000 * least) / 1000)} for all types "
                     "together, add images, or set all thresholds anew."
                 )
-        limits[list(group)] = max(_above(column, allowed), minimum)
+        limits[list(group)] = max(_above(column, allowed / images, weights), minimum)
     return limits
 
 
 def any_flagged(scores: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """Which images any rule flags: scores (n, types) and a threshold per type -> (n,) bool."""
     return np.any(scores >= limits, axis=1)
+
+
+def effective_size(weights: np.ndarray) -> float:
+    """How many images of equal weight say as much: (sum w)^2 / sum w^2 (Kish 1965)."""
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 def images_needed(max_false_alarm: float, confidence: float = 0.95, parts: int = 1) -> int:
@@ -92,9 +104,11 @@ def _allowed(images: int, rate: float, doubt: float) -> int:
     return allowed if binom.cdf(allowed, images, rate) <= doubt else max(allowed - 1, 0)
 
 
-def _above(scores: np.ndarray, allowed: int) -> float:
-    """The least number above all but the `allowed` largest scores."""
-    edge = np.sort(scores)[len(scores) - 1 - allowed]
+def _above(scores: np.ndarray, allowed: float, weights: np.ndarray) -> float:
+    """The least number that a share of at most `allowed` of the scores reaches, each with its weight."""
+    order = np.argsort(-scores, kind="stable")
+    shares = np.cumsum(weights[order]) / weights.sum()
+    edge = scores[order][np.searchsorted(shares, allowed + 1e-12, side="right")]
     limit = float(np.nextafter(edge, np.inf))
     if limit > LIMIT:
         raise DataError(
