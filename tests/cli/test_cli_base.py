@@ -80,6 +80,20 @@ def test_every_command_loads_the_base_in_the_dtype_it_is_told(folder: Path, load
     assert loaded == [torch.bfloat16] * 3
 
 
+def test_a_promise_may_be_about_pictures_of_another_day(folder: Path) -> None:
+    today = folder / "today"
+    today.mkdir()
+    for seed in range(100, 200):
+        save(today / f"{seed}.png", seed)
+    told = ("--model", "base", "--benign", "benign.csv", "--max-false-alarm", "0.5")
+    printed = " ".join(run("calibrate", "old", *told, "--like", "today").split())
+    assert "the promise is about pictures like the 100 of --like, approximately" in printed
+    calibration = read_adapter("old").config.metadata["calibration"]
+    assert calibration["like"] == 100 and 5 <= calibration["effective"] <= 14
+    run("calibrate", "old", *told)
+    assert read_adapter("old").config.metadata["calibration"]["like"] is None
+
+
 def test_a_checkpoint_that_is_not_a_whole_llava_is_refused_and_not_filled_with_random_numbers(folder: Path) -> None:
     base, weights = folder / "base", folder / "base" / "model.safetensors"
     tensors = load_file(weights)
