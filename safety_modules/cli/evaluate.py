@@ -30,7 +30,7 @@ def evaluate(
     data: Annotated[str | None, typer.Option(help="The benchmark's folder, or a hub id (hf://owner/name).")] = None,
     attack: Annotated[
         list[str] | None,
-        typer.Option(help="METHOD-EPS-AIM, such as apgd-4-readable: also against one who knows the guard; repeat."),
+        typer.Option(help="METHOD-EPS-AIM, such as apgd-4-readable, by one who knows the guard; or ask-FORM; repeat."),
     ] = None,
     part: Annotated[list[str] | None, typer.Option(help="Only this part, or pattern of parts; repeat.")] = None,
     judge: Annotated[
@@ -67,7 +67,7 @@ def evaluate(
         return
     from safety_modules.backbones.bases import find_base, local_config
     from safety_modules.defences.registry import GUARD_MODES
-    from safety_modules.evaluation.attacks import PixelAttack
+    from safety_modules.evaluation.attacks import PixelAttack, attack_named
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
     from safety_modules.evaluation.harness.sample import draw
@@ -87,9 +87,9 @@ def evaluate(
     specs = defence or ([] if adapter is None else ["gated"])
     for single in (one for spec in specs for one in parts_of(spec)):
         check_spec(single, adapter)
-    attacks = [PixelAttack.named(name) for name in attack or ()]
+    attacks = [attack_named(name) for name in attack or ()]
     judging = [spec for spec in specs if any(one.partition("=")[0] in GUARD_MODES for one in parts_of(spec))]
-    if attacks and not judging:
+    if any(isinstance(one, PixelAttack) for one in attacks) and not judging:
         raise ConfigError(
             f"nothing to attack: expected one of {', '.join(GUARD_MODES)} among the systems, got "
             f"{', '.join(specs) or 'none'}. Add --defence gated."
@@ -113,7 +113,11 @@ def evaluate(
         sample,
         [
             *(partial(make_system, spec, base, processor, adapter) for spec in specs),
-            *(partial(make_system, spec, base, processor, adapter, one) for one in attacks for spec in judging),
+            *(
+                partial(make_system, spec, base, processor, adapter, one)
+                for one in attacks
+                for spec in (judging if isinstance(one, PixelAttack) else specs)
+            ),
         ],
         judges,
         out,

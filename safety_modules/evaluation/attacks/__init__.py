@@ -1,6 +1,12 @@
-"""Attacks that know what they attack: on the pixels by gradients, and by verdicts alone."""
+"""Attacks on systems: on the pixels by gradients or by verdicts alone, and through the prompt."""
 
 from safety_modules.evaluation.attacks.adversary import METHODS, PixelAttack
+from safety_modules.evaluation.attacks.wording import FORMS, PREFIX, PromptAttack
 from safety_modules.training.perturbation import Ball, apgd, pgd, square
 
-__all__ = ["METHODS", "Ball", "PixelAttack", "apgd", "pgd", "square"]
+__all__ = ["FORMS", "METHODS", "PREFIX", "Ball", "PixelAttack", "PromptAttack", "apgd", "attack_named", "pgd", "square"]
+
+
+def attack_named(name: str) -> PixelAttack | PromptAttack:
+    """`ask-FORM`, or METHOD-EPS-AIM. Raises DataError: it is none."""
+    return PromptAttack(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else PixelAttack.named(name)
