@@ -32,6 +32,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="METHOD-EPS-AIM, such as apgd-4-readable, by one who knows the guard; or ask-FORM; repeat."),
     ] = None,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(help="NAME=FOLDER of the system that attacks on pixels know; shown to every other one."),
+    ] = None,
     part: Annotated[list[str] | None, typer.Option(help="Only this part, or pattern of parts; repeat.")] = None,
     judge: Annotated[
         list[str] | None,
@@ -67,7 +71,7 @@ def evaluate(
         return
     from safety_modules.backbones.bases import find_base, local_config
     from safety_modules.defences.registry import GUARD_MODES
-    from safety_modules.evaluation.attacks import PixelAttack, attack_named
+    from safety_modules.evaluation.attacks import PixelAttack, Transferred, attack_named
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
     from safety_modules.evaluation.harness.sample import draw
@@ -89,7 +93,12 @@ def evaluate(
         check_spec(single, adapter)
     attacks = [attack_named(name) for name in attack or ()]
     judging = [spec for spec in specs if any(one.partition("=")[0] in GUARD_MODES for one in parts_of(spec))]
-    if any(isinstance(one, PixelAttack) for one in attacks) and not judging:
+    knowing = any(isinstance(one, PixelAttack) for one in attacks)
+    if surrogate is not None and not knowing:
+        raise ConfigError("nothing to transfer: expected --attack METHOD-EPS-AIM with --surrogate, got none. Name one.")
+    for single in [] if surrogate is None else parts_of(surrogate):
+        check_spec(single, adapter)
+    if knowing and not judging and surrogate is None:
         raise ConfigError(
             f"nothing to attack: expected one of {', '.join(GUARD_MODES)} among the systems, got "
             f"{', '.join(specs) or 'none'}. Add --defence gated."
@@ -109,13 +118,17 @@ def evaluate(
     if model is not None and folder is not None:
         name = (folder.resolve() if Path(model).exists() else Path(model)).name
     goes_on(context)
+    asked: list[Any] = [*attacks]
+    if surrogate is not None:
+        known = make_system(surrogate, base, processor, adapter)
+        asked = [Transferred(one, known) if isinstance(one, PixelAttack) else one for one in attacks]
     report = harness.evaluate(
         sample,
         [
             *(partial(make_system, spec, base, processor, adapter) for spec in specs),
             *(
                 partial(make_system, spec, base, processor, adapter, one)
-                for one in attacks
+                for one in asked
                 for spec in (judging if isinstance(one, PixelAttack) else specs)
             ),
         ],

@@ -71,9 +71,15 @@ def test_an_attack_stands_as_a_system_of_its_own_beside_the_one_it_attacks(tmp_p
         run(*command, "--defence", "adashield-s", "--attack", "apgd-8-clean")
     with pytest.raises(DataError, match=r"expected METHOD-EPS-AIM"):
         run(*command, "--attack", "apgd-8")
+    with pytest.raises(ConfigError, match="nothing to transfer"):
+        run(*command, "--attack", "ask-roles", "--surrogate", f"gated={saved_adapter}")
     run(*command, "--adapter", saved_adapter, "--attack", "apgd-8-clean", "--attack", "ask-roles")
     systems = json.loads((tmp_path / "report.json").read_text())["systems"]
     assert [*systems] == ["none", "gated", "gated, apgd-8-clean", "none, ask-roles", "gated, ask-roles"]
+    shown = ("--defence", "adashield-s", "--attack", "apgd-8-clean", "--surrogate", f"gated={saved_adapter}")
+    run(*command[:-1], tmp_path / "transferred", *shown)
+    transferred = json.loads((tmp_path / "transferred" / "report.json").read_text())["systems"]
+    assert [*transferred][2:] == ["none, apgd-8-clean from gated", "adashield-s, apgd-8-clean from gated"]
     told = systems["gated, apgd-8-clean"]
     assert told["describe"]["attack"]["steps"] == 100 and told["source"] == systems["gated"]["source"] == "this package"
 

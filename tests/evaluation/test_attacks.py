@@ -10,7 +10,7 @@ from PIL import Image
 from safety_modules import pocket
 from safety_modules.defences.guard.judge import head_output, question_readings
 from safety_modules.errors import DataError
-from safety_modules.evaluation.attacks import METHODS, Ball, PixelAttack, apgd
+from safety_modules.evaluation.attacks import METHODS, Ball, PixelAttack, Transferred, apgd
 from safety_modules.evaluation.attacks.adversary import answer_odds, as_pictures, risk_odds
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.suites.pocket import pocket_cases
@@ -160,6 +160,15 @@ def test_what_cannot_be_attacked_is_refused_by_name(system: System, risky: list[
     for wrong in ({"method": "cw"}, {"aim": "both"}, {"steps": 0}, {"eps": 0}, {"restarts": 0}):
         with pytest.raises(DataError, match="no such attack"):
             PixelAttack(**wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_transferred_is_what_was_made_against_the_other(system: System, risky: list[Case]) -> None:
+    attack = PixelAttack(steps=3)
+    transferred = Transferred(attack, system)
+    base = System("none", system.model, system.processor)
+    for own, other in zip(attack(risky[:2], system), transferred(risky[:2], base), strict=True):
+        assert np.array_equal(np.asarray(own.load_images()[0]), np.asarray(other.load_images()[0]))
+    assert transferred.name == f"{attack.name} from {system.name}" and transferred.describe()["surrogate"]["system"]
 
 
 def test_cases_without_a_picture_stay_as_they_are(system: System) -> None:

@@ -1,10 +1,22 @@
 """Attacks on systems: on the pixels by gradients or by verdicts alone, and through the prompt."""
 
-from safety_modules.evaluation.attacks.adversary import METHODS, PixelAttack
+from safety_modules.evaluation.attacks.adversary import METHODS, PixelAttack, Transferred
 from safety_modules.evaluation.attacks.wording import FORMS, PREFIX, PromptAttack
 from safety_modules.training.perturbation import Ball, apgd, pgd, square
 
-__all__ = ["FORMS", "METHODS", "PREFIX", "Ball", "PixelAttack", "PromptAttack", "apgd", "attack_named", "pgd", "square"]
+__all__ = [
+    "FORMS",
+    "METHODS",
+    "PREFIX",
+    "Ball",
+    "PixelAttack",
+    "PromptAttack",
+    "Transferred",
+    "apgd",
+    "attack_named",
+    "pgd",
+    "square",
+]
 
 
 def attack_named(name: str) -> PixelAttack | PromptAttack:

@@ -156,6 +156,32 @@ class PixelAttack:
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]))
 
 
+@dataclass(frozen=True)
+class Transferred:
+    """A `Transform`: pictures perturbed against another system, such as another training, and shown to this one.
+
+    Attributes:
+        attack: how.
+        surrogate: the system whose files the attacker has, on the same base.
+    """
+
+    attack: PixelAttack
+    surrogate: System
+
+    @property
+    def name(self) -> str:
+        """`apgd-4-clean from gated`."""
+        return f"{self.attack.name} from {self.surrogate.name}"
+
+    def describe(self) -> dict[str, Any]:
+        """All of it."""
+        return {**self.attack.describe(), "name": self.name, "surrogate": self.surrogate.describe()}
+
+    def __call__(self, cases: Sequence[Case], system: System | None = None) -> list[Case]:
+        """As `PixelAttack`, whatever the system."""
+        return self.attack(cases, self.surrogate)
+
+
 def objective_of(safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor, aim: Aim) -> Objective:
     """What an attacker with this aim wants more of, for each case.
 

@@ -43,8 +43,8 @@ FORMS: dict[str, Callable[[Case], dict[str, Any]]] = {
     "second": _blank_first,
 }
 """What each does to a risky case: an order to ignore notes; a note as the policy's, of the user's own; typed role
-markers and an answer begun between them; sixty harmless words before, or behind; asked a turn earlier; not asked at all; in
-capitals; in words of no language (ROT13); a blank picture before the case's own."""
+markers and an answer begun between them; sixty harmless words before, or behind; asked a turn earlier; not asked at
+all; in capitals; in words of no language (ROT13); a blank picture before the case's own."""
 
 
 @dataclass(frozen=True)
