@@ -138,6 +138,9 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
         if address:
             with suppress(Exception):  # there may be none: it did not start
                 serve.delete(name)
+                left = serve.status()
+                if not left.applications and not left.proxies:
+                    serve.shutdown()  # begun here: what others begin has proxies
         ray.shutdown()
 
     quiet = {"log_level": "WARNING", "enable_access_log": False}
