@@ -93,14 +93,14 @@ class Front(Door):
         self, asked: Asked, waited: Callable[[Awaitable[Part]], Awaitable[Part]]
     ) -> tuple[AsyncGenerator[Part, None], Part]:
         """An answer and its first part: from another replica, if the first that is asked ends without one."""
-        for left in reversed(range(TRIES)):
-            parts = self._replicas.ask(asked)
+        tries = 0
+        while True:
+            parts, tries = self._replicas.ask(asked), tries + 1
             try:
                 return parts, await waited(anext(parts))
             except ReplicaLost:
-                if not left:
+                if tries == TRIES:
                     raise
-        raise AssertionError("the last try returns or raises")
 
     def _streamed(self, exchange: Exchange, parts: AsyncGenerator[Part, None], first: Part) -> Response:
         status = GONE

@@ -122,13 +122,13 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
         )
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     options: dict[str, Any] = {}
-    cpus = 1
+    cpus, count = 1, served.settings.replicas
     if not address:
         # Ray's own ports are for whoever reaches them: here they listen on this machine alone, and want a token. Ray
         # has the first for two systems only, but takes it everywhere.
         token = secrets.token_hex(32)
         os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
-        cores, count = os.cpu_count() or 1, served.settings.replicas
+        cores = os.cpu_count() or 1
         cpus = max(1, cores // count)  # Ray gives a replica as many threads
         options = {"include_dashboard": False, "num_cpus": max(cores, count), "address": "local"}
     serve, ray = needed("ray.serve", "replicas", "ray"), needed("ray", "replicas", "ray")
@@ -147,11 +147,17 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
     try:
         ray.init(logging_level=logging.ERROR, **options)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        gpus, there = _gpus(served), ray.cluster_resources().get("GPU", 0)
+        if not address and gpus * count > there:  # a cluster may grow; here they would be waited for for ever
+            raise ConfigError(
+                f"replicas not started: expected {gpus * count:g} GPUs for {count} replicas, got {there:g}. Start "
+                "fewer, or share them: SAFETY_MODULES_SERVE_REPLICA_GPUS=0.5."
+            )
         serve.start(proxy_location="Disabled", logging_config=quiet)
         handle = serve.run(_deployment(served, cpus), name=name, route_prefix=None, logging_config=quiet)
     except BaseException as error:
         stop()
-        if not isinstance(error, (ConnectionError, RuntimeError)):
+        if isinstance(error, ConfigError) or not isinstance(error, Exception):
             raise
         raise ConfigError(f"replicas not started: expected a cluster and a model on it, got: {error}") from error
     return _front(served, RayReplicas(handle, name, stop), log_stream)
@@ -224,13 +230,9 @@ def _all(served: Served) -> ServeSettings:
 
 def _deployment(served: Served, cpus: int) -> Any:
     """The replicas as an application of Ray Serve's; its Batcher stays, so Serve's own batching is not used."""
-    import ray
     from ray import serve
 
     settings = served.settings
-    gpus = settings.replica_gpus
-    if gpus is None:
-        gpus = 1 if served.model is not None and ray.cluster_resources().get("GPU") else 0
     deployment = serve.deployment(
         Replica,
         name=REPLICA,
@@ -238,6 +240,15 @@ def _deployment(served: Served, cpus: int) -> Any:
         max_ongoing_requests=settings.max_queue,
         max_constructor_retry_count=STARTS,
         health_check_period_s=HEALTH_SECONDS,
-        ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
+        ray_actor_options={"num_cpus": cpus, "num_gpus": _gpus(served)},
     )
     return deployment.bind(served)
+
+
+def _gpus(served: Served) -> float:
+    """What a replica asks for: pocket stays on the CPU."""
+    import ray
+
+    if served.settings.replica_gpus is not None:
+        return served.settings.replica_gpus
+    return 1 if served.model is not None and ray.cluster_resources().get("GPU") else 0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -185,6 +186,17 @@ def test_one_that_says_nothing_is_not_waited_for_for_ever():
     assert reply.status == 503 and reply.headers["retry-after"] and "0.2 seconds" in reply.error["message"]
 
 
+def test_a_client_that_goes_is_noted(server, two):
+    two.ends = [-1]
+    with pytest.raises(TimeoutError):
+        server.chat(ask(records("benign")[0]), timeout=0.5)
+    for _ in range(500):
+        if server.lines[-1]["status"] == 499:
+            return
+        time.sleep(0.01)
+    raise AssertionError(server.lines[-1])
+
+
 def test_no_room_is_a_503(monkeypatch):
     with fronted(max_queue=1) as (server, _):
         monkeypatch.setattr(Front, "_admit", lambda self, more: setattr(self, "_admitted", 2))
@@ -263,6 +275,17 @@ def heard(handle):
         return [part async for part in RayReplicas(handle, "app").ask(Asked("GET", "/"))]
 
     return asyncio.run(main())
+
+
+def test_an_answer_nobody_waits_for_is_cancelled(ray):
+    async def main():
+        parts = RayReplicas(handle, "app").ask(Asked("GET", "/"))
+        await anext(parts)
+        await parts.aclose()
+
+    handle = Handle([Part(b"begun", 200), WHOLE])
+    asyncio.run(main())
+    assert handle.cancelled == 1
 
 
 WHOLE = Part(b"words", 200, note=Note())
