@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
+from safety_modules.backbones.bases import find_base, local_config
 from safety_modules.errors import ConfigError
 from safety_modules.io.optional import needed
 from safety_modules.io.strict import quote
@@ -120,7 +121,10 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
             f"replicas not started: expected RAY_ADDRESS to be a cluster's own, got Ray's client {quote(address)}. Run "
             "this on a machine of the cluster, with RAY_ADDRESS=auto."
         )
+    if not address and served.model is not None:
+        local_config(find_base(served.model))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # at a cluster that is not there; each takes 40 seconds
     options: dict[str, Any] = {}
     cpus, count = 1, served.settings.replicas
     if not address:
@@ -135,7 +139,7 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
     name = f"safety-modules-{secrets.token_hex(4)}"
 
     def stop() -> None:
-        if address:
+        if address and ray.is_initialized():
             with suppress(Exception):  # there may be none: it did not start
                 serve.delete(name)
                 left = serve.status()
@@ -156,10 +160,15 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
         serve.start(proxy_location="Disabled", logging_config=quiet)
         handle = serve.run(_deployment(served, cpus), name=name, route_prefix=None, logging_config=quiet)
     except BaseException as error:
+        why = [str(error)]
+        if ray.is_initialized():  # else asking would begin anew
+            with suppress(Exception):  # there may be nothing deployed
+                why = serve.status().applications[name].deployments[REPLICA].message.split("\n")
         stop()
         if isinstance(error, ConfigError) or not isinstance(error, Exception):
             raise
-        raise ConfigError(f"replicas not started: expected a cluster and a model on it, got: {error}") from error
+        told = [line.strip() for line in why if line.strip()][-1]
+        raise ConfigError(f"replicas not started: expected a cluster and a model on it, got: {told}") from error
     return _front(served, RayReplicas(handle, name, stop), log_stream)
 
 

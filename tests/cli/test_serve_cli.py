@@ -58,6 +58,7 @@ def test_replicas_without_their_extra_say_what_to_install(monkeypatch):
         (["--replicas", "0"], {}, "replicas"),
         (["--replicas", "-1"], {}, "replicas"),
         ([], {"SAFETY_MODULES_SERVE_REPLICA_GPUS": "-1"}, "replica_gpus"),
+        (["nowhere", "--adapter", "llava-pocket-safe", "--replicas", "2"], {}, "no base model"),
         (["--replicas", "2"], {"RAY_ADDRESS": "ray://head:10001"}, "Ray's client"),
     ],
 )
