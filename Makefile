@@ -73,6 +73,9 @@ $(VENV)/demo/.installed: requirements/demo.txt | $(VENV)/.installed
 $(VENV)/quant/.installed: requirements/quant.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/quant,requirements/quant.txt)
 
+$(VENV)/ray/.installed: requirements/ray.txt | $(VENV)/.installed
+	$(call install_aside,$(VENV)/ray,requirements/ray.txt)
+
 $(VENV)/lmms/.installed: requirements/lmms.txt | $(VENV)/.installed
 	$(call install_aside,$(VENV)/lmms,requirements/lmms.txt)
 
@@ -128,8 +131,8 @@ test-quant: $(VENV)/.installed $(VENV)/quant/.installed ## 4 and 8 bit bases (bi
 test-lmms: $(VENV)/.installed $(VENV)/lmms/.installed ## our model and our tasks inside lmms-eval
 	PYTHONPATH=$(abspath $(VENV)/lmms) $(VENV)/bin/python -m pytest tests/evaluation/test_lmms_arguments.py tests/evaluation/test_lmms_tasks.py tests/evaluation/test_lmms_model.py $(ARGS)
 
-test-serve: $(VENV)/.installed $(LITELLM_VENV)/.installed ## litellm as a proxy in front of our server
-	LITELLM=$(abspath $(LITELLM_VENV))/bin/litellm $(VENV)/bin/python -m pytest tests/serving/test_litellm.py $(ARGS)
+test-serve: $(VENV)/.installed $(LITELLM_VENV)/.installed $(VENV)/ray/.installed ## litellm as a proxy in front of our server; replicas by Ray Serve, one of them killed
+	LITELLM=$(abspath $(LITELLM_VENV))/bin/litellm PYTHONPATH=$(abspath $(VENV)/ray) $(VENV)/bin/python -m pytest tests/serving/test_litellm.py tests/serving/test_replicas.py $(ARGS)
 
 test-web: $(VENV)/.installed $(VENV)/demo/.installed ## the page of demo --web in Chromium, at two widths
 	PYTHONPATH=$(abspath $(VENV)/demo) $(VENV)/bin/python -m pytest tests/web $(ARGS)

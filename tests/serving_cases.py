@@ -138,8 +138,10 @@ class Running:
 
 
 @contextmanager
-def served(safety: Any = None, access: Any = None, room: int | None = 1024, **settings: Any) -> Iterator[Running]:
-    """A server in a thread of this process."""
+def served(
+    safety: Any = None, access: Any = None, room: int | None = 1024, front: Any = None, **settings: Any
+) -> Iterator[Running]:
+    """A server in a thread of this process; `front` makes of a service what stands in front of it."""
     from safety_modules.serving import Access, ServeSettings, Service, make_server
 
     log = io.StringIO()
@@ -148,7 +150,7 @@ def served(safety: Any = None, access: Any = None, room: int | None = 1024, **se
         safety or guarded(), limits, access or Access(), NAME, {"name": "llava-pocket-safe"}, room, log_stream=log
     )
     ports: list[int] = []
-    server = make_server(service, ports.append)
+    server = make_server(front(service, log) if front else service, ports.append)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not ports:

@@ -254,3 +254,34 @@ def load_onto(
     if quantize is None and move:
         model = model.to(device)
     return model.eval(), processor
+
+
+def check_wish(base: str | PathLike[str] | None, quantize: str | None, dtype: str | None) -> None:
+    """Raises ConfigError for an unknown dtype, or for llava-pocket (None) in another form than its own."""
+    if dtype not in (None, "bfloat16", "float32"):
+        raise ConfigError(f"unknown dtype: expected bfloat16 or float32, got {dtype!r}. Pick one of them.")
+    if base is None and (quantize or dtype):
+        raise ConfigError(
+            f"llava-pocket stays as it is: expected --model with {quantize or dtype}, got none. Name a base."
+        )
+
+
+def load_here(base: str | PathLike[str], quantize: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
+    """`load_onto` this process's own device.
+
+    Args:
+        base: see `find_base`.
+        quantize: see `quantisation`.
+        dtype: bfloat16 or float32; None = as the checkpoint is.
+
+    Raises:
+        ConfigError: as `load_onto`.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    folder = find_base(base)
+    local_config(folder)  # the first thing that is missing is the first that is told
+    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
+    # One that is to be spread over processes (FSDP) may fit on no single device.
+    return load_onto(folder, device, dtype or "auto", quantize, move=not parse_flag_from_env("ACCELERATE_USE_FSDP"))

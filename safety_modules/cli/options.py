@@ -73,26 +73,14 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def load_base(model: str | Path | None, quantize: str | None = None, dtype: str | None = None) -> tuple[Any, Any]:
     """Base and processor: pocket on the CPU, another one on this process's own device."""
-    if dtype not in (None, "bfloat16", "float32"):
-        raise ConfigError(f"unknown dtype: expected bfloat16 or float32, got {dtype!r}. Pick one of them.")
+    from safety_modules.backbones.bases import check_wish, load_here
+
+    check_wish(model, quantize, dtype)
     if model is None:
         from safety_modules import pocket as world
 
-        if quantize or dtype:
-            raise ConfigError(
-                f"llava-pocket stays as it is: expected --model with {quantize or dtype}, got none. Name a base."
-            )
         return world.load()
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    from safety_modules.backbones.bases import find_base, load_onto, local_config
-
-    folder = find_base(model)
-    local_config(folder)  # the first thing that is missing is the first that is told
-    device = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).device
-    # One that is to be spread over processes (FSDP) may fit on no single device.
-    return load_onto(folder, device, dtype or "auto", quantize, move=not parse_flag_from_env("ACCELERATE_USE_FSDP"))
+    return load_here(model, quantize, dtype)
 
 
 def adapter_for(model: str | Path | None, adapter: str | Path | None) -> str | Path:

@@ -1,11 +1,13 @@
 """`safety-modules serve`: a guarded model behind OpenAI's endpoints."""
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from safety_modules.cli.options import Adapter, Dtype, Quantize, adapter_for, attach
+from safety_modules.cli.options import Adapter, Dtype, Quantize
 from safety_modules.errors import ConfigError
 
 
@@ -23,6 +25,9 @@ def serve(
     image_host: Annotated[
         list[str] | None, typer.Option(help="Host that pictures may be fetched from; repeat. Default: none.")
     ] = None,
+    replicas: Annotated[
+        int | None, typer.Option(help="Copies of the model, behind Ray Serve: here, or where RAY_ADDRESS says.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name for clients; default: its folder's.")] = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
@@ -33,38 +38,31 @@ def serve(
     """
     from pydantic import ValidationError
 
-    from safety_modules.adapter.folder import read_adapter
-    from safety_modules.adapter.format import CONFIG_FILE
-    from safety_modules.adapter.hub import find_adapter
     from safety_modules.errors import validation_problems
-    from safety_modules.io.files import sha256_of
     from safety_modules.io.optional import needed
-    from safety_modules.policy.policy import Policy
 
     for module in ("fastapi", "uvicorn", "prometheus_client", "pydantic_settings"):
         needed(module, "serving", "serve")
-    from safety_modules.serving import Access, ServeSettings, Service, make_server
+    from safety_modules.serving import ServeSettings, make_server
+    from safety_modules.serving.replicas import replicated
+    from safety_modules.serving.served import Served
 
-    given: dict[str, Any] = {"host": host, "port": port, "access": access, "image_hosts": image_host or None}
+    given: dict[str, Any] = {"host": host, "port": port, "access": access, "replicas": replicas}
+    given["image_hosts"] = image_host or None
     try:
         settings = ServeSettings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise ConfigError("settings refused: " + " ".join(validation_problems(error, model=ServeSettings))) from error
-    # What costs least comes first: a mistake in it is found before a base is loaded.
-    keys = Access() if settings.access is None else Access.from_yaml(settings.access)
-    settings.check_reachable(bool(keys.keys))
-    rules = None if policy is None else Policy.from_yaml(policy)
-    chosen = adapter_for(model, adapter)
-    found = read_adapter(find_adapter(chosen))
-    safety = attach(model, chosen, quantize, dtype)
-    if rules is not None:
-        safety.policy = rules
-    about = {"name": str(chosen if adapter else Path(chosen).name), "sha256": sha256_of(found.path / CONFIG_FILE)}
-    called = name or ("llava-pocket" if model is None else Path(model).name)
-    config = safety.backbone.model.config.get_text_config()
-    service = Service(safety, settings, keys, called, about, getattr(config, "max_position_embeddings", None))
+    lines = sys.stdout
 
     def tell(listening: int) -> None:
-        typer.echo(f"{called}, guarded by {about['name']}: http://{settings.host}:{listening}", err=True)
+        count = f" in {settings.replicas} replicas" if settings.replicas > 1 else ""
+        typer.echo(
+            f"{served.name}{count}, guarded by {served.about['name']}: http://{settings.host}:{listening}", err=True
+        )
 
-    make_server(service, tell).run()
+    served = Served.read(settings, model, adapter, policy, name, quantize, dtype)
+    # The lines about requests stay alone on standard output, whatever Ray prints.
+    with redirect_stdout(sys.stderr) if settings.replicas > 1 else nullcontext():
+        service = served.service() if settings.replicas == 1 else replicated(served, lines)
+        make_server(service, tell).run()

@@ -6,14 +6,14 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from safety_modules.serving.access import Caller
+from safety_modules.serving.door import Door
 from safety_modules.serving.errors import RequestRefused
 from safety_modules.serving.exchange import Exchange
-from safety_modules.serving.service import Service
 
 GUARDRAIL = "/beta/litellm_basic_guardrail_api"
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Door) -> FastAPI:
     """The application: routes, and OpenAI's form for what no route answers."""
     app = FastAPI(lifespan=service.running, docs_url=None, redoc_url=None, openapi_url=None)
     routes: list[tuple[str, str, Callable[[Exchange, Caller], Awaitable[Response]]]] = [
@@ -38,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _route(
-    service: Service, answer: Callable[[Exchange, Caller], Awaitable[Response]]
+    service: Door, answer: Callable[[Exchange, Caller], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
         return await service.guarded(request, answer)

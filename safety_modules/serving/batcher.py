@@ -1,7 +1,7 @@
 """Requests that can be answered together are: dynamic batching over an asyncio loop, one call at a time.
 
-Own code, because nothing kept fits: Ray Serve's batching needs a cluster around a single process, and transformers'
-continuous batching takes text alone.
+Own code, because nothing kept fits: Ray Serve's `@serve.batch` takes requests in the order they come, whether or not
+they may share a call, and one process would need Ray as well; transformers' continuous batching takes text alone.
 """
 
 import asyncio

@@ -28,6 +28,7 @@ class Exchange:
     Attributes:
         id: in the answer's header and in the log.
         about: what the log will say.
+        counted: what the metrics were told of it: name, labels, value.
     """
 
     def __init__(self, request: Request, settings: ServeSettings) -> None:
@@ -36,6 +37,7 @@ class Exchange:
         self.started = time.monotonic()
         self.until = self.started + settings.request_seconds
         self.about: dict[str, Any] = {"id": self.id, "route": request.url.path}
+        self.counted: list[tuple[str, tuple[str, ...], float]] = []
 
     @property
     def seconds(self) -> float:

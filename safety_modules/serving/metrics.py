@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from safety_modules.policy.verdict import Verdict
-
 NAME = "safety_modules"
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 120)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -25,10 +23,10 @@ class Metrics:
         self.pictures = Counter(f"{NAME}_pictures", "Pictures judged.", ["type", "action"], registry=own)
         self.tokens = Counter(f"{NAME}_tokens", "Tokens of prompts and answers.", ["part"], registry=own)
 
-    def judged(self, verdicts: Sequence[Verdict]) -> None:
-        """Count verdicts: by the type of the rule that fired, `clean` where none did."""
-        for one in verdicts:
-            self.pictures.labels(one.type if one.flagged else "clean", one.action).inc()
+    def count(self, name: str, labels: Sequence[str], value: float) -> None:
+        """Add to a counter, or a value to a histogram: one of the attributes, by its name."""
+        one = getattr(self, name).labels(*labels) if labels else getattr(self, name)
+        (one.observe if isinstance(one, Histogram) else one.inc)(value)
 
     def text(self) -> bytes:
         """In Prometheus' text format."""

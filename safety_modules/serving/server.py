@@ -8,7 +8,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from safety_modules.serving.app import create_app
-from safety_modules.serving.service import Service
+from safety_modules.serving.door import Door
 
 HEADER_BYTES = 32_768
 KEEP_ALIVE_SECONDS = 5
@@ -33,7 +33,7 @@ class Telling(uvicorn.Server):
             self._tell(int(self.servers[0].sockets[0].getsockname()[1]))
 
 
-def make_server(service: Service, started: Callable[[int], None] | None = None) -> uvicorn.Server:
+def make_server(service: Door, started: Callable[[int], None] | None = None) -> uvicorn.Server:
     """A server that `run()` runs until it is stopped (Ctrl-C, SIGTERM), answering what it has begun.
 
     Args:

@@ -1,45 +1,37 @@
-"""One guarded model behind HTTP: what each route answers, and what every request goes through on its way."""
+"""One guarded model behind HTTP: what each route answers."""
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TextIO, TypeVar
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.errors import SafetyModulesError
 from safety_modules.io.strict import quote
 from safety_modules.policy.verdict import Verdict, riskiest
 from safety_modules.serving.access import Access, Caller, Choices, Chosen
 from safety_modules.serving.answering import Answered, Judged
 from safety_modules.serving.batcher import Batcher, Job
+from safety_modules.serving.door import GONE, Door
 from safety_modules.serving.engine import Engine, Judgement, Question
 from safety_modules.serving.errors import RequestRefused, as_refused, overloaded
-from safety_modules.serving.exchange import Exchange, Gone
+from safety_modules.serving.exchange import Exchange
 from safety_modules.serving.fetch import Fetch
 from safety_modules.serving.images import Pictures
-from safety_modules.serving.log import RequestLog
-from safety_modules.serving.metrics import Metrics
 from safety_modules.serving.reading import Prompt, Reader, Shown
 from safety_modules.serving.replies import DONE, Completion, guardrail, header, moderation, safety_field, streamed
 from safety_modules.serving.schemas import ChatRequest, GuardrailRequest, ModerationRequest, parsed
 from safety_modules.serving.settings import ServeSettings
 from safety_modules.serving.stream import EventStream, pieces_until
 
-LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-LOG = logging.getLogger(__name__)
-GONE = 499
-"""Noted for a client that did not wait for its answer; nobody gets it."""
 T = TypeVar("T")
 
 
-class Service:
+class Service(Door):
     """One guarded model behind HTTP.
 
     Args:
@@ -66,10 +58,9 @@ class Service:
         room: int | None = None,
         log_stream: TextIO | None = None,
     ) -> None:
-        settings.check_reachable(bool(access.keys))
+        super().__init__(settings, access, log_stream)
         safety.guard.check()
-        self.settings, self.access, self.model = settings, access, model
-        self.metrics, self.log = Metrics(), RequestLog(settings.log, log_stream)
+        self.model = model
         self._choices = Choices(safety)
         self._reader = Reader(safety.backbone, settings, Pictures(settings, Fetch(settings)), room)
         self._engine = Engine(safety)
@@ -79,7 +70,7 @@ class Service:
             "policy": self._choices.operators.digest,
             "base": safety.backbone.fingerprint(),
         }
-        self._admitted, self._started = 0, int(time.time())
+        self._started = int(time.time())
         self._threads = ThreadPoolExecutor(settings.workers, "safety-modules-reading")
         self._batcher: Batcher | None = None
 
@@ -95,53 +86,15 @@ class Service:
             await self._batcher.stop()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def guarded(self, request: Request, answer: Callable[[Exchange, Caller], Awaitable[Response]]) -> Response:
-        """What every request goes through: room, who asks, the answer or why there is none, the log."""
-        exchange = Exchange(request, self.settings)
-        self._admitted += 1
-        self.metrics.waiting.set(self._admitted)
-        streams = False
-        try:
-            if self._admitted > self.settings.max_queue:
-                raise overloaded(f"expected at most {self.settings.max_queue} requests at a time, got more")
-            caller = self._caller(request)
-            exchange.about["key"] = caller.name
-            response = await answer(exchange, caller)
-            streams = isinstance(response, EventStream)
-        except Gone:
-            response = Response(status_code=GONE)
-        except Exception as error:
-            refused = as_refused(error)
-            if not isinstance(error, SafetyModulesError):
-                LOG.error("a request failed", exc_info=error)
-            exchange.about["error"] = refused.code
-            response = refused.response()
-        finally:
-            if not streams:
-                self._admitted -= 1
-                self.metrics.waiting.set(self._admitted)
-        response.headers["x-request-id"] = exchange.id
-        if not streams:
-            self._over(exchange, response.status_code)
-        return response
+    @property
+    def begun(self) -> bool:
+        """Whether `running` was entered."""
+        return self._batcher is not None
 
-    def _caller(self, request: Request) -> Caller:
-        """Who asks. Raises RequestRefused."""
-        if not self.access.keys:
-            # A page in this machine's browser reaches this server under a name of its own (DNS rebinding).
-            host = request.headers.get("host", "").rpartition(":")
-            name = host[0] if host[2].isdecimal() and host[0] else request.headers.get("host", "")
-            if name.lower() not in LOCAL_NAMES:
-                raise RequestRefused(403, "not answered: expected this machine's own name as host, got another.")
-        key = request.headers.get("x-api-key")  # litellm's guardrails send theirs so
-        return self.access.caller(request.headers.get("authorization") or (key and f"Bearer {key}"))
-
-    def _over(self, exchange: Exchange, status: int) -> None:
-        """Note a request that is over."""
-        route = exchange.about["route"]
-        self.metrics.requests.labels(route, str(status)).inc()
-        self.metrics.seconds.labels(route).observe(exchange.seconds)
-        self.log.line({**exchange.about, "status": status, "seconds": round(exchange.seconds, 4)})
+    @property
+    def working(self) -> bool:
+        """Whether requests are answered."""
+        return self._batcher is not None and self._batcher.working
 
     async def _read(self, exchange: Exchange, read: Callable[..., T], *arguments: Any) -> T:
         """Read a request, beside the loop."""
@@ -158,16 +111,17 @@ class Service:
         return job
 
     def _decided(self, exchange: Exchange, safety: Mapping[str, Any], verdicts: Sequence[Verdict]) -> None:
-        """Note what was judged."""
-        self.metrics.judged(verdicts)
+        """Note what was judged: by the type of the rule that fired, `clean` where none did."""
+        for one in verdicts:
+            self.count(exchange, "pictures", one.type if one.flagged else "clean", one.action)
         names = ("mode", "policy", "judged", "type", "level", "action", "rule")
         exchange.about |= {f"safety_{name}": safety[name] for name in names}
 
     def _took(self, exchange: Exchange, job: Job, prompt: int = 0, answer: int = 0) -> None:
         """Note what answering took."""
-        self.metrics.batches.observe(job.batch)
-        self.metrics.tokens.labels("prompt").inc(prompt)
-        self.metrics.tokens.labels("answer").inc(answer)
+        self.count(exchange, "batches", value=job.batch)
+        self.count(exchange, "tokens", "prompt", value=prompt)
+        self.count(exchange, "tokens", "answer", value=answer)
         about = {"batch": job.batch, "waited": round(job.waited, 4)}
         exchange.about |= about | ({"prompt_tokens": prompt, "answer_tokens": answer} if prompt else {})
 
@@ -245,9 +199,7 @@ class Service:
         def over() -> None:
             status = 200 if job.finished else GONE
             job.drop()
-            self._admitted -= 1
-            self.metrics.waiting.set(self._admitted)
-            self._over(exchange, status)
+            self.ended(exchange, status)
 
         return EventStream(events(), over, {**header(safety), "cache-control": "no-store", "x-accel-buffering": "no"})
 
@@ -316,15 +268,10 @@ class Service:
         one = {"id": self.model, "object": "model", "created": self._started, "owned_by": "safety-modules"}
         return JSONResponse({"object": "list", "data": [one]})
 
-    async def measured(self, _exchange: Exchange, _caller: Caller) -> Response:
-        """`/metrics`."""
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
     async def health(self) -> Response:
         """`/healthz`: what is served, and whether it is; for everybody."""
-        working = self._batcher is not None and self._batcher.working
-        about = {"status": "ok" if working else "stopped", **self._about}
-        return JSONResponse(about, 200 if working else 503)
+        about = {"status": "ok" if self.working else "stopped", **self._about}
+        return JSONResponse(about, 200 if self.working else 503)
 
 
 def _in(loop: asyncio.AbstractEventLoop, do: Callable[..., Any], *arguments: Any) -> None:

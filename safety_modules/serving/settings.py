@@ -37,6 +37,8 @@ class ServeSettings(BaseSettings):
         request_seconds: from the last byte of a request to the last of its answer.
         body_seconds: a client has for a request's headers, and again for its body.
         fetch_seconds: for a picture from an allowed host, redirects counted.
+        replicas: of the model, behind Ray Serve; 1 = none of it, one process.
+        replica_gpus: each asks for; None = 1 where the cluster has some, else 0; a fraction shares one.
         workers: threads that read requests and decode pictures.
         log: whether every request is a line on standard output.
     """
@@ -63,6 +65,8 @@ class ServeSettings(BaseSettings):
     request_seconds: float = Field(default=120, gt=0)
     body_seconds: float = Field(default=20, gt=0)
     fetch_seconds: float = Field(default=5, gt=0)
+    replicas: int = Field(default=1, gt=0)
+    replica_gpus: float | None = Field(default=None, ge=0)
     workers: int = Field(default=2, gt=0)
     log: bool = True
 

@@ -1,5 +1,7 @@
 """`safety-modules serve`: what it refuses before a base is loaded."""
 
+import os
+
 import pytest
 from typer.testing import CliRunner
 
@@ -28,6 +30,21 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch):
     assert "fastapi" in message and "pip install" in message
 
 
+def test_replicas_without_their_extra_say_what_to_install(monkeypatch):
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    real = optional.import_module
+
+    def missing(name):
+        if name.startswith("ray"):
+            raise ImportError(f"No module named {name!r}")
+        return real(name)
+
+    monkeypatch.setattr(optional, "import_module", missing)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # Ray is told what to do there
+    message = refusal("--replicas", "2")
+    assert "ray" in message and "pip install" in message
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "told"),
     [
@@ -38,6 +55,11 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch):
         (["llava-hf/llava-1.5-7b-hf"], {}, "no adapter"),
         ([], {"SAFETY_MODULES_SERVE_MAX_IMAGES": "many"}, "max_images"),
         ([], {"SAFETY_MODULES_SERVE_PORT": "-1"}, "port"),
+        (["--replicas", "0"], {}, "replicas"),
+        (["--replicas", "-1"], {}, "replicas"),
+        ([], {"SAFETY_MODULES_SERVE_REPLICA_GPUS": "-1"}, "replica_gpus"),
+        (["nowhere", "--adapter", "llava-pocket-safe", "--replicas", "2"], {}, "no base model"),
+        (["--replicas", "2"], {"RAY_ADDRESS": "ray://head:10001"}, "Ray's client"),
     ],
 )
 def test_mistakes_are_told_before_a_base_is_loaded(words, environment, told):
