@@ -70,6 +70,14 @@ class Prepared:
         return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
 
     @property
+    def prompts(self) -> list[tuple[list[int], list[torch.Tensor]]]:
+        """Per prompt its ids without padding, and what its image tokens stand for: (n_i, D) of each of its images.
+
+        For an engine elsewhere that takes embeddings; where a prompt is `steered` it is to use the guard's LoRA.
+        """
+        return [(self._call.prompt(row), self._call.features_of(row)) for row in range(len(self._call))]
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """What to call the model with first, inside `running()`."""
         return {

@@ -1,12 +1,11 @@
 """`safety-modules serve`: a guarded model behind OpenAI's endpoints."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from safety_modules.cli.options import Adapter, Dtype, Quantize, adapter_for, attach
-from safety_modules.errors import ConfigError
 
 
 def serve(
@@ -31,12 +30,9 @@ def serve(
 
     Limits are variables of the environment, SAFETY_MODULES_SERVE_MAX_IMAGES=4 for example: docs/serving.md lists them.
     """
-    from pydantic import ValidationError
-
     from safety_modules.adapter.folder import read_adapter
     from safety_modules.adapter.format import CONFIG_FILE
     from safety_modules.adapter.hub import find_adapter
-    from safety_modules.errors import validation_problems
     from safety_modules.io.files import sha256_of
     from safety_modules.io.optional import needed
     from safety_modules.policy.policy import Policy
@@ -44,12 +40,9 @@ def serve(
     for module in ("fastapi", "uvicorn", "prometheus_client", "pydantic_settings"):
         needed(module, "serving", "serve")
     from safety_modules.serving import Access, ServeSettings, Service, make_server
+    from safety_modules.serving.settings import read_settings
 
-    given: dict[str, Any] = {"host": host, "port": port, "access": access, "image_hosts": image_host or None}
-    try:
-        settings = ServeSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise ConfigError("settings refused: " + " ".join(validation_problems(error, model=ServeSettings))) from error
+    settings = read_settings(ServeSettings, host=host, port=port, access=access, image_hosts=image_host or None)
     # What costs least comes first: a mistake in it is found before a base is loaded.
     keys = Access() if settings.access is None else Access.from_yaml(settings.access)
     settings.check_reachable(bool(keys.keys))

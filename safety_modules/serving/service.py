@@ -50,6 +50,7 @@ class Service:
         adapter: what identifies the adapter, for /healthz.
         room: positions that the language model has; None = not known.
         log_stream: where log lines go; default: standard output.
+        engine: what answers; default: this process's own model.
 
     Raises:
         GuardError: there is no guard.
@@ -65,6 +66,7 @@ class Service:
         adapter: Mapping[str, Any],
         room: int | None = None,
         log_stream: TextIO | None = None,
+        engine: Engine | None = None,
     ) -> None:
         settings.check_reachable(bool(access.keys))
         safety.guard.check()
@@ -72,7 +74,7 @@ class Service:
         self.metrics, self.log = Metrics(), RequestLog(settings.log, log_stream)
         self._choices = Choices(safety)
         self._reader = Reader(safety.backbone, settings, Pictures(settings, Fetch(settings)), room)
-        self._engine = Engine(safety)
+        self._engine = engine or Engine(safety)
         self._about = {
             "model": model,
             "adapter": dict(adapter),
