@@ -24,16 +24,14 @@ class Asked:
     """A conversation for the engine, judged already.
 
     Attributes:
-        ids: its prompt, hint included, without padding; an image token for every row of `features`.
-        features: what the image tokens stand for: (n_i, D) of each picture, safety tokens before it where it is risky.
+        embeddings: of its prompt (T, D), without padding: pictures, safety tokens and hint are in it.
         steered: whether the adapter's LoRA is to act.
         sampling: of the answer.
         limit: new tokens.
         ends: ids that end it.
     """
 
-    ids: list[int]
-    features: list[torch.Tensor]
+    embeddings: torch.Tensor
     steered: bool
     sampling: Sampling
     limit: int
@@ -74,7 +72,7 @@ class HandingOn(Engine):
         chosen = jobs[0].work.chosen
         inputs = self._inputs([job.work for job in jobs])
         prepared = self.safety.prepare(safety=chosen.mode != "off", policy=chosen.policy, **inputs)
-        handed = dict(zip(prepared.rows, zip(prepared.prompts, prepared.steered, strict=True), strict=True))
+        handed = dict(zip(prepared.rows, zip(prepared.embeddings, prepared.steered, strict=True), strict=True))
         for row, job in enumerate(jobs):
             answer, refusal = self._answering(job), prepared.refusals.get(row)
             verdict, verdicts = prepared.verdicts[row], prepared.image_verdicts[row]
@@ -84,16 +82,15 @@ class HandingOn(Engine):
                     answer.put(token)
                 answer.end()
                 continue
-            (ids, features), steered = handed[row]
+            embeddings, steered = handed[row]
             work: Question = job.work
-            left = self._room - len(ids)  # hint and safety tokens take room that the reader could not know of
+            left = self._room - len(embeddings)  # hint and safety tokens take room that the reader could not know of
             if left < 1:
                 self._fail(
-                    job, refused_body([f"expected a prompt that fits into {self._room} tokens, got {len(ids)}."])
+                    job, refused_body([f"expected a prompt that fits into {self._room} tokens, got {len(embeddings)}."])
                 )
                 continue
-            limit, embeddings = min(work.limit, left), [one.cpu() for one in features]
-            asked = Asked(ids, embeddings, steered, work.sampling, limit, self.ends)
+            asked = Asked(embeddings.cpu(), steered, work.sampling, min(work.limit, left), self.ends)
             job.elsewhere = True
             asyncio.run_coroutine_threadsafe(self._hand_on(job, answer, asked), job.loop)
 

@@ -1,5 +1,6 @@
 """vLLM's endpoint plugin: every name of vLLM that is used here; `make test-vllm` holds them against the package."""
 
+import asyncio
 import math
 import uuid
 from argparse import Namespace
@@ -8,6 +9,7 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import FastAPI
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +20,7 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.attach import attach_safety
 from safety_modules.backbones.bases import find_base
 from safety_modules.backbones.tower import without_blocks
+from safety_modules.config import LoraSettings
 from safety_modules.defences.guard.guard import Guard
 from safety_modules.errors import ConfigError
 from safety_modules.io.files import sha256_of
@@ -32,9 +35,8 @@ NAME = "safety_modules"
 VLLMS_OWN = ("/metrics",)
 """Paths that vLLM's own routes keep."""
 HARMLESS = ("GET", "HEAD", "OPTIONS")
-PROBE = "hello"
-DIFFERENT = 1e-6
-"""Of a log probability, at least: less is no LoRA."""
+PROBE, PROBED = "hello", 8
+"""What is asked to see whether the LoRA acts, and tokens of its answer."""
 
 
 class VllmSettings(BaseSettings):
@@ -86,18 +88,16 @@ class SafetyPlugin:
         if not args.api_key:
             settings.check_reachable(bool(keys.keys))
         found = read_adapter(find_adapter(asked.adapter))
-        rank = check_engine(engine_client, args, found.guard.lora_settings)
+        check_engine(engine_client, args, found.guard.lora_settings)
         config = engine_client.model_config
         model, processor = without_blocks(find_base(config.model), config.dtype, asked.device)
         policy = None if asked.policy is None else Policy.from_yaml(asked.policy)
         safety = attach_safety(model, processor, found.path, policy=policy)
-        language_model = VllmEngine(
-            engine_client,
-            safety.backbone.image_token_id,
-            (found.path / lora_files(Guard.kind)[0]).parent if rank else None,
-        )
-        if rank:
-            await language_model.check_lora(safety.backbone.prompt_ids(PROBE, images=0))
+        lora = None if safety.lora is None else (found.path / lora_files(Guard.kind)[0]).parent
+        language_model = VllmEngine(engine_client, lora)
+        if lora is not None:
+            probe = torch.tensor([safety.backbone.prompt_ids(PROBE, images=0)])
+            await language_model.check_lora(safety.backbone.embed_text(probe)[0].cpu())
         about = {"name": asked.adapter, "sha256": sha256_of(found.path / CONFIG_FILE)}
         name = (args.served_model_name or [config.model])[0]
         engine = HandingOn(safety, language_model, config.max_model_len)
@@ -109,22 +109,29 @@ class SafetyPlugin:
         return self._service
 
 
-def check_engine(client: Any, args: Namespace, lora: Any) -> int:
-    """The rank of the adapter's LoRA, 0 = none. Raises ConfigError for an engine without what it needs."""
-    rank = lora.r if lora is not None else 0
-    pictures, loras = client.model_config.multimodal_config, client.vllm_config.lora_config
+def check_engine(client: Any, args: Namespace, lora: LoraSettings | None) -> None:
+    """Raises ConfigError for an engine that was not started with what the plugin and the adapter's LoRA need."""
+    config, loras = client.model_config, client.vllm_config.lora_config
+    pictures = config.multimodal_config
     problems = [
-        (pictures is None or not pictures.enable_mm_embeds, "--enable-mm-embeds"),
+        (not config.enable_prompt_embeds, "--enable-prompt-embeds"),
         (pictures is None or pictures.get_limit_per_prompt("image") != 0, """--limit-mm-per-prompt '{"image": 0}'"""),
-        (rank and (loras is None or loras.max_lora_rank < rank), f"--enable-lora --max-lora-rank {at_least(rank)}"),
         (args.lora_modules or (loras is not None and loras.default_mm_loras), "no LoRA of its own"),
     ]
+    if lora is not None:
+        places = sorted(lora.target_modules)
+        # Elsewhere, around the embeddings too, vLLM's layers take another number of rows than embeddings come in.
+        elsewhere = loras is None or sorted(loras.target_modules or ()) != places
+        problems += [
+            (loras is None, "--enable-lora"),
+            (loras is None or loras.max_lora_rank < lora.r, f"--max-lora-rank {at_least(lora.r)}"),
+            (elsewhere, f"--lora-target-modules {' '.join(places)}"),
+        ]
     missing = [flag for wrong, flag in problems if wrong]
     if missing:
         raise ConfigError(
-            f"not served: expected vllm serve with {', '.join(missing)}, got another engine. Start it with these."
+            f"not served: expected vllm serve with {' '.join(missing)}, got another engine. Start it with these."
         )
-    return rank
 
 
 def at_least(rank: int) -> int:
@@ -137,16 +144,15 @@ class VllmEngine:
 
     Args:
         client: vLLM's EngineClient.
-        image_token_id: what stands for a picture in its prompts.
         lora: peft's folder of the adapter's LoRA; None = there is none.
     """
 
-    def __init__(self, client: Any, image_token_id: int, lora: Path | None) -> None:
+    def __init__(self, client: Any, lora: Path | None) -> None:
         from vllm.lora.request import LoRARequest
 
-        self._client, self._image_token_id = client, image_token_id
         # Ids have to be the engine's only ones; check_engine sees that there are no others.
         self._lora: Any = None if lora is None else LoRARequest(lora_name=NAME, lora_int_id=1, lora_path=str(lora))
+        self._client = client
 
     async def __call__(self, asked: Asked) -> AsyncGenerator[Sequence[int], None]:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -160,53 +166,45 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
-        ids = one_for_each(asked.ids, self._image_token_id, map(len, asked.features))
-        async with aclosing(self._generate(ids, asked.features, sampling, asked.steered)) as outputs:
+        async with aclosing(self._outputs(asked.embeddings, sampling, asked.steered)) as outputs:
             async for output in outputs:
-                yield output.outputs[0].token_ids
+                yield output.token_ids
 
-    def _generate(self, ids: list[int], features: Sequence[Any], sampling: Any, steered: bool) -> Any:
-        from vllm.inputs import TokensPrompt
+    async def _outputs(self, embeddings: torch.Tensor, sampling: Any, steered: bool) -> AsyncGenerator[Any, None]:
+        from vllm.inputs import EmbedsPrompt
 
-        prompt = TokensPrompt(prompt_token_ids=ids)
-        if features:
-            prompt["multi_modal_data"] = {"image": [*features]}
+        prompt = EmbedsPrompt(prompt_embeds=embeddings)
+        (rendered,) = await self._client.renderer.render_cmpl_async([prompt])
         lora = self._lora if steered else None
-        return self._client.generate(prompt, sampling, uuid.uuid4().hex, lora_request=lora)
+        async with aclosing(self._client.generate(rendered, sampling, uuid.uuid4().hex, lora_request=lora)) as found:
+            async for one in found:
+                yield one.outputs[0]
 
-    async def check_lora(self, ids: list[int]) -> None:
-        """Raises ConfigError where the engine says the same with and without the LoRA, which then does not act."""
+    async def check_lora(self, embeddings: torch.Tensor) -> None:
+        """See whether the LoRA acts on a prompt (T, D) that is to have it, and only on that.
+
+        Raises:
+            ConfigError: it does not, or it acts on a neighbour in the batch too (vLLM 0.32 on the CPU).
+        """
+        alone = await self._likelihood(embeddings, False)
+        beside, steered = await asyncio.gather(*(self._likelihood(embeddings, lora) for lora in (False, True)))
+        if not abs(beside - alone) < abs(beside - steered):
+            raise ConfigError(
+                f"not served: expected the adapter's LoRA to act on one of two prompts in the engine, got {alone:.4f} "
+                f"for the log-likelihood of an answer without it, {beside:.4f} beside a prompt with it, {steered:.4f} "
+                "with it. Use another release of vLLM; 0.32 on the CPU wants --max-loras 2."
+            )
+
+    async def _likelihood(self, embeddings: torch.Tensor, steered: bool) -> float:
+        """Of the first tokens of the engine's own answer."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         sampling = SamplingParams(
-            temperature=0, max_tokens=1, prompt_logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+            temperature=0, max_tokens=PROBED, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
-        said = []
-        for steered in (False, True):
-            async with aclosing(self._generate(ids, [], sampling, steered)) as outputs:
-                (output,) = [one async for one in outputs]
-            given = output.prompt_logprobs[1:]  # of the first token there is none
-            said.append([each[token].logprob for each, token in zip(given, ids[1:], strict=True)])
-        if max(abs(base - steered) for base, steered in zip(*said, strict=True)) < DIFFERENT:
-            raise ConfigError(
-                f"not served: expected the adapter's LoRA ({self._lora.lora_path}) to act in the engine, got the same "
-                "log probabilities with and without it. Do not serve with this release of vLLM."
-            )
-
-
-def one_for_each(ids: Sequence[int], image_token_id: int, lengths: Iterable[int]) -> list[int]:
-    """A prompt with one image token for each picture, which vLLM itself makes as many of as there are features.
-
-    Args:
-        ids: with one image token for every feature.
-        image_token_id: the token.
-        lengths: how many features each picture has, in order.
-    """
-    found, at, left = list[int](), 0, iter(lengths)
-    while at < len(ids):
-        found.append(ids[at])
-        at += next(left) if ids[at] == image_token_id else 1
-    return found
+        async with aclosing(self._outputs(embeddings, sampling, steered)) as outputs:
+            (output,) = [one async for one in outputs]
+        return float(output.cumulative_logprob)
 
 
 class Gate:
