@@ -138,14 +138,16 @@ class Running:
 
 
 @contextmanager
-def served(safety: Any = None, access: Any = None, room: int | None = 1024, **settings: Any) -> Iterator[Running]:
+def served(
+    safety: Any = None, access: Any = None, room: int | None = 1024, engine: Any = None, **settings: Any
+) -> Iterator[Running]:
     """A server in a thread of this process."""
     from safety_modules.serving import Access, ServeSettings, Service, make_server
 
     log = io.StringIO()
     limits = ServeSettings(**{"port": 0, "request_seconds": 300, "body_seconds": 60, **settings})
     service = Service(
-        safety or guarded(), limits, access or Access(), NAME, {"name": "llava-pocket-safe"}, room, log_stream=log
+        safety or guarded(), limits, access or Access(), NAME, {"name": "llava-pocket-safe"}, room, log, engine
     )
     ports: list[int] = []
     server = make_server(service, ports.append)

@@ -35,7 +35,7 @@ NAME = "safety_modules"
 VLLMS_OWN = ("/metrics",)
 """Paths that vLLM's own routes keep."""
 HARMLESS = ("GET", "HEAD", "OPTIONS")
-PROBE, PROBED = "hello", 8
+PROBE, PROBED = "hello", 32
 """What is asked to see whether the LoRA acts, and tokens of its answer."""
 
 
@@ -200,7 +200,7 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         sampling = SamplingParams(
-            temperature=0, max_tokens=PROBED, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
+            temperature=0, max_tokens=PROBED, ignore_eos=True, logprobs=0, output_kind=RequestOutputKind.FINAL_ONLY
         )
         async with aclosing(self._outputs(embeddings, sampling, steered)) as outputs:
             (output,) = [one async for one in outputs]
