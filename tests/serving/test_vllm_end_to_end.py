@@ -82,7 +82,7 @@ def server(saved, tmp_path_factory):
 
 
 def test_answers_and_actions_are_the_guarded_calls_of_transformers(server):
-    asked = [record for kind in ALL for record in records(kind, 24)]
+    asked = [record for kind in ALL for record in records(kind, 48)]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda record: server.chat(ask(record)), asked))
     own = [alone(record) for record in asked]
