@@ -91,7 +91,7 @@ def test_an_answer_has_what_is_read_of_it():
 
 def test_the_engines_settings_and_the_servers_arguments_have_the_names_that_are_checked():
     from vllm.config import LoRAConfig, ModelConfig, MultiModalConfig, VllmConfig
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.entrypoints.cli.launch import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     fields = {kind: kind.__dataclass_fields__.keys() for kind in (LoRAConfig, ModelConfig, VllmConfig)}

@@ -73,6 +73,7 @@ class HandingOn(Engine):
         inputs = self._inputs([job.work for job in jobs])
         prepared = self.safety.prepare(safety=chosen.mode != "off", policy=chosen.policy, **inputs)
         handed = dict(zip(prepared.rows, zip(prepared.embeddings, prepared.steered, strict=True), strict=True))
+        others: list[tuple[Job, Answering, Asked]] = []
         for row, job in enumerate(jobs):
             answer, refusal = self._answering(job), prepared.refusals.get(row)
             verdict, verdicts = prepared.verdicts[row], prepared.image_verdicts[row]
@@ -91,6 +92,8 @@ class HandingOn(Engine):
                 )
                 continue
             asked = Asked(embeddings.cpu(), steered, work.sampling, min(work.limit, left), self.ends)
+            others.append((job, answer, asked))
+        for job, answer, asked in others:  # last: what fails above is tried again, each alone
             job.elsewhere = True
             asyncio.run_coroutine_threadsafe(self._hand_on(job, answer, asked), job.loop)
 
