@@ -89,16 +89,20 @@ def test_an_answer_has_what_is_read_of_it():
     assert "outputs" in parameters(RequestOutput)
 
 
-def test_the_engines_settings_and_the_servers_arguments_have_the_names_that_are_checked():
+def test_the_engines_settings_have_the_names_that_are_checked():
     from vllm.config import LoRAConfig, ModelConfig, MultiModalConfig, VllmConfig
-    from vllm.entrypoints.cli.launch import make_arg_parser
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     fields = {kind: kind.__dataclass_fields__.keys() for kind in (LoRAConfig, ModelConfig, VllmConfig)}
     assert {"max_lora_rank", "target_modules", "default_mm_loras"} <= fields[LoRAConfig]
     assert {"enable_prompt_embeds", "multimodal_config", "model", "dtype", "max_model_len"} <= fields[ModelConfig]
     assert "lora_config" in fields[VllmConfig]
     assert [*parameters(MultiModalConfig.get_limit_per_prompt)] == ["self", "modality"]
+
+
+def test_the_servers_arguments_have_the_names_that_are_read():
+    from vllm.entrypoints.cli.launch import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
     flags = "--enable-prompt-embeds --enable-lora --max-lora-rank 8 --lora-target-modules q_proj v_proj"
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(
         [*flags.split(), "--limit-mm-per-prompt", '{"image": 0}', "--served-model-name", "one"]
