@@ -9,6 +9,7 @@ OLDEST_VENV ?= .venv-oldest
 MIDDLE_VENV ?= .venv-middle
 NEWEST_VENV ?= .venv-newest
 LITELLM_VENV ?= .venv-litellm
+VLLM_VENV ?= .venv-vllm
 ARGS ?=
 # Processes that `make test` and `make test-all` share the test files out to; one torch thread in each of them.
 JOBS ?= 2
@@ -18,7 +19,7 @@ export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-pretrained demo-web check format test test-all test-matrix test-oldest test-middle test-newest test-quant test-lmms test-serve test-web clean
+.PHONY: help venv demo demo-pretrained demo-web check format test test-all test-matrix test-oldest test-middle test-newest test-quant test-lmms test-serve test-vllm test-web clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +86,13 @@ $(LITELLM_VENV)/.installed: requirements/litellm.txt | $(VENV)/.installed
 	$(LITELLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet -r $<
 	@touch $@
 
+# So does vLLM, in whose process ours runs.
+$(VLLM_VENV)/.installed: pyproject.toml requirements/vllm.txt
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements/vllm.txt
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
 venv: $(VENV)/.installed ## only the virtual environment with everything installed
 
 demo: $(VENV)/.run ## the whole tour: attack, train, evaluate, toggle, save, detach (about 6 minutes)
@@ -134,9 +142,12 @@ test-lmms: $(VENV)/.installed $(VENV)/lmms/.installed ## our model and our tasks
 test-serve: $(VENV)/.installed $(LITELLM_VENV)/.installed $(VENV)/ray/.installed ## litellm as a proxy in front of our server; replicas by Ray Serve, one of them killed
 	LITELLM=$(abspath $(LITELLM_VENV))/bin/litellm PYTHONPATH=$(abspath $(VENV)/ray) $(VENV)/bin/python -m pytest tests/serving/test_litellm.py tests/serving/test_replicas.py $(ARGS)
 
+test-vllm: $(VLLM_VENV)/.installed ## the plugin in a real vLLM, on the CPU (experimental)
+	PYTHONPATH=$(abspath tests/vllm_cpu) OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/serving/test_vllm_contract.py tests/serving/test_vllm_end_to_end.py $(ARGS)
+
 test-web: $(VENV)/.installed $(VENV)/demo/.installed ## the page of demo --web in Chromium, at two widths
 	PYTHONPATH=$(abspath $(VENV)/demo) $(VENV)/bin/python -m pytest tests/web $(ARGS)
 
 clean: ## remove the virtual environments and all caches (not runs/)
-	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(LITELLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST_VENV) $(MIDDLE_VENV) $(NEWEST_VENV) $(LITELLM_VENV) $(VLLM_VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

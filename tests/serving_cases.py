@@ -139,7 +139,12 @@ class Running:
 
 @contextmanager
 def served(
-    safety: Any = None, access: Any = None, room: int | None = 1024, front: Any = None, **settings: Any
+    safety: Any = None,
+    access: Any = None,
+    room: int | None = 1024,
+    front: Any = None,
+    engine: Any = None,
+    **settings: Any,
 ) -> Iterator[Running]:
     """A server in a thread of this process; `front` makes of a service what stands in front of it."""
     from safety_modules.serving import Access, ServeSettings, Service, make_server
@@ -147,7 +152,7 @@ def served(
     log = io.StringIO()
     limits = ServeSettings(**{"port": 0, "request_seconds": 300, "body_seconds": 60, **settings})
     service = Service(
-        safety or guarded(), limits, access or Access(), NAME, {"name": "llava-pocket-safe"}, room, log_stream=log
+        safety or guarded(), limits, access or Access(), NAME, {"name": "llava-pocket-safe"}, room, log, engine
     )
     ports: list[int] = []
     server = make_server(front(service, log) if front else service, ports.append)

@@ -70,6 +70,22 @@ class Prepared:
         return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
 
     @property
+    def embeddings(self) -> list[torch.Tensor]:
+        """Per prompt what the language model sees of it, (T_i, D) without padding: words, pictures, safety tokens.
+
+        For an engine elsewhere that takes embeddings. Where a prompt is `steered`, the guard's LoRA is to act there.
+        """
+        return [self._embedded(row) for row in range(len(self._call))]
+
+    def _embedded(self, row: int) -> torch.Tensor:
+        backbone, ids = self._call.backbone, torch.tensor(self._call.prompt(row))
+        found = backbone.embed_text(ids[None])[0]
+        if features := self._call.features_of(row):
+            places = (ids == backbone.image_token_id).to(found.device)
+            found = found.masked_scatter(places[:, None], torch.cat(features).to(found))
+        return found
+
+    @property
     def inputs(self) -> dict[str, Any]:
         """What to call the model with first, inside `running()`."""
         return {

@@ -15,7 +15,8 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig, AutoProcessor, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from safety_modules.backbones import identity, tiled_backbone
 from safety_modules.backbones.bases import FAMILIES, model_class
@@ -54,8 +55,7 @@ class TowerBackbone(HFLlava):
             raise AttachError(
                 f"base not supported: expected a {self.architecture}, got a {kind.__name__}. Use open_tower."
             )
-        with init_empty_weights():
-            model = kind(config).eval()
+        model = _empty(config)
         super().__init__(model, processor)
         parts, layer = model.model, config.vision_feature_layer
         layers, places = identity.used_layers(parts.vision_tower, layer)
@@ -63,7 +63,7 @@ class TowerBackbone(HFLlava):
             del layers[max(places) :]  # LLaVA-1.5: one of 24
         text = parts.language_model
         seen = [parts.vision_tower, parts.multi_modal_projector, *self._beside_projector]
-        self._fill(folder, [*seen, text.embed_tokens, text.norm])
+        self.bytes_read = _fill(model, folder, [*seen, text.embed_tokens, text.norm])
         # Not the language model, which says nothing here.
         digests = {1: self._first_digest(), 2: identity.digests(self._parts, places, language=False)}
         self._identities = {version: self._described(found) for version, found in digests.items()}
@@ -83,17 +83,56 @@ class TowerBackbone(HFLlava):
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         return nn.functional.embedding(ids.cpu(), self._table).to(self.device)
 
-    def _fill(self, folder: Path, modules: list[nn.Module]) -> None:
-        """Read these modules' tensors."""
-        own = {id(parameter) for module in modules for parameter in module.parameters()}
-        wanted = {canonical(name): name for name, parameter in self.model.named_parameters() if id(parameter) in own}
-        tensors = read_tensors(folder, wanted)
-        self.bytes_read = sum(tensor.nbytes for tensor in tensors.values())
-        state = {wanted[name]: tensor for name, tensor in tensors.items()}
-        try:
-            self.model.load_state_dict(state, strict=False, assign=True)
-        except RuntimeError as error:  # shapes that are not the config's
-            raise AttachError(f"base not read: expected tensors as its config.json says, got {error}.") from error
+
+def without_blocks(
+    folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> tuple[Any, Any]:
+    """A LLaVA-1.5 that judges and embeds and cannot answer, with its processor: its blocks and output layer are empty.
+
+    For a process in front of an engine that has the language model: safety is attached to it, and prepares calls.
+
+    Args:
+        folder: a checkpoint of transformers' LLaVA, with its processor.
+        dtype: of what is read; None = as the checkpoint is.
+        device: of the same.
+
+    Raises:
+        AttachError: not such a checkpoint.
+    """
+    config = _config(folder)
+    if model_class(config).__name__ != TowerBackbone.architecture:
+        raise AttachError(
+            f"base not supported: expected a {TowerBackbone.architecture}, got a {model_class(config).__name__}, whose "
+            "pictures are cut into tiles. Use a LLaVA-1.5."
+        )
+    model = _empty(config)
+    if (folder / GENERATION_CONFIG_NAME).is_file():  # says which ids end an answer
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    parts, text = model.model, model.model.language_model
+    read = [parts.vision_tower, parts.multi_modal_projector, text.embed_tokens, text.norm]
+    _fill(model, folder, read)
+    for module in read:
+        module.to(device, dtype)
+    return model, AutoProcessor.from_pretrained(folder)
+
+
+def _empty(config: Any) -> Any:
+    """The model with its weights on the meta device."""
+    with init_empty_weights():
+        return model_class(config)(config).eval()
+
+
+def _fill(model: nn.Module, folder: Path, modules: list[nn.Module]) -> int:
+    """Read the tensors of these of a model's modules; returns how many bytes they are."""
+    own = {id(parameter) for module in modules for parameter in module.parameters()}
+    wanted = {canonical(name): name for name, parameter in model.named_parameters() if id(parameter) in own}
+    tensors = read_tensors(folder, wanted)
+    state = {wanted[name]: tensor for name, tensor in tensors.items()}
+    try:
+        model.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:  # shapes that are not the config's
+        raise AttachError(f"base not read: expected tensors as its config.json says, got {error}.") from error
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def open_tower(

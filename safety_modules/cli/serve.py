@@ -3,12 +3,11 @@
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from safety_modules.cli.options import Adapter, Dtype, Quantize
-from safety_modules.errors import ConfigError
 
 
 def serve(
@@ -36,9 +35,6 @@ def serve(
 
     Limits are variables of the environment, SAFETY_MODULES_SERVE_MAX_IMAGES=4 for example: docs/serving.md lists them.
     """
-    from pydantic import ValidationError
-
-    from safety_modules.errors import validation_problems
     from safety_modules.io.optional import needed
 
     for module in ("fastapi", "uvicorn", "prometheus_client", "pydantic_settings"):
@@ -46,13 +42,11 @@ def serve(
     from safety_modules.serving import ServeSettings, make_server
     from safety_modules.serving.replicas import replicated
     from safety_modules.serving.served import Served
+    from safety_modules.serving.settings import read_settings
 
-    given: dict[str, Any] = {"host": host, "port": port, "access": access, "replicas": replicas}
-    given["image_hosts"] = image_host or None
-    try:
-        settings = ServeSettings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise ConfigError("settings refused: " + " ".join(validation_problems(error, model=ServeSettings))) from error
+    settings = read_settings(
+        ServeSettings, host=host, port=port, access=access, replicas=replicas, image_hosts=image_host or None
+    )
     lines = sys.stdout
 
     def tell(listening: int) -> None:

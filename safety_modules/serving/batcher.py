@@ -30,6 +30,7 @@ class Job:
         dropped: nobody waits for it any more; may be read from any thread, as the next two.
         finished: it has its result.
         told: a part of its answer is out.
+        elsewhere: it is being answered beside the queue, and finished there.
         batch: how many were answered with it; 0 = not yet.
         waited: seconds in the queue.
     """
@@ -39,7 +40,7 @@ class Job:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[Any] = self.loop.create_future()
         self.arrived = time.monotonic()
-        self.dropped, self.finished, self.told = False, False, False
+        self.dropped, self.finished, self.told, self.elsewhere = False, False, False, False
         self.batch, self.waited = 0, 0.0
 
     def finish(self, result: Any) -> None:
@@ -134,7 +135,8 @@ class Batcher:
             except Exception as error:
                 left = error
             for job in batch:  # whatever happened, none is forgotten
-                job.finish(left)
+                if not job.elsewhere:
+                    job.finish(left)
             self._free = time.monotonic()
 
     async def _next(self) -> list[Job]:

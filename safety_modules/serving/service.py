@@ -42,6 +42,7 @@ class Service(Door):
         adapter: what identifies the adapter, for /healthz.
         room: positions that the language model has; None = not known.
         log_stream: where log lines go; default: standard output.
+        engine: what answers; default: this process's own model.
 
     Raises:
         GuardError: there is no guard.
@@ -57,13 +58,14 @@ class Service(Door):
         adapter: Mapping[str, Any],
         room: int | None = None,
         log_stream: TextIO | None = None,
+        engine: Engine | None = None,
     ) -> None:
         super().__init__(settings, access, log_stream)
         safety.guard.check()
         self.model = model
         self._choices = Choices(safety)
         self._reader = Reader(safety.backbone, settings, Pictures(settings, Fetch(settings)), room)
-        self._engine = Engine(safety)
+        self._engine = engine or Engine(safety)
         self._about = {
             "model": model,
             "adapter": dict(adapter),

@@ -3,14 +3,15 @@
 import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from safety_modules.errors import ConfigError
+from safety_modules.errors import ConfigError, validation_problems
 
 PREFIX = "SAFETY_MODULES_SERVE_"
+Kind = TypeVar("Kind", bound=BaseSettings)
 
 
 class ServeSettings(BaseSettings):
@@ -91,3 +92,11 @@ class ServeSettings(BaseSettings):
                 f"not served: expected keys for a server that others can reach, got none for {self.host}. Name a file "
                 "of keys (--access), or serve this machine alone (--host 127.0.0.1)."
             )
+
+
+def read_settings(kind: type[Kind], **given: Any) -> Kind:
+    """Settings of this kind: what is given and not None, then the environment. Raises ConfigError naming problems."""
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigError("settings refused: " + " ".join(validation_problems(error, model=kind))) from error

@@ -30,6 +30,17 @@ def test_a_greedy_loop_by_hand_equals_guarded_generate(guarded, model, ask, leav
     torch.testing.assert_close(first, expected.logits[0])  # generate computes the last position's alone
 
 
+def test_embeddings_for_an_engine_elsewhere_are_what_the_language_model_sees(guarded, model, ask):
+    prepared, seen = guarded.prepare(**ask(*ROWS)), []
+    keep = lambda _module, _args, given: seen.append(given["inputs_embeds"])  # noqa: E731
+    hook = guarded.backbone.language_model.register_forward_pre_hook(keep, with_kwargs=True)
+    with prepared.running():
+        model(**prepared.inputs)
+    hook.remove()
+    for row, mask, own in zip(seen[0], prepared.attention_mask.bool(), prepared.embeddings, strict=True):
+        assert torch.equal(row[mask], own)
+
+
 def test_rows_may_be_repeated_as_for_beams(guarded, model, ask):
     prepared = guarded.prepare(**ask(*ROWS))
     with prepared.running():
