@@ -52,10 +52,12 @@ def app():
     app.add_api_route("/invocations", own, methods=["POST"])
 
     class Service:
+        chat, moderate, guardrail, models = "chat", "moderate", "guardrail", "models"
+
         async def guarded(self, request, answer):
             from fastapi.responses import JSONResponse
 
-            return JSONResponse(answer.func.__name__)
+            return JSONResponse(answer)
 
         async def health(self):
             from fastapi.responses import JSONResponse
