@@ -196,13 +196,13 @@ def build(args: Deployed) -> Any:
     Raises:
         ConfigError: there are no keys: whoever reaches the cluster's proxies could ask.
     """
-    serve = needed("ray.serve", "replicas", "ray")
     served = Served.read(**{name: getattr(args, name) for name in Deployed.model_fields})
     if not served.access.keys:
         raise ConfigError(
             "not deployed: expected keys, got none; a cluster's proxies are not for this machine alone. Name a file of "
             "keys in args: settings: access."
         )
+    serve = needed("ray.serve", "replicas", "ray")
     entrance = serve.deployment(
         serve.ingress()(Entrance), name="front", max_ongoing_requests=_all(served).max_queue, health_check_period_s=2
     )
