@@ -115,7 +115,9 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
         DataError: Ray Serve is not installed.
         ConfigError: no such cluster, or the replicas do not start.
     """
-    address = os.environ.get("RAY_ADDRESS", "")
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    if address == "local":  # Ray's word for none
+        address = ""
     if address.startswith("ray://"):
         raise ConfigError(
             f"replicas not started: expected RAY_ADDRESS to be a cluster's own, got Ray's client {quote(address)}. Run "
@@ -167,7 +169,7 @@ def replicated(served: Served, log_stream: TextIO | None = None) -> Front:
         stop()
         if isinstance(error, ConfigError) or not isinstance(error, Exception):
             raise
-        told = [line.strip() for line in why if line.strip()][-1]
+        told = ["nothing", *(line.strip() for line in why if line.strip())][-1]
         raise ConfigError(f"replicas not started: expected a cluster and a model on it, got: {told}") from error
     return _front(served, RayReplicas(handle, name, stop), log_stream)
 
@@ -196,13 +198,13 @@ def build(args: Deployed) -> Any:
     Raises:
         ConfigError: there are no keys: whoever reaches the cluster's proxies could ask.
     """
-    serve = needed("ray.serve", "replicas", "ray")
     served = Served.read(**{name: getattr(args, name) for name in Deployed.model_fields})
     if not served.access.keys:
         raise ConfigError(
             "not deployed: expected keys, got none; a cluster's proxies are not for this machine alone. Name a file of "
             "keys in args: settings: access."
         )
+    serve = needed("ray.serve", "replicas", "ray")
     entrance = serve.deployment(
         serve.ingress()(Entrance), name="front", max_ongoing_requests=_all(served).max_queue, health_check_period_s=2
     )

@@ -2,20 +2,25 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 import time
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
 pytest.importorskip("fastapi", reason="needs the extra serve")
 
 from serving_cases import alone, ask, data_uri, picture_part, records, served
 
+from safety_modules.errors import ConfigError
 from safety_modules.serving import Access, create_app
 from safety_modules.serving.front import Front, ReplicaLost
 from safety_modules.serving.relay import Asked, Note, Part, relayed
-from safety_modules.serving.replicas import RayReplicas
+from safety_modules.serving.replicas import Deployed, RayReplicas, build
 
 
 class Two:
@@ -286,6 +291,19 @@ def test_an_answer_nobody_waits_for_is_cancelled(ray):
     handle = Handle([Part(b"begun", 200), WHOLE])
     asyncio.run(main())
     assert handle.cancelled == 1
+
+
+def test_the_pages_arguments_are_an_applications_and_need_keys():
+    page = (Path(__file__).parents[2] / "docs" / "serving-ray.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (app,) = yaml.safe_load(found)["applications"]
+    assert Deployed.model_validate(app["args"]).settings.replicas == 8
+    with pytest.raises(ConfigError, match="expected keys"):
+        build(Deployed())
+    with pytest.raises(ConfigError, match="no adapter"):
+        build(Deployed(model="llava-hf/llava-1.5-7b-hf"))
+    with pytest.raises(ValidationError):
+        Deployed.model_validate({"setings": {}})
 
 
 WHOLE = Part(b"words", 200, note=Note())

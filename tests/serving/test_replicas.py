@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ pytest.importorskip("ray.serve", reason="needs ray[serve]: make test-serve", exc
 
 import grpc
 import psutil
+import yaml
 from serving_cases import Running, alone, ask, picture_part, records
 
 SECONDS = 300
@@ -230,17 +232,18 @@ input()
 assert not serve.status().applications
 cli(["run", "serve.yaml"])
 """
-CONFIG = """
-proxy_location: HeadOnly
-http_options: {{host: 127.0.0.1, port: {port}}}
-applications:
-  - name: guarded
-    import_path: safety_modules.serving.replicas:build
-    args: {{settings: {{access: {keys}, replicas: 2, log: false}}}}
-    deployments:
-      - name: replica
-        autoscaling_config: {{min_replicas: 2, max_replicas: 2}}
-"""
+PAGE = (Path(__file__).parents[2] / "docs" / "serving-ray.md").read_text(encoding="utf-8")
+
+
+def as_the_page_shows_it(port, keys):
+    """The page's file for Ray Serve, about pocket and two replicas."""
+    (found,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    config = yaml.safe_load(found)
+    (app,) = config["applications"]
+    config["http_options"]["port"] = port
+    app["args"] = {"settings": app["args"]["settings"] | {"access": str(keys), "replicas": 2}}
+    app["deployments"][0]["autoscaling_config"]["min_replicas"] = 2
+    return yaml.safe_dump(config)
 
 
 def test_on_a_cluster_it_leaves_nothing_and_an_application_can_be_deployed(tmp_path):
@@ -248,7 +251,7 @@ def test_on_a_cluster_it_leaves_nothing_and_an_application_can_be_deployed(tmp_p
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "serve.yaml").write_text(CONFIG.format(port=port, keys=tmp_path / "keys.yaml"))
+    (tmp_path / "serve.yaml").write_text(as_the_page_shows_it(port, tmp_path / "keys.yaml"))
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
     command = [sys.executable, "-c", CLUSTER]
     with (tmp_path / "cluster").open("wb") as err:
