@@ -38,7 +38,8 @@ def across_seeds(folders: Sequence[str | PathLike[str]]) -> dict[str, Any]:
         Plain JSON types: `judge` (the first of the reports), `folders`, and `groups`: group, system, measure, then the
         values, one for each report that has the system. Shares are from 0 to 1; `time` is the median ratio to the base
         on benign cases (all cases where there are none), the same in every group; `extra_mb` likewise. And
-        `attacks`: group, system, risk, share, then the values.
+        `attacks`: group, system, risk, share, then the values; `parts`: part with attacks, system, then shares of them
+        that were answered; `auroc`: group, system, then the values.
 
     Raises:
         ConfigError: a folder without a report, or reports on other cases, another base, or by another judge.
@@ -73,7 +74,20 @@ def across_seeds(folders: Sequence[str | PathLike[str]]) -> dict[str, Any]:
                 values |= {"time": ratio and ratio["median"], "extra_mb": report["systems"][system]["extra_mb"]}
                 for name, value in values.items():
                     found.setdefault(name, []).append(value)
-    return {"judge": judge, "folders": [str(folder) for folder in folders], "groups": groups, "attacks": attacks}
+    parts: dict[str, dict[str, list[float]]] = {}
+    auroc: dict[str, dict[str, list[float]]] = {}
+    for report in reports:
+        for part, table in report["parts"][judge].items():
+            for system, row in table.items():
+                if row["answered"] is not None:
+                    parts.setdefault(part, {}).setdefault(system, []).append(row["answered"]["value"])
+        for group, table in report["verdicts"].items():
+            for system, row in table.items():
+                if row["auroc"] is not None:
+                    auroc.setdefault(group, {}).setdefault(system, []).append(row["auroc"]["value"])
+    folders = [str(folder) for folder in folders]
+    tables = {"groups": groups, "attacks": attacks, "parts": parts, "auroc": auroc}
+    return {"judge": judge, "folders": folders, **tables}
 
 
 def print_seeds(results: dict[str, Any], console: Console | None = None) -> None:
@@ -95,12 +109,22 @@ def print_seeds(results: dict[str, Any], console: Console | None = None) -> None
         )
         if attacks is not None:
             console.print(attacks)
+    _print_columns(console, "attacks answered without a caution, %", results["parts"])
+    _print_columns(console, "AUROC of verdicts, %", results["auroc"])
+
+
+def _print_columns(console: Console, title: str, columns: dict[str, dict[str, list[float]]]) -> None:
+    """A row for each system, a column for each part or group; percent."""
+    table = terminal_table(title, "system", *columns)
+    for system in dict.fromkeys(system for column in columns.values() for system in column):
+        table.add_row(system, *(spread(column.get(system, []), 100) for column in columns.values()))
+    console.print(table)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
         report = json.loads((folder / REPORT).read_bytes())
-        if {"judges", "results", "attacks", "cost", "systems", *SAME} <= report.keys():
+        if {"judges", "results", "attacks", "parts", "verdicts", "cost", "systems", *SAME} <= report.keys():
             return dict(report)
         found = "another file of that name"
     except (OSError, ValueError, AttributeError) as error:

@@ -1,6 +1,6 @@
 """What the scripts on pocket share: a command line with the package's own options and refusals, and a table's cell."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def keep(results: Mapping[str, Any], json_file: Path | None) -> None:
         write_json(json_file, results)
 
 
-def spread(values: list[float | None], scale: float = 100, digits: int = 1) -> str:
+def spread(values: Sequence[float | None], scale: float = 100, digits: int = 1) -> str:
     """`1.5 (1.0 to 2.0)`, scaled, by default in percent; without a range for equal values, empty for none."""
     known = [scale * value for value in values if value is not None]
     if not known:

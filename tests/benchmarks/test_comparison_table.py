@@ -25,6 +25,13 @@ def report(**asr: float) -> dict[str, Any]:
         "attacks": {
             "string:start": {"all": {name: {"all": {"content": {"value": value}}} for name, value in asr.items()}}
         },
+        "parts": {
+            "string:start": {
+                "attack/seen": {name: {"answered": {"value": value}} for name, value in asr.items()},
+                "vqa": {name: {"answered": None} for name in asr},
+            }
+        },
+        "verdicts": {"all": {name: {"auroc": {"value": 1 - value}} for name, value in asr.items() if name == "gated"}},
         "systems": {name: {"extra_mb": 0.5} for name in asr},
         "cost": {name: {"time_ratio": ratio, "time_ratio_benign": None} for name in asr},
     }
@@ -42,10 +49,14 @@ def test_every_training_counts_and_what_is_not_trained_may_stand_in_one_report(t
     assert found["gated"]["asr"] == [0.01, 0.02] and found["ecso"]["asr"] == [0.75]
     assert found["gated"]["time"] == [1.5, 1.5] and found["gated"]["over_refusal"] == [None, None]
     assert across_seeds(folders)["attacks"]["all"]["gated"] == {"all": {"content": [0.01, 0.02]}}
+    both = across_seeds(folders)
+    assert both["parts"] == {"attack/seen": {"none": [1.0], "ecso": [0.75], "gated": [0.01, 0.02]}}
+    assert both["auroc"] == {"all": {"gated": [0.99, 0.98]}}
     shown = invoke("comparison.py", "table", *folders, env={"COLUMNS": "160"})
     assert shown.exit_code == 0
     lines = [line for line in shown.stdout.splitlines() if "gated" in line]
     assert "1.5 (1.0 to 2.0)" in lines[0] and "1.50" in lines[0]
+    assert "1.5 (1.0 to 2.0)" in lines[-2] and "98.5 (98.0 to 99.0)" in lines[-1]
 
 
 @pytest.mark.parametrize("key", ["suite", "base"])
