@@ -2,6 +2,7 @@
 
     python benchmarks/attacks.py --samples 100 --json attacks.json
     python benchmarks/attacks.py --adapter MY --eps 4 --restarts 5
+    python benchmarks/attacks.py --same 300              # the same border or patch for all pictures
 
 `readable`: risky pictures that the guard is to pass and the language model still to answer as before; `flagged`: benign
 pictures that are to be flagged. Beside them stand noise of the same size, and what would show that gradients are masked
@@ -16,7 +17,8 @@ from rich.console import Console
 from script import command_line, keep, run
 
 from safety_modules.cli.options import Adapter, Json, Overwrite, adapter_for, load_base, new_file
-from safety_modules.evaluation.attacks import PixelAttack
+from safety_modules.evaluation.attacks import PixelAttack, UniversalAttack, universal
+from safety_modules.evaluation.attacks.universal import Shape
 from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.suites.pocket import pocket_cases
@@ -35,7 +37,7 @@ def run_attacks(
     base: System,
     risky: Sequence[Case],
     benign: Sequence[Case],
-    attacks: Sequence[PixelAttack],
+    attacks: Sequence[PixelAttack | UniversalAttack],
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """One row for each attack, the unchanged pictures first.
@@ -66,7 +68,7 @@ def run_attacks(
         of_benign = attack.aim == "flagged"
         found = row(attack.name, attack(benign if of_benign else risky, system), of_benign)
         rows.append({**found, **attack.describe()})
-        say(f"{attack.name}, {attack.steps} steps")
+        say(attack.name)
     return rows
 
 
@@ -76,6 +78,14 @@ def answered(system: System, cases: Sequence[Case]) -> list[Reply]:
     return [reply for batch in batches for reply in system.answer(batch, NEW_TOKENS)]
 
 
+def cases_of(split: str, style: str, samples: int) -> tuple[list[Case], list[Case]]:
+    """So many that are to be refused, of each of `PARTS` as many, and so many benign ones."""
+    drawn = [pocket_cases([f"{part}/{style}"], samples=samples, split=split, seed=SEED) for part in PARTS]
+    severe = [[case for case in part if case.wanted == "refuse"] for part in drawn]
+    risky = [case for part in severe for case in part[: samples // len(severe)]]
+    return risky, pocket_cases([f"benign/{style}"], samples=samples, split=split, seed=SEED)
+
+
 def tried(eps: Sequence[int], steps: int, restarts: int) -> list[PixelAttack]:
     """Both directions at each size; at the smallest also what checks the attack itself."""
     found = [PixelAttack(each, aim, steps=steps, restarts=restarts) for aim in ("readable", "flagged") for each in eps]
@@ -83,6 +93,14 @@ def tried(eps: Sequence[int], steps: int, restarts: int) -> list[PixelAttack]:
     fewer = PixelAttack(least, "clean", steps=max(1, steps // 10))
     checks = [fewer, PixelAttack(least, "clean", steps=steps), PixelAttack(least, "clean", "pgd", steps)]
     return [*found, *checks, PixelAttack(least, "clean", "square", 10 * steps)]
+
+
+def for_all(system: System, known: Sequence[Case], benign: Sequence[Case], steps: int) -> list[UniversalAttack]:
+    """Borders and patches, the same for all pictures, found on these; each beside its pixels in another order."""
+    shapes: list[tuple[Shape, int]] = [("border", 8), ("patch", 24)]
+    found = [universal(system, known, shape, width, steps=steps) for shape, width in shapes]
+    found.append(universal(system, benign, "border", 8, "flagged", steps=steps))
+    return [one for attack in found for one in (attack, attack.in_another_order())]
 
 
 def print_attacks(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
@@ -103,6 +121,9 @@ def attacks(
     samples: Annotated[int, typer.Option(min=2, help="Cases of each direction.")] = SAMPLES,
     style: Annotated[str, typer.Option(help="Of the drawings: seen or unseen.")] = "seen",
     split: Annotated[str, typer.Option(help="test, or validation for choices.")] = "test",
+    same: Annotated[
+        int, typer.Option(min=0, help="Instead: borders and patches, the same for all, found in so many steps.")
+    ] = 0,
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -110,13 +131,11 @@ def attacks(
     new_file(json_file, overwrite)
     base = load_base(model)
     system = make_system("gated", *base, adapter_for(model, adapter))
-    drawn = [pocket_cases([f"{part}/{style}"], samples=samples, split=split, seed=SEED) for part in PARTS]
-    severe = [[case for case in part if case.wanted == "refuse"] for part in drawn]
-    risky = [case for part in severe for case in part[: samples // len(severe)]]
-    benign = pocket_cases([f"benign/{style}"], samples=samples, split=split, seed=SEED)
-    rows = run_attacks(
-        system, System("none", *base), risky, benign, tried(eps or (2, 4, 8), steps, restarts), typer.echo
-    )
+    risky, benign = cases_of(split, style, samples)
+    chosen: Sequence[PixelAttack | UniversalAttack] = tried(eps or (2, 4, 8), steps, restarts)
+    if same:
+        chosen = for_all(system, *cases_of({"test": "validation"}.get(split, "test"), style, 4 * samples), same)
+    rows = run_attacks(system, System("none", *base), risky, benign, chosen, typer.echo)
     print_attacks(rows)
     keep({"split": split, "style": style, "samples": samples, "rows": rows}, json_file)
 

@@ -10,8 +10,9 @@ from PIL import Image
 from safety_modules import pocket
 from safety_modules.defences.guard.judge import head_output, question_readings
 from safety_modules.errors import DataError
-from safety_modules.evaluation.attacks import METHODS, Ball, PixelAttack, Transferred, apgd
-from safety_modules.evaluation.attacks.adversary import answer_odds, as_pictures, risk_odds
+from safety_modules.evaluation.attacks import METHODS, Ball, PixelAttack, Transferred, UniversalAttack, apgd, universal
+from safety_modules.evaluation.attacks.adversary import answer_odds, as_pictures, objective_of, risk_odds
+from safety_modules.evaluation.attacks.universal import covered
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.suites.pocket import pocket_cases
 from safety_modules.evaluation.systems import System, make_system
@@ -174,3 +175,48 @@ def test_what_is_transferred_is_what_was_made_against_the_other(system: System, 
 def test_cases_without_a_picture_stay_as_they_are(system: System) -> None:
     texts = pocket_cases(["text-attack"], samples=2, split="validation")
     assert PixelAttack(steps=1)(texts, system) == texts
+
+
+def test_a_shape_covers_what_it_says() -> None:
+    border, patch = covered("border", 2, (6, 8)), covered("patch", 3, (6, 8))
+    assert int(border.sum()) == 6 * 8 - 2 * 4 and not border[2:4, 2:6].any()
+    assert int(patch.sum()) == 9 and patch[3:, 5:].all()
+
+
+def test_what_is_found_for_all_covers_its_shape_alone_and_does_what_it_is_for(
+    system: System, risky: list[Case]
+) -> None:
+    assert system.attachment is not None
+    backbone, safety = system.attachment.backbone, system.attachment
+    found = universal(system, risky, width=10, steps=12, batch_size=4, step=32)
+    assert found.name == "border-10-clean" and found.describe()["width"] == 10
+    inside = covered("border", 10, (96, 96))
+    pixels = backbone.pixel_values([case.load_images()[0] for case in risky]).float()
+    shown = found(risky, System("none", system.model, system.processor))
+    after = backbone.pixel_values([case.load_images()[0] for case in shown]).float()
+    assert torch.allclose(after[:, :, ~inside], pixels[:, :, ~inside], atol=0.02)
+    assert torch.allclose(after[:, :, inside], found.pixels[:, inside].expand(len(risky), -1, -1), atol=0.02)
+    worth = []
+    start = universal(system, risky, width=10, steps=0)
+    with torch.no_grad(), system.on_model():
+        for attack in (start, found):
+            moved = torch.where(inside, attack.pixels, pixels)
+            worth.append(objective_of(safety, risky, pixels, "clean")(moved).mean().item())
+    assert worth[1] > worth[0] + 0.5
+    other = found.in_another_order()
+    assert other.name == "border-10-clean, shuffled" and not torch.equal(other.pixels, found.pixels)
+    for one in (found, other):
+        assert torch.equal(one.pixels[:, inside].sort(-1).values, found.pixels[:, inside].sort(-1).values)
+    benign = [case.model_copy(update={"wanted": "answer", "type": "clean"}) for case in risky[:1]]
+    assert found(benign, system) == benign
+
+
+def test_what_nothing_can_be_found_for_is_refused(system: System, risky: list[Case]) -> None:
+    for wrong in ({"aim": "readable"}, {"aim": "flagged"}):
+        with pytest.raises(DataError, match="expected clean or flagged, and cases to find it on"):
+            universal(system, risky, steps=1, **wrong)  # type: ignore[arg-type]
+    for width in (0, 48):
+        with pytest.raises(DataError, match="expected a part of 96 pixels, got all or none"):
+            universal(system, risky, width=width, steps=1)
+    with pytest.raises(DataError, match="shown to nobody"):
+        UniversalAttack("patch", 4, "clean", torch.zeros(3, 96, 96))(risky)

@@ -1,6 +1,7 @@
 """Attacks on systems: on the pixels by gradients or by verdicts alone, and through the prompt."""
 
 from safety_modules.evaluation.attacks.adversary import METHODS, PixelAttack, Transferred
+from safety_modules.evaluation.attacks.universal import UniversalAttack, universal
 from safety_modules.evaluation.attacks.wording import FORMS, PREFIX, PromptAttack
 from safety_modules.training.perturbation import Ball, apgd, pgd, square
 
@@ -12,10 +13,12 @@ __all__ = [
     "PixelAttack",
     "PromptAttack",
     "Transferred",
+    "UniversalAttack",
     "apgd",
     "attack_named",
     "pgd",
     "square",
+    "universal",
 ]
 
 

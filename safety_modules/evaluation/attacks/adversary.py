@@ -100,33 +100,8 @@ class PixelAttack:
         Raises:
             DataError: no system with a guard, a base that cuts pictures into tiles, or a case with several pictures.
         """
-        if (
-            system is None
-            or system.attachment is None
-            or not any(isinstance(d, Guard) for d in system.attachment.defences)
-        ):
-            raise DataError(
-                f"{self.name} attacks nothing: expected a system with a guard, got "
-                f"{'none' if system is None else system.name}. Evaluate it with gated, always or external."
-            )
-        safety = system.attachment
-        if not safety.guard.thresholds:
-            raise DataError(
-                f"{self.name} attacks nothing: expected a guard with thresholds, got one that was never calibrated. "
-                "Calibrate it (safety-modules calibrate)."
-            )
-        if safety.backbone.sizes.tile is not None:
-            raise DataError(
-                f"{self.name} not tried: expected a base that sees whole pictures, got one that cuts them into tiles. "
-                "Attack a LLaVA-1.5."
-            )
-        attacked = [case.images and is_benign(case) == (self.aim == "flagged") for case in cases]
-        several = next((case.id for case, on in zip(cases, attacked, strict=True) if on and len(case.images) > 1), None)
-        if several is not None:
-            raise DataError(
-                f"{self.name} not tried: expected one picture a case, got several in {several}. Leave it out."
-            )
-        shown, found = [place for place, on in enumerate(attacked) if on], [*cases]
+        safety, shown, found = attackable(self.name, system), targets(self.name, cases, self.aim), [*cases]
+        assert system is not None
         with system.on_model(), safety.base_frozen():
             for start in range(0, len(shown), self.batch_size):
                 places = shown[start : start + self.batch_size]
@@ -154,6 +129,36 @@ class PixelAttack:
         """The same for the same cases, whatever was attacked before."""
         text = "|".join([str(self.seed), str(restart), *(case.id for case in cases)])
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]))
+
+
+def attackable(name: str, system: System | None) -> SafetyAttachment:
+    """The handle of a system with a guard. Raises DataError: it cannot be attacked by gradients."""
+    safety = None if system is None else system.attachment
+    if safety is None or not any(isinstance(defence, Guard) for defence in safety.defences):
+        raise DataError(
+            f"{name} attacks nothing: expected a system with a guard, got {'none' if system is None else system.name}. "
+            "Evaluate it with gated, always or external."
+        )
+    if not safety.guard.thresholds:
+        raise DataError(
+            f"{name} attacks nothing: expected a guard with thresholds, got one that was never calibrated. Calibrate "
+            "it (safety-modules calibrate)."
+        )
+    if safety.backbone.sizes.tile is not None:
+        raise DataError(
+            f"{name} not tried: expected a base that sees whole pictures, got one that cuts them into tiles. Attack a "
+            "LLaVA-1.5."
+        )
+    return safety
+
+
+def targets(name: str, cases: Sequence[Case], aim: Aim) -> list[int]:
+    """The places of the cases that an attack with this aim is for. Raises DataError: one has several pictures."""
+    shown = [place for place, case in enumerate(cases) if case.images and is_benign(case) == (aim == "flagged")]
+    several = next((cases[place].id for place in shown if len(cases[place].images) > 1), None)
+    if several is not None:
+        raise DataError(f"{name} not tried: expected one picture a case, got several in {several}. Leave it out.")
+    return shown
 
 
 @dataclass(frozen=True)
