@@ -121,7 +121,8 @@ def weighted(sets: Sets, every: int, promised: float, progress: bool = True) -> 
     safety, rows = sets.safety, list[dict[str, Any]]()
     before, known = safety.thresholds, safety.modules.outside
     attacks = splits.make("attack", sets.samples, split="test", style="seen", seed=sets.seed)
-    risks = [max(one.scores.values()) for one in safety.classify(attacks, [one.question for one in attacks])]
+    judged = safety.classify([one.load_image() for one in attacks], [one.question for one in attacks])
+    risks = [max(one.scores.values()) for one in judged]
     names = [(style, name) for style in STYLES for name in [None, *TRANSFORMS][::every]]
     with tempfile.TemporaryDirectory() as cache, track("weights", len(names), progress, things="sets") as advance:
         for style, name in names:

@@ -410,8 +410,10 @@ class SafetyAttachment:
         """
         with self.backbone.lock:
             other = self.guard.changed(**parts)
-            other.policy_for(self._policy)
+            policy = other.default_policy() if self._given is None else self._given
+            other.policy_for(policy)
             self._adapters.replace(other)
+            self._policy = policy
 
     def load_adapter(self, adapter: str | PathLike[str], name: str, revision: str | None = None) -> None:
         """Read one more adapter and keep it ready; the active one stays active (as in peft).
