@@ -5,7 +5,7 @@
 
 All ratios come from one run, as medians of rounds in which every case runs once, on llava-pocket. Server and clients
 share the machine and the process. `guarded` is a server as it is, `off` the same with `"mode": "off"` in every request,
-clean pictures both; `one by one` is the guarded one with batches of 1; `moderation` is `/v1/moderations`, `tower` the
+both with pictures that are judged clean (one that is flagged has its batch answered in two parts); `one by one` is the guarded one with batches of 1; `moderation` is `/v1/moderations`, `tower` the
 vision tower alone on the same pictures, decoded and prepared before the clock starts, in batches of the server's size.
 The mixed load is requests of all kinds with policies of their own, each compared with the same call alone.
 """
@@ -131,7 +131,9 @@ def send(port: int, asked: Sequence[tuple[str, Any]], clients: int) -> list[Repl
 
 def speed(safety: SafetyAttachment, rounds: int, requests: int) -> dict[str, list[float]]:
     """Seconds of each case in each round, for so many requests."""
-    records = list(pocket.make("benign", requests, split="validation"))
+    drawn = list(pocket.make("benign", 2 * requests, split="validation"))
+    verdicts = safety.classify([one.load_image() for one in drawn], [one.question for one in drawn])
+    records = [one for one, verdict in zip(drawn, verdicts, strict=True) if not verdict.flagged][:requests]
     guarded = [("chat", chat(record)) for record in records]
     off = [("chat", chat(record, safety={"mode": "off"})) for record in records]
     judged = [("moderation", moderated(record)) for record in records]
