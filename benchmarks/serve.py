@@ -4,10 +4,11 @@
     python benchmarks/serve.py --rounds 7 --requests 10000 --clients 32 --json serve.json
 
 All ratios come from one run, as medians of rounds in which every case runs once, on llava-pocket. Server and clients
-share the machine and the process. `guarded` is a server as it is, `off` the same with `"mode": "off"` in every request,
-both with pictures that are judged clean (one that is flagged has its batch answered in two parts); `one by one` is the guarded one with batches of 1; `moderation` is `/v1/moderations`, `tower` the
-vision tower alone on the same pictures, decoded and prepared before the clock starts, in batches of the server's size.
-The mixed load is requests of all kinds with policies of their own, each compared with the same call alone.
+share the machine and the process. `guarded` is a server as it is, `off` the same with `"mode": "off"` in every
+request, both with pictures that are judged clean (one that is flagged has its batch answered in two parts); `one by
+one` is the guarded one with batches of 1; `moderation` is `/v1/moderations`, `tower` the vision tower alone on the same
+pictures, decoded and prepared before the clock starts, in batches of the server's size. The mixed load is requests of
+all kinds with policies of their own, each compared with the same call alone.
 """
 
 import asyncio
