@@ -60,6 +60,8 @@ class _OfGuard(Generic[T]):
 
     def __set__(self, handle: "SafetyAttachment", value: T) -> None:
         setattr(handle.guard, self.name, value)
+        if handle._given is None:  # the default policy has the rules that the guard brings
+            handle._policy = default_policy(handle.defences)
 
 
 class SafetyAttachment:

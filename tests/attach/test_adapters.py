@@ -13,6 +13,7 @@ from safety_modules.attach import attach_safety
 from safety_modules.config import LoraSettings, SafetyConfig
 from safety_modules.errors import AdapterError, AttachError, PolicyError
 from safety_modules.policy import Policy
+from safety_modules.policy.policy import Rule
 from safety_modules.policy.scores import LIMIT
 from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
@@ -120,6 +121,8 @@ def test_where_nobody_names_a_policy_the_default_one_fits_whatever_adapter_is_ac
     several.set_adapter("house")
     found = answers(several, ask)
     assert_same(found, answers(safety, ask))
+    safety.rules = {"smoke": Rule(action="refuse", reason="It smokes.")}
+    assert safety.policy.rules["smoke"].action == "refuse" and safety.policy.rules["fire"].action == "hint"
     assert {verdict.type for verdict in found[1]} <= {*HOUSE.types}
     several.set_adapter("a")
     assert several.policy == Policy.default()
