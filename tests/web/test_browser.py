@@ -105,7 +105,7 @@ def open_policy(page):
 
 def test_an_example_is_asked_judged_and_answered_twice(page):
     choose(page, RISKY)
-    until_headline(page, "privacy, level high")
+    until_headline(page, "insults, level high")
     assert page.locator("#verdict .sm-track").count() == 6
     assert page.locator("#verdict .sm-fired .sm-type").inner_text() == "privacy"
     assert "privacy: score" in page.locator("#verdict .sm-rule").inner_text()
@@ -217,7 +217,7 @@ def test_two_adapters_are_compared(page):
     choose(page, RISKY)
     page.locator("#beside").get_by_label(SECOND).check()
     page.locator("#verdict section").nth(1).wait_for()
-    assert headline(page) == ["privacy, level high", "No rule fired"]
+    assert headline(page) == ["insults, level high", "No rule fired"]
     assert [FIRST in text for text in page.locator("#verdict section").all_inner_texts()] == [True, False]
     base, first, second = answered(page)
     assert base == second != first
