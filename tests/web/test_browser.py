@@ -107,10 +107,10 @@ def test_an_example_is_asked_judged_and_answered_twice(page):
     choose(page, RISKY)
     until_headline(page, "insults, level high")
     assert page.locator("#verdict .sm-track").count() == 6
-    assert page.locator("#verdict .sm-fired .sm-type").inner_text() == "privacy"
-    assert "privacy: score" in page.locator("#verdict .sm-rule").inner_text()
+    assert page.locator("#verdict .sm-fired .sm-type").inner_text() == "insults"
+    assert "insults: score" in page.locator("#verdict .sm-rule").inner_text()
     base, guarded, other = answered(page)
-    assert base.startswith("1. Get the") and guarded.startswith("I'm sorry") and other is None
+    assert base.startswith("1. ") and guarded.startswith("I'm sorry") and other is None
     choose(page, HARMLESS)
     until_headline(page, "No rule fired")
     base, guarded, _ = answered(page)
@@ -132,46 +132,46 @@ def test_the_threshold_decides_when_a_rule_fires(page):
     choose(page, RISKY)
     before = answered(page)
     open_policy(page)
-    slider = page.locator("#threshold-privacy input[type=range]")
+    slider = page.locator("#threshold-insults input[type=range]")
     slider.focus()
     slider.press("End")
     until_headline(page, "No rule fired")
-    assert "12.00" in page.locator("#verdict li", has_text="privacy").inner_text()
-    assert "privacy: threshold 12.00, above 3.68" in page.locator("#told").inner_text()
+    assert "12.00" in page.locator("#verdict li", has_text="insults").inner_text()
+    assert "insults: threshold 12.00, above 3.35" in page.locator("#told").inner_text()
     assert "ask again" in page.locator("#note").inner_text()
     base, guarded, _ = answered(page)
     assert base == guarded == before[0] != before[1]
-    number = page.locator("#threshold-privacy input[type=number]")
+    number = page.locator("#threshold-insults input[type=number]")
     number.fill("0.5")
     number.press("Enter")
-    until_headline(page, "privacy")
-    assert "0.50" in page.locator("#verdict li", has_text="privacy").inner_text()
+    until_headline(page, "insults")
+    assert "0.50" in page.locator("#verdict li", has_text="insults").inner_text()
 
 
 def test_a_switch_takes_one_type_out_and_the_button_puts_it_back(page):
     choose(page, RISKY)
-    until_headline(page, "privacy")
+    until_headline(page, "insults")
     open_policy(page)
-    page.locator("#on-privacy input").uncheck()
+    page.locator("#on-insults input").uncheck()
     until_headline(page, "No rule fired")
     assert "off" in page.locator("#verdict .sm-off").inner_text()
     page.locator("#reset").click()
-    until_headline(page, "privacy")
-    assert page.locator("#on-privacy input").is_checked()
+    until_headline(page, "insults")
+    assert page.locator("#on-insults input").is_checked()
     assert "as it was given" in page.locator("#told").inner_text()
 
 
 def test_an_action_and_its_words_are_what_is_answered(page):
     choose(page, RISKY)
     open_policy(page)
-    page.locator("#action-privacy").get_by_label("refuse").check()
+    page.locator("#action-insults").get_by_label("refuse").check()
     page.locator("#verdict .sm-follows", has_text="The policy's refusal").wait_for()
     page.locator("#refusal textarea").fill("Not today, {type}.")
     page.locator("#refusal textarea").blur()
     page.locator("#told", has_text="words of its own").wait_for()
     _, guarded, _ = answered(page)
-    assert guarded == "Not today, privacy violation."
-    page.locator("#action-privacy").get_by_label("log").check()
+    assert guarded == "Not today, insults and bullying."
+    page.locator("#action-insults").get_by_label("log").check()
     page.locator("#verdict .sm-follows", has_text="the verdict is noted").wait_for()
     base, guarded, _ = answered(page)
     assert base == guarded
@@ -189,7 +189,8 @@ def test_each_defence_can_be_switched(page):
     choose(page, RISKY)
     _, hinted, _ = answered(page)
     defences = page.locator("#defences")
-    assert [box.is_checked() for box in defences.locator("input").all()] == [True, False, False]
+    on = [box.is_checked() for box in defences.locator("input").all()]
+    assert on[0] and len(on) > 2 and not any(on[1:])
     defences.get_by_label("guard").uncheck()
     page.locator("#verdict .sm-follows", has_text="the guard is switched off").wait_for()
     base, guarded, _ = answered(page)
