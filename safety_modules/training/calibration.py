@@ -174,7 +174,8 @@ def calibrate(
     if others is not None and said is not None:
         recall = _recall(others, taxonomy, judgements(said[0], temperature).scores, said[1], limits)
     asked = [record.question for record in corpus.records if record.question.strip()]
-    shown, whose, of = (output, corpus, owners) if today is None else _shown(attachment, today)
+    whose = corpus if today is None else today
+    shown, of = (output, owners) if today is None else corpus_output(attachment, today)
     outside = None if shown.outside is None else _outsiders(attachment, shown.outside, whose, of)
     attachment.temperature = temperature
     attachment.thresholds = dict(zip(taxonomy.types, limits.tolist(), strict=True))
@@ -210,12 +211,6 @@ def _weights(attachment: SafetyAttachment, corpus: Corpus, today: Corpus) -> np.
             f"about, got {len(others)}. Add some."
         )
     return likelihood_ratios(own, others)
-
-
-def _shown(attachment: SafetyAttachment, corpus: Corpus) -> tuple[HeadOutput, Corpus, np.ndarray]:
-    """What the head says of pictures, and whose each row is."""
-    output, owners = corpus_output(attachment, corpus)
-    return output, corpus, owners
 
 
 def _outsiders(

@@ -26,8 +26,9 @@ def _said(before: str, behind: str = "") -> Callable[[Case], dict[str, Any]]:
 
 
 def _blank_first(case: Case) -> dict[str, Any]:
-    first, *_ = case.load_images() or [Image.new("RGB", (336, 336))]
-    return {"images": (Image.new("RGB", first.size, "white"), *case.images)} if case.images else {}
+    if not case.images:
+        return {}
+    return {"images": (Image.new("RGB", case.load_images()[0].size, "white"), *case.images)}
 
 
 FORMS: dict[str, Callable[[Case], dict[str, Any]]] = {
