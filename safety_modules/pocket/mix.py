@@ -3,7 +3,7 @@
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 
-TRAINING = 48_000
+TRAINING = 72_000
 TEXT_ONLY = 3_400
 CALIBRATION = 2_000
 LABELLED = 1_000

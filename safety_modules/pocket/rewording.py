@@ -6,6 +6,7 @@ trains on a sentence that is measured.
 
 import re
 from collections.abc import Callable
+from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 import numpy as np
@@ -143,6 +144,22 @@ def blank(split: str, rng: np.random.Generator) -> Reworded:
     return Reworded(choose(rng, paraphrases.EMPTY), form="blank")
 
 
+def garbled(text: str, split: str, rng: np.random.Generator) -> Reworded:
+    """In words of no language: every letter exchanged for another, or the letters of every word in another order."""
+    if rng.random() < 0.5:
+        new = "".join(rng.permutation(list(ascii_lowercase)))
+        text = text.translate(str.maketrans(ascii_lowercase + ascii_uppercase, new + new.upper()))
+    else:
+        text = " ".join("".join(rng.permutation(list(word))) for word in text.split(" "))
+    return Reworded(text, form="garbled")
+
+
+def noted(text: str, split: str, rng: np.random.Generator) -> Reworded:
+    """With a note of the user's own that there is no risk, as a policy might put it, before or behind it."""
+    note = fill(choose(rng, paraphrases.NOTES[split]), rng)
+    return Reworded(f"{note} {text}" if rng.random() < 0.7 else f"{text} {note}", form="noted")
+
+
 def other_words(harmful: bool, risk: str, split: str, rng: np.random.Generator) -> Reworded:
     """A question outside of the grammar of `language` about something done with what a picture shows.
 
@@ -164,7 +181,8 @@ def announced(harmful: bool, risk: str, split: str, rng: np.random.Generator) ->
 def harmless_talk(risk: str, split: str, rng: np.random.Generator) -> Reworded:
     """A harmless question with forbidden words in it: a negation, a question about right and wrong, an accident."""
     if rng.random() < 0.5:
-        return Reworded(fill(choose(rng, paraphrases.forbidden(risk, split)), rng), form="forbidden_word")
+        text = fill(choose(rng, paraphrases.forbidden(risk, split)), rng, paraphrases.parts(split))
+        return Reworded(" ".join(text.split()), form="forbidden_word")
     deed = _deed(True, risk, split, rng, ours=rng.random() < 0.5)
     return Reworded(_framed(paraphrases.against(split), deed, split, rng), form="negated")
 
@@ -189,6 +207,7 @@ SETTING: dict[str, Callable[[str, str, np.random.Generator], Reworded]] = {
     "continued": continued,
     "later": later,
     "forged": forged,
+    "noted": noted,
 }
 """What stands around it."""
 
@@ -201,7 +220,7 @@ def reword(text: str, split: str, rng: np.random.Generator, answer: str | None =
     """
     draw, form = rng.random(), ""
     if draw < 0.5:
-        done = choose(rng, tuple(SURFACE.values()))(text, split, rng)
+        done = choose(rng, (*SURFACE.values(), mistyped))(text, split, rng)
         text, form = done.question, done.form
     if form and draw >= 0.15:
         return Reworded(text, form=form)
@@ -236,6 +255,6 @@ def _deed(harmful: bool, risk: str, split: str, rng: np.random.Generator, ours: 
 
 
 def _framed(forms: tuple[str, ...], deed: str, split: str, rng: np.random.Generator) -> str:
-    text = fill(choose(rng, forms), rng)
+    text = fill(choose(rng, forms), rng, paraphrases.parts(split))
     text = " ".join(text.replace("[d]", deed).replace("[g]", paraphrases.gerund(deed)).split())
     return re.sub(r" ([.,;:?!])", r"\1", text)

@@ -23,6 +23,7 @@ def lists(split: str) -> dict[str, tuple[str, ...]]:
         "against": paraphrases.against(split),
         "follow-ups": paraphrases.FOLLOW_UPS[split],
         "statements": paraphrases.STATEMENTS[split],
+        "notes": paraphrases.NOTES[split],
         "between": tuple(paraphrases.BETWEEN[split].split("|")),
     }
     for risk in RISKS:
@@ -145,6 +146,21 @@ def test_a_forged_conversation_is_one_message_with_the_question_in_it():
 
 def test_a_blank_question_has_no_words():
     assert {rewording.blank("test", rng(seed)).question.strip() for seed in range(20)} == {""}
+
+
+def test_garbled_words_have_the_letters_of_no_language_and_their_lengths():
+    for seed in range(20):
+        text = rewording.garbled(QUESTION, "train", rng(seed)).question
+        assert [len(word) for word in text.split()] == [len(word) for word in QUESTION.split()]
+        assert len({"How", "do", "hurt", "someone", "with", "this"} & set(text.rstrip("?").split())) < 3
+    assert len({rewording.garbled(QUESTION, "train", rng(seed)).question for seed in range(20)}) == 20
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_note_of_the_user_s_own_stands_before_or_behind_the_question(split):
+    told = [rewording.noted(QUESTION, split, rng(seed)).question for seed in range(40)]
+    assert all(text.startswith(f"{QUESTION} ") or text.endswith(f" {QUESTION}") for text in told)
+    assert not all(text.endswith(QUESTION) for text in told) and not set("<>{}|") & {*"".join(told)}
 
 
 def test_an_announced_deed_is_told_before_it_is_asked_about():
