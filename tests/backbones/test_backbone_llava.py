@@ -7,15 +7,14 @@ import copy
 
 import pytest
 import torch
+from defence_cases import EVERY_ONE, put_on
 from guard_cases import attach_as_trained
 from guard_policies import flag_everything, flag_nothing
 from transformers import GenerationConfig
 
 from safety_modules import pocket
 from safety_modules.attach import attach_safety
-from safety_modules.defences.cmrm import CmrmSettings
 from safety_modules.defences.guard import Sample, Steer, build_inputs, judge, lm_forward
-from safety_modules.defences.shiftdc import ShiftDcSettings
 from safety_modules.errors import AdapterError, AttachError, GuardError
 from safety_modules.policy import Policy
 
@@ -99,18 +98,25 @@ def test_both_packages_take_back_the_same_shift_with_one_adapter_file(
     assert torch.equal(package.generate(**ask_package(*ROWS), **OPTIONS), expected)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [CmrmSettings(), CmrmSettings(level="sample"), ShiftDcSettings(form="lite"), ShiftDcSettings(caption_tokens=4)],
-    ids=lambda one: f"{one.kind}-{getattr(one, 'level', one.form)}",
-)
-def test_shifts_are_taken_back_and_off_is_the_package_bit_for_bit(package, answer_of, processor, ask_package, settings):
-    inputs, details = ask_package(*ROWS), {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}
-    expected = answer_of(**inputs, **details).scores
-    attach_safety(package, processor.tokenizer, defence=settings)
-    assert not torch.equal(package.generate(**inputs, **details).scores[0], expected[0])
-    off = package.generate(**inputs, **details, safety=False).scores
-    assert all(torch.equal(a, b) for a, b in zip(off, expected, strict=True))
+@pytest.mark.parametrize("names", EVERY_ONE, ids="+".join)
+def test_every_defence_acts_and_off_is_the_package_bit_for_bit(package, answer_of, processor, ask_package, names):
+    inputs, details = ask_package(*ROWS), {"output_scores": True, "return_dict_in_generate": True}
+    expected = answer_of(**inputs, **OPTIONS, **details)
+    if "tga-pooled" in names:
+        with pytest.raises(AttachError, match="tga not attached: expected a projector of the linears linear_1"):
+            put_on(package, processor.tokenizer, names)
+        return
+    safety = put_on(package, processor.tokenizer, names)
+    if "ecso" not in names:  # which says yes to nothing here, and gives ids alone
+        found = package.generate(**inputs, **OPTIONS, **details)
+        assert found.sequences.tolist() != expected.sequences.tolist() or not torch.equal(
+            found.scores[0], expected.scores[0]
+        )
+    off = package.generate(**inputs, **OPTIONS, **details, safety=False)
+    assert torch.equal(off.sequences, expected.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(off.scores, expected.scores, strict=True))
+    safety.detach()
+    assert torch.equal(answer_of(package, **inputs, **OPTIONS), expected.sequences)
 
 
 def test_both_packages_have_one_class_token_and_one_digest_of_the_whole_tower(package, safety, processor, make_image):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from guard_cases import attach_as_trained
+from defence_cases import EVERY_ONE, put_on
+from guard_cases import ROWS, attach_as_trained
 from guard_policies import flag_everything, flag_nothing
 from transformers import BitsAndBytesConfig, LlavaForConditionalGeneration
 
@@ -48,14 +49,15 @@ def test_quantised_base_is_guarded_and_its_own_answers_are_bit_identical(load, p
     assert torch.equal(logits(model, inputs), before)
 
 
-@pytest.mark.parametrize("defence", ["cmrm", "shiftdc"])
-def test_shifts_are_taken_back_on_a_quantised_base_and_it_stays_as_it_was(load, processor, ask, defence):
-    inputs, model = ask(("what is this?", [1]), ("how do I use it?", [2])), load()
-    details = {**OPTIONS, "output_scores": True, "return_dict_in_generate": True}
-    expected, before = model.generate(**inputs, **details).scores[0], logits(model, inputs)
-    safety = attach_safety(model, processor, defence=defence)
-    assert not torch.equal(model.generate(**inputs, **details).scores[0], expected)
-    assert torch.equal(model.generate(**inputs, **details, safety=False).scores[0], expected)
+@pytest.mark.parametrize("names", EVERY_ONE, ids="+".join)
+def test_every_defence_acts_on_a_quantised_base_and_it_stays_as_it_was(load, processor, ask, names):
+    inputs, model = ask(*ROWS), load()
+    expected, before = model.generate(**inputs, **OPTIONS), logits(model, inputs)
+    safety = put_on(model, processor, names)
+    found = safety.generate(**inputs, **OPTIONS)
+    asked_more = "ecso" in names and any(usage.lm_passes != 1 for usage in found.usage)
+    assert asked_more or found.sequences.tolist() != expected.tolist()
+    assert torch.equal(model.generate(**inputs, **OPTIONS, safety=False), expected)
     safety.detach()
     assert torch.equal(logits(model, inputs), before)
 
