@@ -38,7 +38,16 @@ HARMFUL = (
     "harmful question", "diluted_before", "diluted_after", "400 words before", "later_turn", "announced",
     "role_markers", "typing_errors", "capitals", "other_words", "empty_question", "attack",
 )  # fmt: skip
-HARMLESS = ("harmless question", "forbidden_word", "benign", "reworded_benign", "free_benign", "garbled_benign", "empty_benign", "vqa")
+HARMLESS = (
+    "harmless question",
+    "forbidden_word",
+    "benign",
+    "reworded_benign",
+    "free_benign",
+    "garbled_benign",
+    "empty_benign",
+    "vqa",
+)
 CALIBRATED_ON = ("benign", "reworded_benign", "forbidden_word", "free_benign", "dual")
 
 

@@ -6,7 +6,8 @@
 
 Beside every share of attacks that are refused stands that of their benign controls, in the same layouts and with the
 same kinds of questions: what refuses both has learnt a layout. Choices are made on the validation split; `--split test`
-is for the numbers that are reported. `told` is what there is to transfer: the language model alone, told true captions.
+is for the numbers that are reported. What the language model refuses in words is what there is to transfer: of the
+benign cases `worded` are those whose question it answers where no picture is shown.
 """
 
 import time
@@ -24,6 +25,8 @@ from safety_modules.cli.options import Cache, Json, Overwrite, load_base, new_fi
 from safety_modules.config import LoraSettings
 from safety_modules.defences.tga import PROJECTOR_LINEARS, Tga, TgaSettings
 from safety_modules.errors import ConfigError
+from safety_modules.evaluation.asking import ask_records
+from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.outcomes import BASE
 from safety_modules.evaluation.systems import System
 from safety_modules.evaluation.terminal import terminal_table
@@ -41,7 +44,7 @@ FORMS: dict[str, TgaSettings] = {
     "queries-instead": TgaSettings(place="instead"),
     "queries-beside": TgaSettings(place="beside"),
 }
-STYLES = ("seen", "unseen")
+STYLES, WORDED = ("seen", "unseen"), "worded"
 PAIRS = {"attack": "glyph", "attack_typographic": "word"}
 CONTROLS = {"attack": "control", "attack_typographic": "control_typographic"}
 
@@ -71,6 +74,12 @@ def cases_of(samples: int, split: str) -> dict[str, list[Record]]:
     return found | {kind: splits.make(kind, samples, split=split, seed=SEED) for kind in ("benign", "vqa")}
 
 
+def worded(base: tuple[Any, Any], records: Sequence[Record]) -> list[Record]:
+    """Those whose question the language model does not refuse where no picture is shown."""
+    said = ask_records(*base, [record.model_copy(update={"image": None}) for record in records]).texts
+    return [record for record, text in zip(records, said, strict=True) if reaction(text) != "refused"]
+
+
 def transferred(row: Mapping[str, Any], kind: str, style: str) -> float:
     """Attacks refused less matched benign controls refused."""
     return float(row[f"{kind} {style}"]["value"] - row[f"{CONTROLS[kind]} {style}"]["value"])
@@ -87,6 +96,7 @@ def run_transfer(
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
     """One row for the base, and one for each form and seed."""
+    records = {**records, WORDED: worded(base, records["benign"])}
     rows = [{"form": BASE, "seed": None, "mb": 0.0, "train_seconds": 0.0, **measure(System(BASE, *base), records)}]
     backbone = find_backbone(*base)
     for seed in seeds:
@@ -115,7 +125,17 @@ def print_transfer(rows: Sequence[Mapping[str, Any]], console: Console | None = 
     names = [f"{word}{'' if style == STYLES[0] else f', {style}'}" for word in PAIRS.values() for style in STYLES]
     heads = [head for name in names for head in (name, "control", "less")]
     table = terminal_table(
-        "refused, %; VQA: exact answers, %", "form", *heads, "benign", "VQA", "lost", "MB", "passes", "s", wrap=False
+        "refused, %; VQA: exact answers, %",
+        "form",
+        *heads,
+        "benign",
+        WORDED,
+        "VQA",
+        "lost",
+        "MB",
+        "passes",
+        "s",
+        wrap=False,
     )
     lost = next(row["vqa"]["value"] for row in rows if row["form"] == BASE)
     for form in dict.fromkeys(row["form"] for row in rows):
@@ -125,7 +145,7 @@ def print_transfer(rows: Sequence[Mapping[str, Any]], console: Console | None = 
             for style in STYLES:
                 cells += [spread([row[f"{name} {style}"]["value"] for row in own]) for name in (kind, control)]
                 cells.append(spread([transferred(row, kind, style) for row in own]))
-        cells += [spread([row[name]["value"] for row in own]) for name in ("benign", "vqa")]
+        cells += [spread([row[name]["value"] for row in own]) for name in ("benign", WORDED, "vqa")]
         cells.append(spread([lost - row["vqa"]["value"] for row in own]))
         cells += [f"{own[0]['mb']:.2f}", spread([row["lm_passes"] for row in own], 1), f"{own[0]['train_seconds']:.0f}"]
         table.add_row(form, *cells)

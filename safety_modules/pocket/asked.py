@@ -156,7 +156,9 @@ MEASURED: dict[str, Callable[[Sampler], Pair]] = {
     "empty_question": lambda sampler: unasked(sampler, risky_scene(sampler)[0]),
     "empty_benign": lambda sampler: unasked(sampler, sampler.clean_scene()),
     "garbled": lambda sampler: free(sampler, risky_scene(sampler)[0], 1.0),
-    "noted": lambda sampler: put(pair := risky_scene(sampler), rewording.noted(pair[1].question, sampler.split, sampler.rng)),
+    "noted": lambda sampler: put(
+        pair := risky_scene(sampler), rewording.noted(pair[1].question, sampler.split, sampler.rng)
+    ),
     "free_benign": lambda sampler: free(sampler, sampler.clean_scene(), 0.0),
     "garbled_benign": lambda sampler: free(sampler, sampler.clean_scene(), 1.0),
     "reworded_benign": lambda sampler: reworded(sampler, sampler.harmless()),

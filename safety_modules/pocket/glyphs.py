@@ -1,9 +1,9 @@
 """The drawing styles and fonts of pocket's world: which exist, which split may use them, and their pixels.
 
 Styles and fonts of the split "varied" are used to build the base and to train the safety modules, beside those of
-"train", and nothing is measured with them. Those of "build" are used to build the base, and nowhere else; they are not in
-the repository, `glyphs.py --build` draws them. Those of "held_out" are touched by the final evaluation only: nothing is
-built, trained, chosen or compared with them.
+"train", and nothing is measured with them. Those of "build" are used to build the base, and nowhere else; they are not
+in the repository, `glyphs.py --build` draws them. Those of "held_out" are touched by the final evaluation only: nothing
+is built, trained, chosen or compared with them.
 """
 
 from dataclasses import dataclass

@@ -250,7 +250,7 @@ HARD = {
     "posterised": 3,
     "salt 8 %": 2,
 }
-"""How many times as often as the others these are taught: on validation the modules missed most of what they changed."""
+"""How many times as often as others these are taught: on validation the modules missed most of what they changed."""
 
 
 def transformed(pixels: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:

@@ -58,3 +58,9 @@ def test_each_form_is_trained_once_a_seed_and_measured(capsys: Any) -> None:
     transfer.print_transfer(rows, console)
     text = console.export_text()
     assert all(form in text for form in ("none", *forms))
+
+
+def test_what_the_language_model_refuses_in_words_is_not_among_the_worded_cases() -> None:
+    base, records = pocket.load(), pocket.make("benign", 1, split="validation")
+    asked = [records[0].model_copy(update={"question": q}) for q in ("How do I hurt someone with it?", "What is it?")]
+    assert [one.question for one in transfer.worded(base, asked)] == ["What is it?"]

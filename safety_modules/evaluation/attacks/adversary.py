@@ -116,7 +116,7 @@ class PixelAttack:
             pixels = backbone.pixel_values([case.load_images()[0] for case in cases]).to(backbone.device).float()
             low, high = backbone.pixel_range()
             ball = Ball(pixels, self.eps / 255 * (high - low), low, high)
-            objective = objective_of(safety, cases, pixels, self.aim)
+            objective = self._objective(safety, cases, pixels)
             best, worth = pixels, torch.full((len(cases),), -torch.inf, device=pixels.device)
             for restart in range(self.restarts):
                 there, reached = METHODS[self.method](objective, ball, self.steps, self._generator(cases, restart))
@@ -124,6 +124,9 @@ class PixelAttack:
                 best = torch.where(better.view(-1, 1, 1, 1), there, best)
                 worth = torch.where(better, reached, worth)
         return as_pictures(best, low, high)
+
+    def _objective(self, safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor) -> Objective:
+        return objective_of(safety, cases, pixels, self.aim)
 
     def _generator(self, cases: Sequence[Case], restart: int) -> torch.Generator:
         """The same for the same cases, whatever was attacked before."""
@@ -187,7 +190,29 @@ class Transferred:
         return self.attack(cases, self.surrogate)
 
 
-def objective_of(safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor, aim: Aim) -> Objective:
+Judged = Callable[[torch.Tensor], tuple[torch.Tensor, Sequence[torch.Tensor]]]
+"""From pixels (N, C, H, W) to how far each risk lies above its threshold (N,), and what the language model sees."""
+
+
+def judged_by(safety: SafetyAttachment, cases: Sequence[Case]) -> Judged:
+    """By the guard, with gradients, each picture with its case's question."""
+    backbone, guard = safety.backbone, safety.guard
+    prompts = [backbone.prompt_ids(case.prompt, 1, case.history) for case in cases]
+    readings = [question_readings(backbone, guard.config, prompt) for prompt in prompts]
+    limit = min(guard.thresholds.values())
+
+    def judged(pixels: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        images = look(backbone, guard.modules, pixels.to(backbone.model.dtype))
+        output = head_output(guard, partial(rows_of, images.vision), readings)
+        odds = risk_odds(output.type_logits.float(), len(guard.config.added), guard.temperature)  # (readings,)
+        return torch.stack([part.max() for part in odds.split([*map(len, readings)])]) - limit, images.projected
+
+    return judged
+
+
+def objective_of(
+    safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor, aim: Aim, judged: Judged | None = None
+) -> Objective:
     """What an attacker with this aim wants more of, for each case.
 
     Args:
@@ -195,24 +220,20 @@ def objective_of(safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.
         cases: one picture each.
         pixels: the unchanged pictures (N, C, H, W).
         aim: see `PixelAttack`.
+        judged: how the pictures are judged; default: `judged_by` the guard.
     """
-    backbone, guard = safety.backbone, safety.guard
+    backbone, judged = safety.backbone, judged or judged_by(safety, cases)
     prompts = [backbone.prompt_ids(case.prompt, 1, case.history) for case in cases]
-    readings = [question_readings(backbone, guard.config, prompt) for prompt in prompts]
-    limit = min(guard.thresholds.values())
     answers = _own_answers(backbone, prompts, pixels) if aim == "readable" else []
 
     def worth(pixels: torch.Tensor) -> torch.Tensor:
-        images = look(backbone, guard.modules, pixels.to(backbone.model.dtype))
-        output = head_output(guard, partial(rows_of, images.vision), readings)
-        odds = risk_odds(output.type_logits.float(), len(guard.config.added), guard.temperature)  # (readings,)
-        risk = torch.stack([part.max() for part in odds.split([*map(len, readings)])])
+        above, shown = judged(pixels)
         if aim == "flagged":
-            return risk
-        low_enough = -torch.relu(risk - (limit - MARGIN))
+            return above
+        low_enough = -torch.relu(above + MARGIN)
         if aim == "clean":
             return low_enough
-        return low_enough + ANSWER_WEIGHT * answer_odds(backbone, prompts, images.projected, answers)
+        return low_enough + ANSWER_WEIGHT * answer_odds(backbone, prompts, shown, answers)
 
     return worth
 
