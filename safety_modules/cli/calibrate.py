@@ -71,7 +71,7 @@ def calibrate(
     """Set an adapter's thresholds: "at most 1 % of my benign images flagged", a finite-sample guarantee."""
     from safety_modules.io.files import write_json
     from safety_modules.pocket import mix
-    from safety_modules.training.words import unlabelled
+    from safety_modules.records.readers import read_pictures
 
     if benign is None and model is not None:
         raise ConfigError("nothing to calibrate on: expected --benign with --model, got none. Name a data file.")
@@ -107,7 +107,7 @@ def calibrate(
         confidence=confidence,
         types=safety.config.taxonomy.types if all_types else type,
         labelled=labelled,
-        like=None if like is None else unlabelled(like, taxonomy),
+        like=None if like is None else read_pictures(like, taxonomy),
         cache_dir=cache,
     )
     if json_file is not None:

@@ -113,10 +113,6 @@ def value_of(text: str) -> Any:
 
 def recipe_with(kind: type[Any], settings: Sequence[str]) -> Any:
     """A recipe of this kind with its defaults, but for these `key=value`. Raises ConfigError: it does not take them."""
-    from pydantic import ValidationError
-
-    from safety_modules.errors import validation_problems
-
     values: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -126,12 +122,20 @@ def recipe_with(kind: type[Any], settings: Sequence[str]) -> Any:
                 "Correct it."
             )
         values[name] = value_of(text)
+    return validated("recipe", kind, values)
+
+
+def validated(what: str, kind: type[Any], values: dict[str, Any]) -> Any:
+    """One of this kind with these values. Raises ConfigError: it does not take them; `what` names it there."""
+    from pydantic import ValidationError
+
+    from safety_modules.errors import validation_problems
+
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(
-            f"recipe refused: expected other settings, got {'; '.join(validation_problems(error))} Change the options."
-        ) from error
+        problems = "; ".join(validation_problems(error))
+        raise ConfigError(f"{what} refused: expected other settings, got {problems} Change the options.") from error
 
 
 def without_text(chosen: Chosen, records: "Sequence[Record]") -> Chosen:

@@ -7,8 +7,8 @@ import typer
 
 from safety_modules.cli.options import load_base
 from safety_modules.cli.outcome import Outcome
-from safety_modules.cli.recipes import Training, value_of
-from safety_modules.errors import ConfigError, validation_problems
+from safety_modules.cli.recipes import Training, validated, value_of
+from safety_modules.errors import ConfigError
 
 if TYPE_CHECKING:
     from safety_modules.records import Record
@@ -94,8 +94,6 @@ def own_settings(kind: type[Any], recipe: type[Any], training: Training, **given
     Raises:
         ConfigError: a key that neither has, or values that are refused.
     """
-    from pydantic import ValidationError
-
     name_of = kind.model_fields["kind"].default
     values: dict[Any, dict[str, Any]] = {kind: {k: v for k, v in given.items() if v is not None}, recipe: {}}
     if training.steps is not None:
@@ -116,12 +114,6 @@ def own_settings(kind: type[Any], recipe: type[Any], training: Training, **given
     if "lora" in values[kind]:
         raise ConfigError("--set refused: expected lora.r or lora.alpha, got lora. Name one of them.")
     lora = {name.partition(".")[2]: values[kind].pop(name) for name in [*values[kind]] if "." in name}
-    try:
-        if lora:
-            values[kind]["lora"] = kind().lora.model_dump() | lora
-        return kind.model_validate(values[kind]), recipe.model_validate(values[recipe])
-    except ValidationError as error:
-        raise ConfigError(
-            f"{name_of} refused: expected other settings, got {'; '.join(validation_problems(error))} Change the "
-            "options."
-        ) from error
+    if lora:
+        values[kind]["lora"] = kind().lora.model_dump() | lora
+    return validated(name_of, kind, values[kind]), validated(name_of, recipe, values[recipe])

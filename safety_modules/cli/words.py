@@ -111,11 +111,12 @@ def teach(base: Any, processor: Any, taught: Taught, features: Path | None) -> "
     """What the teacher is sure of, of the pictures; it is off the base again afterwards."""
     from safety_modules.adapter.hub import find_adapter
     from safety_modules.attach.attach import attach_safety
-    from safety_modules.training.words import pseudo_labelled, unlabelled
+    from safety_modules.records.readers import read_pictures
+    from safety_modules.training.words import pseudo_labelled
 
     safety = attach_safety(base, processor, adapter=find_adapter(str(taught.teacher)))
     try:
-        records = unlabelled(taught.pictures or [], safety.config.taxonomy)
+        records = read_pictures(taught.pictures or [], safety.config.taxonomy)
         kept, _ = pseudo_labelled(safety, records, taught.confidence or CONFIDENCE, cache_dir=features)
     finally:
         safety.detach()

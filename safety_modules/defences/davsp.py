@@ -10,6 +10,7 @@ Does not cover: questions without a picture; what is risky by the question alone
 pictures into tiles.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -56,10 +57,10 @@ class DavspSettings(Settings):
 # ---- maths ----
 
 
-def ring(size: int, width: int) -> torch.Tensor:
-    """Where a border of this width is: (S, S), bool."""
-    inner = torch.ones(size - 2 * width, size - 2 * width, dtype=torch.bool)
-    return ~functional.pad(inner, [width] * 4)
+def ring(size: Sequence[int], width: int) -> torch.Tensor:
+    """Where a border of this width is in a picture of this height and width: (H, W), bool."""
+    inner = torch.ones([max(0, length - 2 * width) for length in size], dtype=torch.bool)
+    return ~functional.pad(inner, [width] * 4)[: size[0], : size[1]]
 
 
 def bordered(
@@ -85,7 +86,7 @@ def bordered(
     inner = size - 2 * width
     smaller = functional.interpolate(pixels.to(border), (inner, inner), mode="bilinear", antialias=True)
     framed = functional.pad(smaller, [width] * 4, mode="replicate" if under == "edges" else "constant")
-    added = torch.zeros_like(framed[0]).masked_scatter(ring(size, width).to(border.device), border)
+    added = torch.zeros_like(framed[0]).masked_scatter(ring((size, size), width).to(border.device), border)
     low, high = (limit.to(border).view(-1, 1, 1) for limit in limits)
     return (framed + added).clamp(low, high).to(pixels.dtype)
 

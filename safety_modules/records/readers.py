@@ -6,14 +6,16 @@ Nothing is guessed: whatever cannot be read exactly as documented is reported wi
 from collections import Counter
 from collections.abc import Sequence, Set
 from os import PathLike, fspath
+from typing import Any
 
 from safety_modules.errors import DataError, printable
 from safety_modules.records.examine import examine, mend
 from safety_modules.records.formats import FORMATS
+from safety_modules.records.formats.folder import QUESTION, PictureFolder
 from safety_modules.records.formats.text import json_list
 from safety_modules.records.record import GoodRecords, Problem, Record, raise_problems
 from safety_modules.records.source import ADDRESS, ReadOptions, Source, is_pattern
-from safety_modules.taxonomy import DEFAULT_TAXONOMY, Taxonomy
+from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Taxonomy
 
 Pathlike = str | PathLike[str]
 Data = Pathlike | Sequence[Pathlike]
@@ -88,6 +90,29 @@ def read_good_records(
         [seen[index].digest for index in good],
         {one.digest: one.picture for one in (seen[index] for index in good) if one.digest and one.picture},
     )
+
+
+def read_pictures(folders: Sequence[Pathlike], taxonomy: Taxonomy) -> list[Record]:
+    """The pictures of some folders, at any depth, that nobody labelled; what their folders are called means nothing.
+
+    Raises:
+        DataError: a folder cannot be read, holds no picture or something that is none.
+    """
+    form, found, problems = PictureFolder(), list[Record](), list[str]()
+    for folder in folders:
+        source = Source(str(folder), taxonomy, DEFAULTS)
+        before = len(found) + len(problems)
+        for entry in form.entries(source):
+            if entry.fault:
+                problems.append(f"{entry.where}: {entry.fault}")
+            else:
+                # Of this label nothing is taken.
+                said: dict[str, Any] = {"question": QUESTION, "answer": None, "type": CLEAN}
+                found.append(Record(image=entry.value, level=taxonomy.safe_level, source=entry.where, **said))
+        if len(found) + len(problems) == before:
+            problems.append(f"{folder}: expected at least one picture, got none.")
+    raise_problems(problems, "pictures")
+    return found
 
 
 def open_sources(data: Data, options: Options, taxonomy: Taxonomy) -> list[Source]:

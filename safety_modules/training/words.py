@@ -18,9 +18,7 @@ from safety_modules.backbones.clip import Clip
 from safety_modules.config import Line, SafetyConfig, Sentence, WordsSettings
 from safety_modules.errors import ConfigError, DataError, validation_problems
 from safety_modules.io.strict import load_yaml
-from safety_modules.records.formats.folder import QUESTION, PictureFolder
-from safety_modules.records.record import GoodRecords, Record, raise_problems
-from safety_modules.records.source import ReadOptions, Source
+from safety_modules.records.record import GoodRecords, Record
 from safety_modules.taxonomy import CLEAN, DEFAULT_TAXONOMY, Name, Taxonomy
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.predictions import corpus_judgements
@@ -186,29 +184,6 @@ def attach_words(
     safety.modules.head.load_state_dict(tensors)
     safety.trained = True
     return safety
-
-
-def unlabelled(folders: Sequence[str | PathLike[str]], taxonomy: Taxonomy) -> list[Record]:
-    """The pictures of some folders, at any depth, for `pseudo_labelled`; what their folders are called means nothing.
-
-    Raises:
-        DataError: a folder cannot be read, holds no picture or something that is none.
-    """
-    form, found, problems = PictureFolder(), list[Record](), list[str]()
-    for folder in folders:
-        source = Source(str(folder), taxonomy, ReadOptions())
-        before = len(found) + len(problems)
-        for entry in form.entries(source):
-            if entry.fault:
-                problems.append(f"{entry.where}: {entry.fault}")
-            else:
-                # Of this label nothing is taken.
-                said: dict[str, Any] = {"question": QUESTION, "answer": None, "type": CLEAN}
-                found.append(Record(image=entry.value, level=taxonomy.safe_level, source=entry.where, **said))
-        if len(found) + len(problems) == before:
-            problems.append(f"{folder}: expected at least one picture, got none.")
-    raise_problems(problems, "pictures")
-    return found
 
 
 def pseudo_labelled(

@@ -26,6 +26,7 @@ PLACES = [
     "new_type.py --json {file}",
     "asked.py --json {file}",
     "attacks.py --json {file}",
+    "votes.py --json {file}",
     "base_card.py --json {file}",
     "audit_findings.py --json {file}",
     "audit_findings.py --out {folder}",

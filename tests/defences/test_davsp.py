@@ -42,7 +42,7 @@ def made(model, processor, settings=None, *others, std=1.0):
 
 def test_a_border_without_anything_learnt_carries_the_edges_on_or_is_the_mean_colour():
     inner = torch.rand(1, 3, 6, 6)
-    border = torch.zeros(3, int(ring(10, 2).sum()))
+    border = torch.zeros(3, int(ring((10, 10), 2).sum()))
     # A picture that is one colour stays it, and a smaller one is what its edges go on from.
     flat = torch.full((1, 3, 10, 10), 0.7)
     assert torch.allclose(bordered(flat, border, 2, LIMITS), flat)
@@ -52,7 +52,7 @@ def test_a_border_without_anything_learnt_carries_the_edges_on_or_is_the_mean_co
     assert torch.equal(found[..., :2, 2:-2], middle[..., :1, :].expand(-1, -1, 2, -1))
     assert torch.equal(found[..., 2:-2, -2:], middle[..., -1:].expand(-1, -1, -1, 2))
     nothing = bordered(large, border, 2, LIMITS, under="nothing")
-    assert torch.equal(nothing[..., 2:-2, 2:-2], middle) and (nothing[..., ring(10, 2)] == 0).all()
+    assert torch.equal(nothing[..., 2:-2, 2:-2], middle) and (nothing[..., ring((10, 10), 2)] == 0).all()
 
 
 def test_the_border_lies_around_the_picture_and_what_is_shown_stays_a_pictures_pixels():
@@ -61,11 +61,11 @@ def test_the_border_lies_around_the_picture_and_what_is_shown_stays_a_pictures_p
     zero = bordered(pixels, 0 * border, 2, LIMITS)
     found = bordered(pixels, border, 2, LIMITS)
     assert torch.equal(found[..., 2:-2, 2:-2], zero[..., 2:-2, 2:-2])
-    added = (found - zero)[..., ring(10, 2)]  # (2, 3, 64)
+    added = (found - zero)[..., ring((10, 10), 2)]  # (2, 3, 64)
     assert torch.allclose(added, border.expand(2, 3, 64), atol=1e-5)
     for sign, limit in ((1, 2.0), (-1, -2.0)):
         far = bordered(pixels, sign * (border + 50), 2, LIMITS)
-        assert (far[..., ring(10, 2)] == limit).all() and torch.equal(far[..., 2:-2, 2:-2], zero[..., 2:-2, 2:-2])
+        assert (far[..., ring((10, 10), 2)] == limit).all() and torch.equal(far[..., 2:-2, 2:-2], zero[..., 2:-2, 2:-2])
 
 
 def test_gradients_reach_every_pixel_of_the_border_through_the_base(model, processor):

@@ -137,7 +137,7 @@ def test_the_same_seed_trains_the_same_and_every_pixel_of_the_border_moves(tiny_
         train_border(safety, records, BorderRecipe(**SHORT, seed=seed), progress=False)
         found.append(safety.defences[0].border.detach())
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
-    assert found[0].shape == (3, int(ring(28, 4).sum())) and (found[0] != 0).float().mean() > 0.5
+    assert found[0].shape == (3, int(ring((28, 28), 4).sum())) and (found[0] != 0).float().mean() > 0.5
 
 
 class Stop(Exception):

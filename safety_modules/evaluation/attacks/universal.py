@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from safety_modules.backbones import find_backbone
+from safety_modules.defences.davsp import ring
 from safety_modules.errors import DataError
 from safety_modules.evaluation.attacks.adversary import Aim, as_pictures, attackable, objective_of, targets
 from safety_modules.evaluation.cases import Case
@@ -128,8 +129,7 @@ def universal(
 
 def covered(shape: Shape, width: int, size: Sequence[int]) -> torch.Tensor:
     """Which pixels (H, W) of a picture of this size lie in the shape."""
+    if shape == "border":
+        return ring(size, width)
     rows, columns = (torch.arange(length) for length in size)
-    if shape == "patch":
-        return (rows >= size[0] - width)[:, None] & (columns >= size[1] - width)
-    edge = [(place < width) | (place >= length - width) for place, length in zip((rows, columns), size, strict=True)]
-    return edge[0][:, None] | edge[1]
+    return (rows >= size[0] - width)[:, None] & (columns >= size[1] - width)
