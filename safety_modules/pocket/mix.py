@@ -5,8 +5,8 @@ from safety_modules.records.record import Record
 
 TRAINING = 72_000
 TEXT_ONLY = 3_400
-CALIBRATION = 2_000
-LABELLED = 1_000
+CALIBRATION = 6_000
+LABELLED = 2_000
 BORDER = 600
 BORDER_KINDS = ("attack", "attack_typographic", "control", "control_typographic", "vqa", "benign")
 """Risky pictures, benign ones in the same layouts with the same kinds of questions, and others."""
