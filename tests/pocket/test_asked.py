@@ -55,10 +55,10 @@ def test_an_empty_question_is_asked_about_pictures_that_are_risky_by_themselves(
 
 
 def test_half_of_the_training_mix_is_asked_as_people_ask_and_half_of_it_is_risky_whatever_the_form():
-    records = make("safety", 400, split="train")
+    records = make("safety", 1200, split="train")
     forms = [record.meta["form"] for record in records]
     assert 0.4 < sum(map(bool, forms)) / len(forms) < 0.6
-    assert sum(record.is_risky for record in records) == 200
+    assert sum(record.is_risky for record in records) == 600
     by_form = {
         form: [r.is_risky for r in records if form in r.meta["form"].split()] for form in ("free", "garbled", "blank")
     }
