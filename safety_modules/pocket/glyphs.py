@@ -99,9 +99,9 @@ _FONTS = {
     "test": "fira-sans lora courier-prime quicksand",
     "varied": "arvo dosis cabin libre-baskerville space-mono patrick-hand bebas-neue anton caveat:700-normal "
     "permanent-marker lobster righteous gochi-hand comfortaa:700-normal architects-daughter",
-    "build": "bitter crimson-text exo-2 ibm-plex-mono josefin-sans karla noto-sans rubik source-sans-3 special- "
-    "elite ubuntu work-sans mulish dm-sans:700-normal poppins overpass:400-italic titillium- "
-    "web:700-normal manrope:700-normal arimo hind eb-garamond spectral:400-italic vollkorn:700-normal "
+    "build": "bitter crimson-text exo-2 ibm-plex-mono josefin-sans karla noto-sans rubik source-sans-3 "
+    "special-elite ubuntu work-sans mulish dm-sans:700-normal poppins overpass:400-italic "
+    "titillium-web:700-normal manrope:700-normal arimo hind eb-garamond spectral:400-italic vollkorn:700-normal "
     "source-serif-4 tinos:700-italic alegreya aleo:700-normal crete-round:400-italic kreon jetbrains-mono "
     "inconsolata:700-normal cousine:400-italic barlow-condensed pacifico bangers shadows-into-light "
     "indie-flower courgette baloo-2 roboto:700-normal open-sans:700-normal lato:400-italic "
