@@ -91,9 +91,9 @@ def risky(sampler: Sampler) -> Pair:
     if rng.random() >= REWORDED:
         return sampler.risky()
     draw, split = rng.random(), rng.random()
-    if draw < 0.5:
+    if draw < 0.46:
         pair = sampler.turned(True) if split < 0.4 else in_other_words(sampler, True, announced=split > 0.88)
-    elif draw < 0.61:
+    elif draw < 0.6:
         return free(sampler, risky_scene(sampler)[0])
     elif draw < 0.72:
         return unasked(sampler, risky_scene(sampler)[0])
@@ -108,15 +108,15 @@ def harmless(sampler: Sampler) -> Pair:
     if rng.random() >= REWORDED:
         return sampler.harmless()
     draw, split = rng.random(), rng.random()
-    if draw < 0.28:
+    if draw < 0.26:
         pair = sampler.turned(False) if split < 0.4 else in_other_words(sampler, False, announced=split > 0.88)
         return _perhaps_reworded(sampler, pair, split < 0.4)
-    if draw < 0.52:
+    if draw < 0.54:
         return _perhaps_reworded(sampler, harmless_talk(sampler), False)
-    if draw < 0.66:
+    if draw < 0.68:
         scene = sampler.turnable_scene() if split < 0.4 else sampler.clean_scene()
         return free(sampler, scene)
-    if draw < 0.75:
+    if draw < 0.78:
         return unasked(sampler, sampler.turnable_scene() if split < 0.3 else sampler.clean_scene())
     return reworded(sampler, sampler.clean())
 

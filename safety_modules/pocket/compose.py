@@ -27,7 +27,7 @@ SIDES = (*AXES[0], *AXES[1])
 ANY = tuple(TRANSFORMS)
 WHOLE = tuple(name for name, one in TRANSFORMS.items() if not (one.cuts or one.mirrors))
 """The transforms after which a text can be read."""
-_ODD = (0.25, 0.35)
+_ODD = (0.25, 0.5)
 """Share of texts whose noun may be written oddly; and of what is `hard`."""
 
 
@@ -46,8 +46,7 @@ class Composer:
         rng: source of all choices.
         changed: share of the scenes that some transform changes; one that may cut a text off changes none with text.
         transform: the one that changes every scene, instead.
-        hard: take transforms after which things are hard to see (`HARD`), where there is no text, and words written oddly
-            more often.
+        hard: take transforms after which things are hard to see (`HARD`), and words written oddly, more often.
     """
 
     def __init__(
@@ -61,7 +60,9 @@ class Composer:
     ) -> None:
         self.rng, self.split, self._changed, self._transform = rng, split, changed, transform
         self._odd = _ODD[hard]
-        self._any = [name for name in ANY for _ in range(HARD.get(name, 1) if hard else 1)]
+        self._any, self._whole = (
+            [name for name in names for _ in range(HARD.get(name, 1) if hard else 1)] for names in (ANY, WHOLE)
+        )
         self._styles = {
             concept.name: [style.name for style in styles_of(styles) if concept.name in carried(style.name)]
             for concept in CONCEPTS
@@ -154,7 +155,7 @@ class Composer:
     def _scene(self, glyphs: tuple[Glyph, ...] = (), text: Text | None = None) -> Scene:
         transform = self._transform
         if self._changed and self.rng.random() < self._changed:
-            transform = choose(self.rng, self._any if text is None else WHOLE)
+            transform = choose(self.rng, self._any if text is None else self._whole)
         return Scene(self.colour(), glyphs, text, transform)
 
     def _size(self, least: int, end: int) -> int:

@@ -25,7 +25,7 @@ from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.records.record import Record
 
 CHUNK = 400
-TRAINING: dict[str, Any] = {"changed": 0.4, "hard": True}
+TRAINING: dict[str, Any] = {"changed": 0.5, "hard": True}
 """How the training mix is drawn, in the styles and fonts of "varied"."""
 STYLES = ("seen", "unseen")
 """Of drawing: both for measuring; training has the first alone, and the final evaluation `held_out` beside them."""
