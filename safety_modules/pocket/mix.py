@@ -14,7 +14,7 @@ MAX_FALSE_ALARM = 0.025
 
 
 def training_records(count: int = TRAINING, seed: int = 0) -> list[Record]:
-    """The training mix: half risky, half clean, and a fourteenth more without pictures. Training styles only.
+    """The training mix: half risky, half clean, and a twentieth more without pictures. Styles of "varied" only.
 
     Args:
         count: records with a picture; those without are fewer in the same proportion.
