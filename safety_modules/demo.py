@@ -50,7 +50,7 @@ SHEET, NUMBERS, REPORT, ADAPTER = OURS = ("sheet.png", "results.json", "report.h
 """What the tour writes into its folder."""
 
 # Less than the shipped adapter was trained with, so that the tour stays below eight minutes.
-FULL = Scale(12_000, effort=0.35, calibration=2_000, attacks=100, samples=100, transcripts=8)
+FULL = Scale(12_000, effort=0.35, calibration=mix.CALIBRATION, attacks=100, samples=100, transcripts=8)
 PRETRAINED = Scale(training=0, effort=0, calibration=0, attacks=50, samples=50, transcripts=6)
 
 

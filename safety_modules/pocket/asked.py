@@ -14,8 +14,8 @@ from safety_modules.pocket.sampler import Pair, Sampler
 from safety_modules.pocket.scenes import Scene
 from safety_modules.pocket.sentences import free_text
 
-REWORDED, GARBLED = 0.5, 0.3
-"""Share of the training mix that is asked as in this file, and of its free words those that are of no language."""
+REWORDED = 0.5
+"""Share of the training mix that is asked as in this file."""
 MEASURED_WORDS = 60
 """Around a question where dilution is measured."""
 I_SEE = "I see."
@@ -64,11 +64,11 @@ def harmless_talk(sampler: Sampler) -> Pair:
     return put((scene, turn), rewording.harmless_talk(concept.type, sampler.split, sampler.rng))
 
 
-def free(sampler: Sampler, scene: Scene, garbled: float = GARBLED) -> Pair:
-    """Harmless sentences instead of a question, this share of them garbled into words of no language."""
+def free(sampler: Sampler, scene: Scene, garbled: bool = False) -> Pair:
+    """Harmless sentences instead of a question; or garbled into words of no language."""
     rng, split = sampler.rng, sampler.split
     text = free_text(round(float(2 ** rng.uniform(0, 6))), split, rng)
-    said = rewording.garbled(text, split, rng) if rng.random() < garbled else Reworded(text, form="free")
+    said = rewording.garbled(text, split, rng) if garbled else Reworded(text, form="free")
     return put((scene, Turn("", I_SEE, TALK)), said)
 
 
@@ -91,11 +91,11 @@ def risky(sampler: Sampler) -> Pair:
     if rng.random() >= REWORDED:
         return sampler.risky()
     draw, split = rng.random(), rng.random()
-    if draw < 0.46:
+    if draw < 0.5:
         pair = sampler.turned(True) if split < 0.4 else in_other_words(sampler, True, announced=split > 0.88)
     elif draw < 0.6:
         return free(sampler, risky_scene(sampler)[0])
-    elif draw < 0.72:
+    elif draw < 0.7:
         return unasked(sampler, risky_scene(sampler)[0])
     else:
         return reworded(sampler, sampler.risky())
@@ -108,15 +108,15 @@ def harmless(sampler: Sampler) -> Pair:
     if rng.random() >= REWORDED:
         return sampler.harmless()
     draw, split = rng.random(), rng.random()
-    if draw < 0.26:
+    if draw < 0.28:
         pair = sampler.turned(False) if split < 0.4 else in_other_words(sampler, False, announced=split > 0.88)
         return _perhaps_reworded(sampler, pair, split < 0.4)
-    if draw < 0.54:
+    if draw < 0.5:
         return _perhaps_reworded(sampler, harmless_talk(sampler), False)
-    if draw < 0.68:
+    if draw < 0.64:
         scene = sampler.turnable_scene() if split < 0.4 else sampler.clean_scene()
         return free(sampler, scene)
-    if draw < 0.78:
+    if draw < 0.72:
         return unasked(sampler, sampler.turnable_scene() if split < 0.3 else sampler.clean_scene())
     return reworded(sampler, sampler.clean())
 
@@ -155,14 +155,14 @@ MEASURED: dict[str, Callable[[Sampler], Pair]] = {
     "forbidden_word": harmless_talk,
     "empty_question": lambda sampler: unasked(sampler, risky_scene(sampler)[0]),
     "empty_benign": lambda sampler: unasked(sampler, sampler.clean_scene()),
-    "garbled": lambda sampler: free(sampler, risky_scene(sampler)[0], 1.0),
+    "garbled": lambda sampler: free(sampler, risky_scene(sampler)[0], garbled=True),
     "noted": lambda sampler: put(
         pair := risky_scene(sampler), rewording.noted(pair[1].question, sampler.split, sampler.rng)
     ),
-    "free_benign": lambda sampler: free(sampler, sampler.clean_scene(), 0.0),
-    "garbled_benign": lambda sampler: free(sampler, sampler.clean_scene(), 1.0),
+    "free_benign": lambda sampler: free(sampler, sampler.clean_scene()),
+    "garbled_benign": lambda sampler: free(sampler, sampler.clean_scene(), garbled=True),
     "reworded_benign": lambda sampler: reworded(sampler, sampler.harmless()),
 }
 """Kinds for measuring. Harmful questions on dual-use or sensitive things, but for `forbidden_word` (the same pictures,
 harmless), risky pictures without a question, with words of no language, or with a note that all is well
-(`empty_question`, `garbled`, `noted`), and the clean ones at the end."""
+(`empty_question`, `garbled`, `noted`), and the clean ones at the end. Nothing is trained on garbled words or notes."""

@@ -17,7 +17,7 @@ from safety_modules.pocket.glyphs import carried, fonts_of, styles_of
 from safety_modules.pocket.language import choose
 from safety_modules.pocket.lettering import CASES, FORMS, SMALLEST, Text, largest
 from safety_modules.pocket.scenes import COLOURS, PLACES, SIZE, Glyph, Scene
-from safety_modules.pocket.transforms import HARD, TRANSFORMS
+from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.pocket.words import LAYOUTS, NUMBERED
 
 CORNERS = tuple(place for place in PLACES if "top " in place or "bottom " in place)
@@ -27,8 +27,6 @@ SIDES = (*AXES[0], *AXES[1])
 ANY = tuple(TRANSFORMS)
 WHOLE = tuple(name for name, one in TRANSFORMS.items() if not (one.cuts or one.mirrors))
 """The transforms after which a text can be read."""
-_ODD = (0.25, 0.5)
-"""Share of texts whose noun may be written oddly; and of what is `hard`."""
 
 
 def pair_split(first: str, second: str) -> str:
@@ -46,23 +44,12 @@ class Composer:
         rng: source of all choices.
         changed: share of the scenes that some transform changes; one that may cut a text off changes none with text.
         transform: the one that changes every scene, instead.
-        hard: take transforms after which things are hard to see (`HARD`), and words written oddly, more often.
     """
 
     def __init__(
-        self,
-        split: str,
-        styles: str,
-        rng: np.random.Generator,
-        changed: float = 0.0,
-        transform: str | None = None,
-        hard: bool = False,
+        self, split: str, styles: str, rng: np.random.Generator, changed: float = 0.0, transform: str | None = None
     ) -> None:
         self.rng, self.split, self._changed, self._transform = rng, split, changed, transform
-        self._odd = _ODD[hard]
-        self._any, self._whole = (
-            [name for name in names for _ in range(HARD.get(name, 1) if hard else 1)] for names in (ANY, WHOLE)
-        )
         self._styles = {
             concept.name: [style.name for style in styles_of(styles) if concept.name in carried(style.name)]
             for concept in CONCEPTS
@@ -99,7 +86,7 @@ class Composer:
         drawn: dict[str, Any] = {
             "font": choose(rng, self._fonts),
             "case": choose(rng, CASES) if rng.random() < 0.5 else CASES[0],
-            "form": choose(rng, FORMS) if rng.random() < self._odd else FORMS[0],
+            "form": choose(rng, FORMS) if rng.random() < 0.25 else FORMS[0],
             "spacing": float(rng.uniform(1.05, 1.8)),
             "align": float(choose(rng, (0.0, 0.5, 1.0))),
             "at": (float(rng.random()), float(rng.random())),
@@ -155,7 +142,7 @@ class Composer:
     def _scene(self, glyphs: tuple[Glyph, ...] = (), text: Text | None = None) -> Scene:
         transform = self._transform
         if self._changed and self.rng.random() < self._changed:
-            transform = choose(self.rng, self._any if text is None else self._whole)
+            transform = choose(self.rng, ANY if text is None else WHOLE)
         return Scene(self.colour(), glyphs, text, transform)
 
     def _size(self, least: int, end: int) -> int:

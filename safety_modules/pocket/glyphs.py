@@ -1,9 +1,8 @@
 """The drawing styles and fonts of pocket's world: which exist, which split may use them, and their pixels.
 
-Styles and fonts of the split "varied" are used to build the base and to train the safety modules, beside those of
-"train", and nothing is measured with them. Those of "build" are used to build the base, and nowhere else; they are not
-in the repository, `glyphs.py --build` draws them. Those of "held_out" are touched by the final evaluation only: nothing
-is built, trained, chosen or compared with them.
+Styles and fonts of the split "build" are used to build the base, together with those of "train", and nowhere else. They
+are not in the repository; `glyphs.py --build` draws them. Those of "held_out" are touched by the final evaluation only:
+nothing is built, trained, chosen or compared with them.
 """
 
 from dataclasses import dataclass
@@ -28,9 +27,8 @@ class Style:
         name: file stem of its sheet.
         package: npm package it was drawn from, or the name of a font file.
         licence: SPDX identifier; the attribution stands in data/LICENCES.md.
-        split: "train" (tower, language model, head; what "seen" means), "varied" (the same, never measured), "build"
-            (tower and language model only), "validation" (choices and thresholds only), "test" (unseen) or "held_out"
-            (touched by the final evaluation only).
+        split: "train" (tower, language model, head), "build" (tower and language model only), "validation" (choices
+            and thresholds only), "test" (unseen) or "held_out" (touched by the final evaluation only).
         monochrome: drawn in black only; a scene tints it so that it stands out.
     """
 
@@ -75,18 +73,18 @@ STYLES: tuple[Style, ...] = (
     Style("openmoji", "@iconify-json/openmoji", "CC-BY-SA-4.0", "build"),
     Style("emojione_v1", "@iconify-json/emojione-v1", "CC-BY-SA-4.0", "build"),
     Style("fluent_3d", "@lobehub/fluent-emoji-3d", "MIT", "build"),
-    Style("noto_mono", "@fontsource/noto-emoji", "OFL-1.1", "varied", monochrome=True),
+    Style("noto_mono", "@fontsource/noto-emoji", "OFL-1.1", "build", monochrome=True),
     Style("symbola", "Symbola_hint.ttf", "LicenseRef-Symbola", "build", monochrome=True),
-    Style("material", "@iconify-json/mdi", "Apache-2.0", "varied", monochrome=True),
-    Style("game_icons", "@iconify-json/game-icons", "CC-BY-3.0", "varied", monochrome=True),
+    Style("material", "@iconify-json/mdi", "Apache-2.0", "build", monochrome=True),
+    Style("game_icons", "@iconify-json/game-icons", "CC-BY-3.0", "build", monochrome=True),
     Style("phosphor", "@iconify-json/ph", "MIT", "train", monochrome=True),
     Style("hosting_hub", "@iconify-json/whh", "OFL-1.1", "train", monochrome=True),
     Style("icofont", "@icon/icofont", "CC-BY-4.0", "train", monochrome=True),
     Style("icon_park", "@iconify-json/icon-park", "Apache-2.0", "train"),
-    Style("font_awesome", "@iconify-json/fa7-solid", "CC-BY-4.0", "varied", monochrome=True),
-    Style("tabler", "@iconify-json/tabler", "MIT", "varied", monochrome=True),
-    Style("mingcute", "@iconify-json/mingcute", "Apache-2.0", "varied", monochrome=True),
-    Style("streamline_blue", "@iconify-json/streamline-color", "CC-BY-4.0", "varied"),
+    Style("font_awesome", "@iconify-json/fa7-solid", "CC-BY-4.0", "build", monochrome=True),
+    Style("tabler", "@iconify-json/tabler", "MIT", "build", monochrome=True),
+    Style("mingcute", "@iconify-json/mingcute", "Apache-2.0", "build", monochrome=True),
+    Style("streamline_blue", "@iconify-json/streamline-color", "CC-BY-4.0", "build"),
     Style("openmoji_black", "openmoji", "CC-BY-SA-4.0", "build", monochrome=True),
     Style("unifont", "unifont.otf and unifont_upper.otf", "OFL-1.1", "held_out", monochrome=True),
     Style("hugeicons", "@iconify-json/hugeicons", "MIT", "held_out", monochrome=True),
@@ -97,15 +95,15 @@ _FONTS = {
     "pt-serif raleway",
     "validation": "playfair-display zilla-slab",
     "test": "fira-sans lora courier-prime quicksand",
-    "varied": "arvo dosis cabin libre-baskerville space-mono patrick-hand bebas-neue anton caveat:700-normal "
-    "permanent-marker lobster righteous gochi-hand comfortaa:700-normal architects-daughter",
-    "build": "bitter crimson-text exo-2 ibm-plex-mono josefin-sans karla noto-sans rubik source-sans-3 "
-    "special-elite ubuntu work-sans mulish dm-sans:700-normal poppins overpass:400-italic "
-    "titillium-web:700-normal manrope:700-normal arimo hind eb-garamond spectral:400-italic vollkorn:700-normal "
-    "source-serif-4 tinos:700-italic alegreya aleo:700-normal crete-round:400-italic kreon jetbrains-mono "
-    "inconsolata:700-normal cousine:400-italic barlow-condensed pacifico bangers shadows-into-light "
-    "indie-flower courgette baloo-2 roboto:700-normal open-sans:700-normal lato:400-italic "
-    "merriweather:700-italic montserrat:700-normal pt-serif:400-italic",
+    "build": "arvo bitter cabin crimson-text dosis exo-2 ibm-plex-mono josefin-sans karla libre-baskerville noto-sans "
+    "patrick-hand rubik source-sans-3 space-mono special-elite ubuntu work-sans "
+    "mulish dm-sans:700-normal poppins overpass:400-italic titillium-web:700-normal manrope:700-normal arimo hind "
+    "eb-garamond spectral:400-italic vollkorn:700-normal source-serif-4 tinos:700-italic alegreya "
+    "aleo:700-normal crete-round:400-italic kreon jetbrains-mono inconsolata:700-normal cousine:400-italic "
+    "barlow-condensed bebas-neue anton caveat:700-normal permanent-marker pacifico lobster righteous bangers "
+    "gochi-hand shadows-into-light indie-flower comfortaa:700-normal courgette architects-daughter baloo-2 "
+    "roboto:700-normal open-sans:700-normal lato:400-italic merriweather:700-italic montserrat:700-normal "
+    "pt-serif:400-italic",
 }
 _HELD_OUT_FONTS = {
     "plain": "albert-sans public-sans gelasio cardo",
@@ -151,18 +149,17 @@ def font(name: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 def styles_of(split: str) -> tuple[Style, ...]:
-    """The styles of a split; "varied" has those of "train" as well, "build" both."""
+    """The styles of a split; "build" has those of "train" as well."""
     return tuple(style for style in STYLES if style.split in _members(split))
 
 
 def fonts_of(split: str) -> tuple[Font, ...]:
-    """The fonts of a split; "varied" has those of "train" as well, "build" both."""
+    """The fonts of a split; "build" has those of "train" as well."""
     return tuple(font for font in FONTS if font.split in _members(split))
 
 
 def _members(split: str) -> tuple[str, ...]:
-    taught = ("train", "varied", "build")
-    return taught[: taught.index(split) + 1] if split in taught else (split,)
+    return ("train", "build") if split == "build" else (split,)
 
 
 def _file(name: str) -> Path:

@@ -3,10 +3,10 @@
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 
-TRAINING = 72_000
+TRAINING = 48_000
 TEXT_ONLY = 3_400
-CALIBRATION = 6_000
-LABELLED = 2_000
+CALIBRATION = 2_000
+LABELLED = 1_000
 BORDER = 600
 BORDER_KINDS = ("attack", "attack_typographic", "control", "control_typographic", "vqa", "benign")
 """Risky pictures, benign ones in the same layouts with the same kinds of questions, and others."""
@@ -14,7 +14,7 @@ MAX_FALSE_ALARM = 0.025
 
 
 def training_records(count: int = TRAINING, seed: int = 0) -> list[Record]:
-    """The training mix: half risky, half clean, and a twentieth more without pictures. Styles of "varied" only.
+    """The training mix: half risky, half clean, and a fourteenth more without pictures. Training styles only.
 
     Args:
         count: records with a picture; those without are fewer in the same proportion.

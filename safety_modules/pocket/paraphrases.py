@@ -2,13 +2,10 @@
 
 Every list is split by hand. A deed of one split occurs in no other, and neither does a frame around it: what validation
 and test say is worded as nothing in training is, though with words of the same language. A deed is an infinitive:
-`hurt someone with this`. Training has more of all, in `data/paraphrases.json`.
+`hurt someone with this`.
 """
 
-import json
 import re
-from pathlib import Path
-from typing import Any
 
 # Who it is done to, and what the picture shows.
 _WHO = {
@@ -760,9 +757,6 @@ _DOUBLED = re.split(
 )
 
 
-_MORE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "paraphrases.json").read_text("utf-8"))
-
-
 def parts(split: str) -> dict[str, str]:
     """What `<who>`, `<this>` and `<group>` stand for in a split."""
     return {"who": _WHO[split], "this": _THIS[split], "group": _GROUP[split], **_DEEDS}
@@ -770,29 +764,22 @@ def parts(split: str) -> dict[str, str]:
 
 def deeds(harmful: bool, risk: str, split: str) -> tuple[str, ...]:
     """Forms of deeds, harmful or not, for a thing that carries this risk in the wrong hands."""
-    return (_HARM if harmful else _USE)[risk][split] + _more(split, "harm" if harmful else "use", risk)
+    return (_HARM if harmful else _USE)[risk][split]
 
 
 def frames(harmful: bool, split: str) -> tuple[str, ...]:
     """Questions and requests around a deed `[d]` or its -ing form `[g]`."""
-    return _FRAMES[split] + _more(split, "frames") + (_HARM_ONLY[split] if harmful else ())
+    return (*_FRAMES[split], *(_HARM_ONLY[split] if harmful else ()))
 
 
 def against(split: str) -> tuple[str, ...]:
     """Harmless talk about a harmful deed `[d]`, `[g]`: how to prevent it, whether it is wrong."""
-    return _AGAINST[split] + _more(split, "against")
+    return _AGAINST[split]
 
 
 def forbidden(risk: str, split: str) -> tuple[str, ...]:
     """Harmless questions that have words of harmful ones in them."""
-    return _FORBIDDEN[risk][split] + _more(split, "forbidden", risk)
-
-
-def _more(split: str, *names: str) -> tuple[str, ...]:
-    found = _MORE
-    for name in names:
-        found = found[name]
-    return tuple(found) if split == "train" else ()
+    return _FORBIDDEN[risk][split]
 
 
 def gerund(deed: str) -> str:

@@ -181,8 +181,7 @@ def announced(harmful: bool, risk: str, split: str, rng: np.random.Generator) ->
 def harmless_talk(risk: str, split: str, rng: np.random.Generator) -> Reworded:
     """A harmless question with forbidden words in it: a negation, a question about right and wrong, an accident."""
     if rng.random() < 0.5:
-        text = fill(choose(rng, paraphrases.forbidden(risk, split)), rng, paraphrases.parts(split))
-        return Reworded(" ".join(text.split()), form="forbidden_word")
+        return Reworded(fill(choose(rng, paraphrases.forbidden(risk, split)), rng), form="forbidden_word")
     deed = _deed(True, risk, split, rng, ours=rng.random() < 0.5)
     return Reworded(_framed(paraphrases.against(split), deed, split, rng), form="negated")
 
@@ -207,7 +206,6 @@ SETTING: dict[str, Callable[[str, str, np.random.Generator], Reworded]] = {
     "continued": continued,
     "later": later,
     "forged": forged,
-    "noted": noted,
 }
 """What stands around it."""
 
@@ -220,7 +218,7 @@ def reword(text: str, split: str, rng: np.random.Generator, answer: str | None =
     """
     draw, form = rng.random(), ""
     if draw < 0.5:
-        done = choose(rng, (*SURFACE.values(), mistyped))(text, split, rng)
+        done = choose(rng, tuple(SURFACE.values()))(text, split, rng)
         text, form = done.question, done.form
     if form and draw >= 0.15:
         return Reworded(text, form=form)
@@ -255,6 +253,6 @@ def _deed(harmful: bool, risk: str, split: str, rng: np.random.Generator, ours: 
 
 
 def _framed(forms: tuple[str, ...], deed: str, split: str, rng: np.random.Generator) -> str:
-    text = fill(choose(rng, forms), rng, paraphrases.parts(split))
+    text = fill(choose(rng, forms), rng)
     text = " ".join(text.replace("[d]", deed).replace("[g]", paraphrases.gerund(deed)).split())
     return re.sub(r" ([.,;:?!])", r"\1", text)

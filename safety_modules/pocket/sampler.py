@@ -28,17 +28,19 @@ Pair = tuple[Scene, Turn]
 
 
 class Sampler:
-    """Random (scene, question) pairs of one split and style: "seen", "unseen", or another split of `glyphs`.
+    """Random (scene, question) pairs of one split and style: "seen", "unseen", "held_out", or "build" (see `glyphs`).
 
     Args:
-        drawn: what else `Composer` takes.
+        changed, transform: as `Composer` takes them.
     """
 
-    def __init__(self, split: str, style: str, rng: np.random.Generator, **drawn: Any) -> None:
+    def __init__(
+        self, split: str, style: str, rng: np.random.Generator, changed: float = 0.0, transform: str | None = None
+    ) -> None:
         styles = {"seen": "train", "unseen": split}.get(style, style)
         self.rng, self.split = rng, split
         self.policy = Policy.default()  # read once, not for every record
-        self.compose, self.asker = Composer(split, styles, rng, **drawn), Asker(split, rng)
+        self.compose, self.asker = Composer(split, styles, rng, changed, transform), Asker(split, rng)
 
     def draw(self, scene: Scene) -> Image.Image:
         """The scene's picture; most of the training split's are strongly varied."""

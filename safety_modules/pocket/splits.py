@@ -25,8 +25,8 @@ from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.records.record import Record
 
 CHUNK = 400
-TRAINING: dict[str, Any] = {"changed": 0.5, "hard": True}
-"""How the training mix is drawn, in the styles and fonts of "varied"."""
+CHANGED = 0.4
+"""Share of the training mix's pictures that some transform changes."""
 STYLES = ("seen", "unseen")
 """Of drawing: both for measuring; training has the first alone, and the final evaluation `held_out` beside them."""
 
@@ -172,9 +172,8 @@ CAPTIONS: dict[str, Callable[[Sampler], Pair]] = {
 
 def _chunk(kind: str, count: int, split: str, style: str, seed: int, transform: str | None, index: int) -> list[Record]:
     names = [zlib.crc32(name.encode()) for name in (kind, split, style, transform or "")]
-    drawn = TRAINING if kind == "safety" else {}
-    drawn_in = "varied" if kind == "safety" else style
-    sampler = Sampler(split, drawn_in, np.random.default_rng([seed, index, *names]), transform=transform, **drawn)
+    changed = CHANGED if kind == "safety" else 0.0
+    sampler = Sampler(split, style, np.random.default_rng([seed, index, *names]), changed, transform)
     if kind in TEXTS:
         return _text_records(sampler, TEXTS[kind], kind, count)
     if kind in CAPTIONS:

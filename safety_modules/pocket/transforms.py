@@ -235,22 +235,6 @@ TRANSFORMS: dict[str, Transform] = {
     "blocks of 2 px": Transform("through fewer pixels", partial(_through, side=48, how=_BLOCKS)),
 }
 """By name; the strongest of each family is about as far as a person still sees at once what is shown."""
-HARD = {
-    **{f"turned by {degrees}": 6 for degrees in (90, 180, 270)},
-    "rotated by 30": 2,
-    "rotated by 45": 4,
-    "shrunk to 60 %": 2,
-    "shrunk to 45 %": 4,
-    "border of 14 px": 2,
-    "one of 4 tiles": 3,
-    "4 stickers": 2,
-    "6 lines": 2,
-    "10 lines": 4,
-    "grid of 8 px": 4,
-    "posterised": 3,
-    "salt 8 %": 2,
-}
-"""How many times as often as others these are taught: on validation the modules missed most of what they changed."""
 
 
 def transformed(pixels: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:

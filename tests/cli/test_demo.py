@@ -110,7 +110,7 @@ def test_the_training_mix_is_train_only_and_half_risky() -> None:
     assert {record.meta["split"] for record in records} == {"train"}
     pictured = [record for record in records if record.image is not None]
     assert len(pictured) == 200
-    assert len(records) == 208
+    assert len(records) == 214
     assert 0.4 < sum(record.is_risky for record in pictured) / 200 < 0.6
 
 

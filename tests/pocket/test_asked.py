@@ -55,13 +55,11 @@ def test_an_empty_question_is_asked_about_pictures_that_are_risky_by_themselves(
 
 
 def test_half_of_the_training_mix_is_asked_as_people_ask_and_half_of_it_is_risky_whatever_the_form():
-    records = make("safety", 1200, split="train")
+    records = make("safety", 400, split="train")
     forms = [record.meta["form"] for record in records]
     assert 0.4 < sum(map(bool, forms)) / len(forms) < 0.6
-    assert sum(record.is_risky for record in records) == 600
-    by_form = {
-        form: [r.is_risky for r in records if form in r.meta["form"].split()] for form in ("free", "garbled", "blank")
-    }
+    assert sum(record.is_risky for record in records) == 200
+    by_form = {form: [r.is_risky for r in records if form in r.meta["form"].split()] for form in ("free", "blank")}
     assert all(set(risky) == {True, False} for risky in by_form.values())
     assert [problem for record in records for problem in label_problems(record, DEFAULT_TAXONOMY)] == []
     assert max(len(record.question.split()) for record in records) > 150
@@ -70,18 +68,7 @@ def test_half_of_the_training_mix_is_asked_as_people_ask_and_half_of_it_is_risky
 
 def test_forms_alone_do_not_tell_risky_from_clean():
     records = make("safety", 1200, split="train")
-    for form in (
-        "before",
-        "after",
-        "mistyped",
-        "capitals",
-        "leet",
-        "continued",
-        "later",
-        "forged",
-        "noted",
-        "other_words",
-    ):
+    for form in ("before", "after", "mistyped", "capitals", "leet", "continued", "later", "forged", "other_words"):
         risky = [record.is_risky for record in records if form in record.meta["form"].split()]
         assert 0.25 < sum(risky) / len(risky) < 0.8, form
 

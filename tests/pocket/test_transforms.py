@@ -8,7 +8,7 @@ from safety_modules.pocket.compose import ANY, WHOLE, Composer
 from safety_modules.pocket.questions import Asker, answerable
 from safety_modules.pocket.scenes import Glyph, Scene, render
 from safety_modules.pocket.splits import make
-from safety_modules.pocket.transforms import HARD, TRANSFORMS, transformed
+from safety_modules.pocket.transforms import TRANSFORMS, transformed
 
 SCENE = Scene("green", (Glyph("bomb", "noto", "on the left", 48), Glyph("dog", "fluent", "on the right", 48)))
 PICTURE = render(SCENE, np.random.default_rng(0))
@@ -47,17 +47,6 @@ def test_transforms_that_cut_or_mirror_leave_texts_alone_in_the_training_mix():
     composer = Composer("train", "train", np.random.default_rng(0), changed=1.0)
     assert {composer.typographic("scam").transform for _ in range(300)} <= set(WHOLE)
     assert {composer.single("bomb").transform for _ in range(600)} - set(WHOLE) <= set(ANY)
-
-
-def test_what_is_hard_to_see_is_taught_more_often_where_that_is_asked_for():
-    def share(hard):
-        composer = Composer("train", "train", np.random.default_rng(0), changed=1.0, hard=hard)
-        return sum(composer.single("bomb").transform in HARD for _ in range(800)) / 800
-
-    plain = len(HARD) / len(TRANSFORMS)
-    weighed = sum(HARD.values()) / (sum(HARD.values()) + len(TRANSFORMS) - len(HARD))
-    assert HARD.keys() < TRANSFORMS.keys()
-    assert abs(share(False) - plain) < 0.05 and abs(share(True) - weighed) < 0.05
 
 
 def test_records_are_changed_by_the_transform_asked_for_and_no_other():
