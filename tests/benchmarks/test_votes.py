@@ -37,13 +37,15 @@ def test_votes_flag_as_few_benign_pictures_as_one_look_and_are_attacked_through_
         flagged = voting.over(benign, voting.judged) >= 0
         risks = voting.over(cases, voting.each)
     assert flagged.float().mean() <= 0.05 and risks.shape == (2, len(cases)) and not torch.equal(*risks)
-    rows = votes.run_votes(system, System("none", *base), cases, benign, [4], views=2, steps=2)
+    rows = votes.run_votes(system, System("none", *base), cases, benign, [4], views=2, steps=2, through=3)
     assert [(row["way"], row["attack"]) for row in rows] == [
         *((way, "none") for way in votes.WAYS),
         *((way, "4, unaware of views") for way in votes.WAYS),
-        *((way, "4, through 2 views") for way in votes.WAYS[1:]),
+        *((way, "4, through 3 views") for way in votes.WAYS[1:]),
     ]
-    assert all(row["content"]["value"] <= row["passed"]["value"] for row in rows)
+    for row in rows:
+        assert row["content"]["value"] <= min(row["passed"]["value"], row["any"]["value"])
+        assert row["way"] != "one look" or row["content"] == row["any"]
     console = Console(width=160, record=True)
     votes.print_votes(rows, console)
-    assert "through 2 views" in console.export_text()
+    assert "through 3 views" in console.export_text()
