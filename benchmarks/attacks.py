@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from script import command_line, keep, run
+from script import command_line, keep, print_shares, run
 
 from safety_modules.cli.options import Adapter, Json, Overwrite, adapter_for, load_base, new_file
 from safety_modules.evaluation.attacks import PixelAttack, UniversalAttack, universal
@@ -23,8 +23,7 @@ from safety_modules.evaluation.cases import Case, Reply
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.suites.pocket import pocket_cases
 from safety_modules.evaluation.systems import System, make_system
-from safety_modules.evaluation.terminal import terminal_table
-from safety_modules.metrics import Estimate, rate
+from safety_modules.metrics import rate
 
 SAMPLES, SEED, STEPS = 100, 0, 100
 PARTS = ("attack", "typographic")
@@ -105,11 +104,8 @@ def for_all(system: System, known: Sequence[Case], benign: Sequence[Case], steps
 
 def print_attacks(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
     """The rows, in percent."""
-    table = terminal_table("attacks that know the guard, %", "attack", "steps", *COLUMNS)
-    for row in rows:
-        cells = [Estimate(**row[column]).percent() if column in row else "" for column in COLUMNS]
-        table.add_row(row["attack"], str(row.get("steps", "")), *cells)
-    (console or Console()).print(table)
+    labels, shares = ({name: name for name in names} for names in (("attack", "steps"), COLUMNS))
+    print_shares("attacks that know the guard, %", rows, labels, shares, console)
 
 
 def attacks(

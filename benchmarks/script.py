@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console
 from transformers.utils import logging
 
 from safety_modules.cli import main
 from safety_modules.cli.interruption import Interruptible, InterruptibleCommand
+from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.io.files import write_json
+from safety_modules.metrics import Estimate
 
 
 def command_line(*commands: Callable[..., None]) -> typer.Typer:
@@ -31,6 +34,21 @@ def keep(results: Mapping[str, Any], json_file: Path | None) -> None:
     """Write results to the file that --json names, if any."""
     if json_file is not None:
         write_json(json_file, results)
+
+
+def print_shares(
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str],
+    shares: Mapping[str, str],
+    console: Console | None = None,
+) -> None:
+    """Rows as a table: labels as they are, estimates (as dictionaries) in percent; both by key, with their heads."""
+    table = terminal_table(title, *labels.values(), *shares.values())
+    for row in rows:
+        cells = [Estimate(**row[key]).percent() if key in row else "" for key in shares]
+        table.add_row(*(str(row.get(key, "")) for key in labels), *cells)
+    (console or Console()).print(table)
 
 
 def spread(values: Sequence[float | None], scale: float = 100, digits: int = 1) -> str:
