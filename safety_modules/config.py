@@ -140,20 +140,26 @@ class OutsideSettings(BaseModel):
     calibrated: int = Field(default=0, ge=0, le=100_000)
 
 
-class RobustSettings(BaseModel):
-    """Changes to the vision tower for a second look at each picture (`guard.robust`).
+class ViewsSettings(BaseModel):
+    """Random views that a picture is judged by (`guard.views`), each drawn evenly up to these limits.
 
     Args:
-        rank: of the change of each linear.
-        layers: how many of the tower are changed, from the first.
-        linears: those of each: (path in the layer, inputs, outputs).
+        count: views of each picture (k).
+        turn: degrees, to either side.
+        scale: share of the picture's size that it is larger or smaller.
+        shift: how far it is moved across and down, of half its size.
+        light: of the range of a pixel, how much brighter or darker.
+        noise: standard deviation, of that range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(gt=0, le=4096)
-    layers: int = Field(gt=0, le=1024)
-    linears: Annotated[tuple[tuple[ModulePath, Width, Width], ...], Field(min_length=1, max_length=64)]
+    count: int = Field(default=4, ge=2, le=64)
+    turn: float = Field(default=12, ge=0, le=180)
+    scale: float = Field(default=0.12, ge=0, le=0.5)
+    shift: float = Field(default=0.08, ge=0, le=0.5)
+    light: float = Field(default=0.15, ge=0, le=0.5)
+    noise: float = Field(default=0.04, ge=0, le=0.5)
 
 
 HEADS = {
@@ -171,7 +177,7 @@ else:
     HeadName = Literal[tuple(HEADS)]
 
 
-OPTIONAL = ("words", "outside", "robust")
+OPTIONAL = ("words", "outside", "views")
 """Keys of a design that are left out, also on disk, where there is no such thing."""
 
 
@@ -198,7 +204,7 @@ class SafetyConfig(BaseModel):
         added: risk types that were added after training, each with a branch of its own; the last ones of the taxonomy.
         words: what a head of words was made of; it and no other has this.
         outside: of what tells pictures unlike the training's; None = nothing does.
-        robust: of a second look at each picture, of which and the first the riskier counts; None = there is none.
+        views: random ones, by whose mean a picture is judged; None = by one look at the picture as it is.
 
     Raises:
         pydantic.ValidationError: unknown key, value out of range, heads that do not divide the width, added types
@@ -220,7 +226,7 @@ class SafetyConfig(BaseModel):
     added: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
     words: WordsSettings | None = None
     outside: OutsideSettings | None = None
-    robust: RobustSettings | None = None
+    views: ViewsSettings | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -236,8 +242,8 @@ class SafetyConfig(BaseModel):
             raise ValueError("the query 'words' and the key 'words' go together: expected both or neither")
         if self.words is None:
             return self
-        if self.num_lm_tokens or self.lora or self.ensemble != 1 or self.added or self.robust:
-            raise ValueError("words have no language-model tokens, LoRA, ensemble, added types or second look")
+        if self.num_lm_tokens or self.lora or self.ensemble != 1 or self.added:
+            raise ValueError("words have no language-model tokens, LoRA, ensemble or added types")
         labels, levels = self.taxonomy.labels, self.taxonomy.levels
         for one in self.words.sentences:
             clean = one.type == CLEAN
@@ -282,7 +288,7 @@ class SafetyConfig(BaseModel):
     def peer(self) -> "SafetyConfig":
         """Design of each further set of the ensemble: this one's head on its first types, and nothing else."""
         own = self.with_added(())
-        return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None, "outside": None, "robust": None})
+        return own.model_copy(update={"num_lm_tokens": 0, "ensemble": 1, "lora": None, "outside": None, "views": None})
 
     def branch(self, name: str) -> "SafetyConfig":
         """Design of the branch of an added type: the default one, whatever the rest is, with one type. Beside a head

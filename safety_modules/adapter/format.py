@@ -200,7 +200,7 @@ class AdapterConfig(Keys):
         for design in designs:
             if design.query in SINCE_6 and self.format_version < 6:
                 raise ValueError(f"format_version {self.format_version} does not know the query {design.query!r}")
-            new = [name for name in ("outside", "robust") if getattr(design, name) is not None]
+            new = [name for name in ("outside", "views") if getattr(design, name) is not None]
             if new and self.format_version < 6:
                 raise ValueError(f"format_version {self.format_version} does not know the key 'design.{new[0]}'")
         try:

@@ -19,7 +19,6 @@ WORDS = {
     "peers": "further sets of the ensemble",
     "branches": "branches of added types",
     "outside": "what the training's pictures are like",
-    "robust": "changes to the vision tower for a second look",
 }
 """What the parts of a guard's modules are called; those of other kinds by their own names."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from safety_modules.cli import audit, calibrate, data, demo, doctor, evaluate, fit, harden, serve, show, train
+from safety_modules.cli import audit, calibrate, data, demo, doctor, evaluate, fit, serve, show, train
 from safety_modules.cli.examples import epilog
 from safety_modules.cli.interruption import Interruptible
 from safety_modules.errors import SafetyModulesError
@@ -43,7 +43,6 @@ app.command(epilog=epilog("demo"))(demo.demo)
 app.command(epilog=epilog("train"))(train.train)
 app.command(epilog=epilog("fit"))(fit.fit)
 app.command(epilog=epilog("calibrate"))(calibrate.calibrate)
-app.command(epilog=epilog("harden"))(harden.harden)
 app.command(epilog=epilog("audit"))(audit.audit)
 app.command(epilog=epilog("doctor"))(doctor.doctor)
 app.command(epilog=epilog("classify"))(show.classify)

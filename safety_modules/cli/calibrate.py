@@ -9,6 +9,8 @@ import typer
 
 from safety_modules.cli.options import Cache, Dtype, Json, Model, Quantize, attach, grouped
 from safety_modules.cli.reading import Reading, load_records
+from safety_modules.cli.recipes import validated
+from safety_modules.config import ViewsSettings
 from safety_modules.errors import ConfigError
 from safety_modules.io.hub import hub_id
 from safety_modules.paths import shipped
@@ -61,6 +63,14 @@ def calibrate(
             "several; pocket = its training data."
         ),
     ] = None,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Judge every picture by the mean of so many random views of it, against perturbed ones, at the price of "
+            "as many runs of the vision tower; 0 = by one look. Default: as the adapter did.",
+        ),
+    ] = None,
     model: Model = None,
     quantize: Quantize = None,
     dtype: Dtype = None,
@@ -79,10 +89,16 @@ def calibrate(
         raise ConfigError(
             "nothing to read: expected --benign, --data or --known with these options, got none. Name a file."
         )
-    if type and all_types:
-        raise ConfigError("types named twice: expected --type or --all-types, got both. Leave one out.")
+    if type and (all_types or views is not None):
+        raise ConfigError(
+            "types named twice: expected --type, or --all-types or --views, which set all thresholds anew, got both. "
+            "Leave one out."
+        )
     _check_own(adapter)
+    looks = None if not views else validated("views", ViewsSettings, {"count": views})
     safety = attach(model, adapter, quantize, dtype)
+    if views is not None:
+        safety.modules.judge_by(looks)
     taxonomy, own = safety.config.taxonomy, [] if known == ["pocket"] else known or []
     options, labelled_options, known_options = reading.options(taxonomy, benign or (), data or (), own)
     options, known_options = (
@@ -105,7 +121,7 @@ def calibrate(
         max_false_alarm=max_false_alarm,
         per_type=per_type,
         confidence=confidence,
-        types=safety.config.taxonomy.types if all_types else type,
+        types=safety.config.taxonomy.types if all_types or views is not None else type,
         labelled=labelled,
         like=None if like is None else read_pictures(like, taxonomy),
         cache_dir=cache,

@@ -21,10 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "calibrate": (
         "safety-modules calibrate my-adapter --benign benign --data held-out --max-false-alarm 0.01",
         "safety-modules calibrate my-7b --model llava-hf/llava-1.5-7b-hf --benign benign.jsonl",
-    ),
-    "harden": (
-        "safety-modules harden llava-pocket-safe --out my-hardened --runs runs --set steps=100",
-        "safety-modules harden my-7b --model llava-hf/llava-1.5-7b-hf --dtype bfloat16 --data DATA --out my-other-7b",
+        "safety-modules calibrate my-adapter --views 4 --benign benign",
     ),
     "audit": (
         "safety-modules audit pictures --out audits/first",

@@ -1,6 +1,8 @@
 """What one server serves, as plain data: read and checked where it is started, loaded where it answers."""
 
-from dataclasses import dataclass
+import os
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safety_modules.adapter.folder import read_adapter
@@ -9,6 +11,7 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones.bases import check_wish, load_here, load_whole
+from safety_modules.defences.guard import views
 from safety_modules.errors import ConfigError
 from safety_modules.io.files import sha256_of
 from safety_modules.paths import adapter_dir, checkpoint_dir
@@ -31,6 +34,8 @@ class Served:
         policy: None = the adapter's.
         name: the model's for clients.
         quantize, dtype: of the base.
+        views_key: of the views that pictures are judged by, the same in every replica; without one in the environment
+            a secret of this server's.
     """
 
     settings: ServeSettings
@@ -42,6 +47,7 @@ class Served:
     name: str
     quantize: str | None = None
     dtype: str | None = None
+    views_key: bytes = field(default_factory=lambda: os.environ.get(views.KEY, "").encode() or secrets.token_bytes())
 
     @classmethod
     def read(
@@ -80,6 +86,8 @@ class Served:
         safety = attach_safety(base, processor, adapter=self.adapter)
         if self.policy is not None:
             safety.policy = self.policy
+        if safety.modules.views is not None:
+            safety.modules.views.key = self.views_key
         return safety
 
     def service(self) -> Service:

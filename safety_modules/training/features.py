@@ -257,8 +257,8 @@ def _folder_of(backbone: Backbone, cache_dir: Path, modules: SafetyModules | Non
     }
     if modules is not None and modules.config.words is not None:
         settings["tower"] = modules.config.words.tower  # its class token comes from layers the fingerprint leaves out
-    if modules is not None and modules.second is not None:
-        settings["second look"] = modules.second.digest()
+    if modules is not None and modules.voting is not None:
+        settings["views"] = modules.voting.digest()
     text = json.dumps(settings, sort_keys=True, indent=1).encode()
     return cache_dir / hashlib.sha256(text).hexdigest()[:16], text
 

@@ -21,7 +21,7 @@ from safety_modules.config import BaseSizes, LoraSettings, SafetyConfig
 from safety_modules.defences.answer import Answer, Row
 from safety_modules.defences.base import SEED, Answering, Defence, Settings
 from safety_modules.defences.call import Call
-from safety_modules.defences.guard.judge import judge, rows_of, with_second_look
+from safety_modules.defences.guard.judge import judge, rows_of, with_views
 from safety_modules.defences.guard.modules import SafetyModules
 from safety_modules.defences.guard.steer import Sample, Steer, build_inputs
 from safety_modules.errors import AttachError, ConfigError, GuardError
@@ -327,12 +327,12 @@ class Guard(Defence):
     def _seen(self, call: Call, rows: Sequence[int], images: list[int]) -> torch.Tensor:
         """Features of these images, which are those of these rows, as the head is to see them."""
         assert call.vision is not None and call.pixels is not None
-        second, vision = self.modules.second, rows_of(call.vision, images)
-        if second is None:
+        vision, looks = rows_of(call.vision, images), self.modules.looks
+        if looks == 1:
             return vision
         for row in rows:
-            call.records[call.rows[row]].usage.tower_runs += call.counts[row]
-        return with_second_look(self.backbone, second, call.pixels[images], vision)
+            call.records[call.rows[row]].usage.tower_runs += (looks - 1) * call.counts[row]
+        return with_views(self.backbone, self.modules, call.pixels[images], vision)
 
     def _steered(self, call: Call, steers: Sequence[Steer]) -> Call:
         """Prompts with [s2 ; h_i], hint and LoRA on the rows that are steered; nothing added to others."""

@@ -14,7 +14,6 @@ from safety_modules.backbones.chat import Reading
 from safety_modules.backbones.tiles import lengths
 from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.modules import SafetyModules, head_class
-from safety_modules.defences.guard.robust import RobustTower
 from safety_modules.errors import DataError, GuardError
 from safety_modules.pictures import Asked, asked_pictures, open_frames
 from safety_modules.policy.decisions import Decisions
@@ -29,24 +28,27 @@ MAX_TOKENS = 32_768
 
 
 def look(backbone: Backbone, modules: SafetyModules, pixel_values: torch.Tensor) -> ImageFeatures:
-    """What these modules are to see: the patches of one run of the tower; for words the class token before them, and
-    where there is a second look those of another run.
+    """What these modules are to see: the patches of one run of the tower, for words with the class token before them;
+    and of another run for each view, where they judge by views.
     """
-    if modules.config.words:
-        return backbone.encode_with_class(pixel_values)
-    images = backbone.encode_images(pixel_values)
-    if modules.second is None:
-        return images
-    return images._replace(vision=with_second_look(backbone, modules.second, pixel_values, images.vision))
+    images = _encode(backbone, modules)(pixel_values)
+    return images._replace(vision=with_views(backbone, modules, pixel_values, images.vision))
 
 
-def with_second_look(
-    backbone: Backbone, second: RobustTower, pixel_values: torch.Tensor, vision: torch.Tensor
+def with_views(
+    backbone: Backbone, modules: SafetyModules, pixel_values: torch.Tensor, vision: torch.Tensor
 ) -> torch.Tensor:
-    """Features (N, P, Dv) with those of the second look before them (N, 2 P, Dv)."""
-    with second.mounted(backbone):
-        again = backbone.encode_images(pixel_values).vision
-    return torch.cat([again.to(vision), vision], 1)
+    """Features (N, P, Dv), and before them those of k views (N, (k + 1) P, Dv), where these modules judge by views."""
+    if modules.voting is None:
+        return vision
+    views, count = modules.voting.of(pixel_values, *backbone.pixel_range()).to(pixel_values.dtype), len(vision)
+    encode = _encode(backbone, modules)
+    seen = torch.cat([encode(part).vision for part in views.split(max(count, modules.looks - 1))])  # (N k, P, Dv)
+    return torch.cat([seen.unflatten(0, (count, -1)).flatten(1, 2), vision], 1)
+
+
+def _encode(backbone: Backbone, modules: SafetyModules) -> Callable[[torch.Tensor], ImageFeatures]:
+    return backbone.encode_with_class if modules.config.words else backbone.encode_images
 
 
 def question_ids(backbone: Backbone, config: SafetyConfig, prompt: Sequence[int]) -> torch.Tensor:
@@ -192,7 +194,7 @@ def judge(
 
     Args:
         guard: whose modules, temperature and thresholds are used.
-        vision: features of the frozen tower (N, P, Dv).
+        vision: what the modules see (N, P, Dv); see `look`.
         prompts: per image the ids of the prompt it is asked about, or None; None = images alone.
         policy: decides what fires.
         places: `image_index` of each verdict; default: its place in the batch.
@@ -200,7 +202,7 @@ def judge(
     if len(vision) == 0:
         return []
     readings = [question_readings(guard.backbone, guard.config, prompt) for prompt in prompts or [None] * len(vision)]
-    output = head_output(guard, partial(rows_of, vision), readings, MAX_READINGS)
+    output = head_output(guard, partial(rows_of, vision), readings, max(1, MAX_READINGS // guard.modules.looks))
     decisions, chosen = decide(guard, output, policy, [*map(len, readings)])
     decisions.check()
     maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)

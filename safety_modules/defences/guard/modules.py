@@ -11,10 +11,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from safety_modules.config import HEADS, BaseSizes, OutsideSettings, SafetyConfig
+from safety_modules.config import HEADS, BaseSizes, OutsideSettings, SafetyConfig, ViewsSettings
 from safety_modules.defences.guard.published import CAbstractor
-from safety_modules.defences.guard.robust import RobustTower
 from safety_modules.defences.guard.tiled import put_back
+from safety_modules.defences.guard.views import Views
 from safety_modules.defences.guard.words import WordsHead
 from safety_modules.errors import ConfigError
 from safety_modules.policy.scores import HeadOutput
@@ -230,7 +230,7 @@ class SafetyModules(ModuleSet):
     A branch is a small set with one risk type, that was trained apart. It says how likely its type is against
     everything else, and at what level, beside the head and without touching what that says.
 
-    `robust`, where it was trained, looks at every picture once more; the riskier of what is said of both looks counts.
+    With `views` every picture is judged by random views of it: the logits are the mean over these.
 
     `outside`, where it was fitted, says of every picture how unlike the training's it is, and touches nothing else.
 
@@ -243,13 +243,14 @@ class SafetyModules(ModuleSet):
         lm_token_std: standard deviation of s2 at the start; take that of the projected image features.
 
     Attributes:
-        second_look: False = `robust` stays unused; every verdict is then bit for bit as without it.
+        votes: False = `views` stay unused; every verdict is then bit for bit as without them.
 
     Raises:
-        ConfigError: the attention heads do not divide the width on this base.
+        ConfigError: the attention heads do not divide the width on this base, or there are views and it cuts pictures
+            into tiles.
     """
 
-    second_look = True
+    votes = True
 
     def __init__(self, config: SafetyConfig, sizes: BaseSizes, lm_token_std: float = 0.02) -> None:
         super().__init__(config, sizes, lm_token_std)
@@ -258,12 +259,17 @@ class SafetyModules(ModuleSet):
         # By place, not by name: torch takes no module called "train" or "keys", and a type may be.
         self.branches = nn.ModuleList(ModuleSet(config.branch(name), sizes) for name in config.added)
         self.outside = None if config.outside is None else Outside(config.outside, sizes.vision_width)
-        self.robust = None if config.robust is None else RobustTower(config.robust)
+        self.views = None if config.views is None else Views(config.views, sizes)
 
     @property
-    def second(self) -> RobustTower | None:
-        """The second look, where there is one and it is on."""
-        return self.robust if self.second_look else None
+    def voting(self) -> Views | None:
+        """The views, where there are some and they are on."""
+        return self.views if self.votes else None
+
+    @property
+    def looks(self) -> int:
+        """How often the tower sees a picture: once, and once for each view."""
+        return 1 if self.voting is None else 1 + self.voting.settings.count
 
     @property
     def members(self) -> tuple[ModuleSet, ...]:
@@ -280,8 +286,8 @@ class SafetyModules(ModuleSet):
 
         Args:
             vision_features: features of the frozen tower h_o (B, P, Dv), class token dropped; in training mode the
-                mlp projector also takes fewer patches than P. For words (B, 1 + P, Dv), and with a second look before
-                the first (B, 2 P, Dv): see `judge.look`.
+                mlp projector also takes fewer patches than P. For words (B, 1 + P, Dv), and those of k views before
+                them (B, (k + 1) P, Dv): see `judge.look`.
             question: input embeddings of the prompt (B, T, D), or None.
             question_mask: (B, T), true where a position belongs to the question; with `query="first_token"`
                 the prompt's attention mask gives the published behaviour. None = every position.
@@ -293,10 +299,12 @@ class SafetyModules(ModuleSet):
         Raises:
             ConfigError: a tensor does not have the base's sizes.
         """
-        second, first = self.looks(vision_features)
-        output = self._together(first, question, question_mask)
-        if second is not None:
-            output = _riskier(output, self._together(second, question, question_mask))
+        views, own = self.seen(vision_features)
+        output = self._together(own, question, question_mask)
+        if views is not None:
+            k = self.looks - 1
+            several = [None if part is None else part.repeat_interleave(k, 0) for part in (question, question_mask)]
+            output = _voted(output, self._together(views.flatten(0, 1), *several), k)
         return output if self.outside is None else output._replace(outside=self.outside(self.patches(vision_features)))
 
     def _together(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> HeadOutput:
@@ -307,32 +315,48 @@ class SafetyModules(ModuleSet):
             output = HeadOutput(*(torch.stack(parts).mean(0) for parts in zip(*(o[:3] for o in own), strict=True)))
         return _beside(output, added) if added else output
 
-    def looks(self, vision_features: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """The second look, if there was one, and the first."""
-        patches = self.sizes.num_patches
-        if self.robust is None or vision_features.shape[1] != 2 * patches:
+    def seen(self, vision_features: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Of what the head sees, the views (B, k, P, Dv), where it judges by some, and the picture as it is (B, P, Dv).
+
+        Raises:
+            ConfigError: there are views to be judged by, and not so many were seen.
+        """
+        if self.voting is None:
             return None, vision_features
-        return vision_features[:, :patches], vision_features[:, patches:]
+        each, looks = self.sizes.num_patches + (self.config.words is not None), self.looks
+        if vision_features.ndim != 3 or vision_features.shape[1] != looks * each:
+            expected = f"(B, {looks * each}, {self.sizes.vision_width}), of {looks - 1} views and the picture as it is"
+            raise _misfit("vision features", expected, vision_features)
+        several = vision_features.unflatten(1, (looks, each))
+        return several[:, :-1], several[:, -1]
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
-        """Without the second look inside this block: what head and projector are trained on is the first."""
-        before, self.second_look = self.second_look, False
+        """Without views inside this block: what head and projector are trained on is the picture as it is."""
+        before, self.votes = self.votes, False
         try:
             yield
         finally:
-            self.second_look = before
+            self.votes = before
 
     def patches(self, vision_features: torch.Tensor) -> torch.Tensor:
-        """Of what the head sees, the patches of the first look alone (B, P, Dv)."""
-        return vision_features[:, 1:] if self.config.words else self.looks(vision_features)[1]
+        """Of what the head sees, the patches of the picture as it is (B, P, Dv)."""
+        own = self.seen(vision_features)[1]
+        return own[:, 1:] if self.config.words else own
 
-    def know(self, **parts: Outside | RobustTower | None) -> None:
-        """Take these in the place of `outside` or `robust`, and note them in the design."""
-        for name, part in parts.items():
-            setattr(self, name, None if part is None else part.to(self.device))
-            settings = None if part is None else part.settings
-            self.config = self.config.model_copy(update={name: settings})
+    def know(self, outside: Outside | None) -> None:
+        """Take this in the place of `outside`, and note it in the design."""
+        self.outside = None if outside is None else outside.to(self.device)
+        self.config = self.config.model_copy(update={"outside": None if outside is None else outside.settings})
+
+    def judge_by(self, views: ViewsSettings | None) -> None:
+        """By such random views from now on, or by one look. The thresholds are to be set anew then (`calibrate`).
+
+        Raises:
+            ConfigError: the base cuts pictures into tiles.
+        """
+        self.views = None if views is None else Views(views, self.sizes)
+        self.config = self.config.model_copy(update={"views": views})
 
     def each(
         self,
@@ -380,6 +404,7 @@ class SafetyModules(ModuleSet):
                 )
             state |= {f"branches.{place}.{name}": value for name, value in branch.state_dict().items()}
         other.load_state_dict(state)
+        other.views, other.votes = self.views, self.votes
         return other.train(self.training)
 
 
@@ -389,15 +414,15 @@ def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:
     )
 
 
-def _riskier(one: HeadOutput, other: HeadOutput) -> HeadOutput:
-    """Picture by picture, what is said with the higher odds of any risk."""
-    odds = [logits[:, :-1].logsumexp(1) - logits[:, -1] for logits in (one.type_logits, other.type_logits)]
-    first = odds[0] >= odds[1]  # (B,)
+def _voted(own: HeadOutput, views: HeadOutput, k: int) -> HeadOutput:
+    """The mean of what is said of k views of each picture; where in the picture, of the picture as it is."""
 
-    def chosen(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
-        return None if a is None or b is None else torch.where(first.view(-1, *[1] * (a.ndim - 1)), a, b)
+    def mean(part: torch.Tensor | None) -> torch.Tensor | None:
+        return None if part is None else part.unflatten(0, (-1, k)).mean(1)
 
-    return HeadOutput._make(chosen(a, b) for a, b in zip(one, other, strict=True))
+    return own._replace(
+        type_logits=mean(views.type_logits), level_logits=mean(views.level_logits), added_levels=mean(views.added_levels)
+    )
 
 
 def _beside(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:

@@ -6,6 +6,7 @@ the base's processor makes it, and what comes back is a picture of 8 bits, which
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -49,6 +50,9 @@ class PixelAttack:
         method: `apgd` or `pgd` by gradients, `square` by scores alone.
         steps: gradients, or queries.
         restarts: searches from other starts; the best counts.
+        through: of a guard that judges by random views, looks that each gradient is the mean over (EOT, arXiv
+            1707.07397), each at views drawn anew.
+        knows_key: whether the attacker sees by which views each picture will be judged.
         seed: of the starts.
         batch_size: cases at a time.
     """
@@ -58,6 +62,8 @@ class PixelAttack:
     method: str = "apgd"
     steps: int = 100
     restarts: int = 1
+    through: int = 1
+    knows_key: bool = False
     seed: int = 0
     batch_size: int = 32
 
@@ -67,10 +73,11 @@ class PixelAttack:
                 f"no such attack: expected a method of {', '.join(METHODS)} and an aim of clean, readable or flagged, "
                 f"got {self.method!r} and {self.aim!r}. Name one of each."
             )
-        if min(self.steps, self.restarts, self.batch_size) < 1 or not 0 < self.eps < 256:
+        counts = (self.steps, self.restarts, self.through, self.batch_size)
+        if min(counts) < 1 or not 0 < self.eps < 256:
             raise DataError(
-                "no such attack: expected steps, restarts and batch_size of at least 1 and an eps from 1 to 255, got "
-                f"{self.steps}, {self.restarts}, {self.batch_size} and {self.eps}. Correct it."
+                "no such attack: expected steps, restarts, through and batch_size of at least 1 and an eps from 1 to "
+                f"255, got {', '.join(map(str, counts))} and {self.eps}. Correct it."
             )
 
     @classmethod
@@ -126,7 +133,7 @@ class PixelAttack:
         return as_pictures(best, low, high)
 
     def _objective(self, safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor) -> Objective:
-        return objective_of(safety, cases, pixels, self.aim)
+        return objective_of(safety, cases, pixels, self.aim, judged_by(safety, cases, self.through, self.knows_key))
 
     def _generator(self, cases: Sequence[Case], restart: int) -> torch.Generator:
         """The same for the same cases, whatever was attacked before."""
@@ -194,14 +201,26 @@ Judged = Callable[[torch.Tensor], tuple[torch.Tensor, Sequence[torch.Tensor]]]
 """From pixels (N, C, H, W) to how far each risk lies above its threshold (N,), and what the language model sees."""
 
 
-def judged_by(safety: SafetyAttachment, cases: Sequence[Case]) -> Judged:
-    """By the guard, with gradients, each picture with its case's question."""
+def judged_by(safety: SafetyAttachment, cases: Sequence[Case], through: int = 1, knows_key: bool = False) -> Judged:
+    """By the guard, with gradients, each picture with its case's question; `through` and `knows_key` as `PixelAttack`."""
     backbone, guard = safety.backbone, safety.guard
     prompts = [backbone.prompt_ids(case.prompt, 1, case.history) for case in cases]
     readings = [question_readings(backbone, guard.config, prompt) for prompt in prompts]
-    limit = min(guard.thresholds.values())
+    limit, voting = min(guard.thresholds.values()), guard.modules.voting
+    keys = [f"not the guard's, {number}".encode() for number in range(through)]
+    if voting is None:
+        keys = [b""]  # one look is like the other
+    elif knows_key:
+        keys[0] = voting.key
 
     def judged(pixels: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        found = []
+        for key in keys:
+            with nullcontext() if voting is None else voting.under(key):
+                found.append(once(pixels))
+        return torch.stack([above for above, _ in found]).mean(0), found[0][1]
+
+    def once(pixels: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
         images = look(backbone, guard.modules, pixels.to(backbone.model.dtype))
         output = head_output(guard, partial(rows_of, images.vision), readings)
         odds = risk_odds(output.type_logits.float(), len(guard.config.added), guard.temperature)  # (readings,)
