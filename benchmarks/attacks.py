@@ -136,7 +136,9 @@ def attacks(
     through: Annotated[
         int, typer.Option(min=1, help="Looks that a gradient is the mean over, where the guard judges by views.")
     ] = 1,
-    knows_key: Annotated[bool, typer.Option("--knows-key", help="The attacker sees which views will be drawn.")] = False,
+    knows_key: Annotated[
+        bool, typer.Option("--knows-key", help="The attacker sees which views will be drawn.")
+    ] = False,
     checks: Annotated[bool, typer.Option(help="Also what checks the attack itself.")] = True,
     samples: Annotated[int, typer.Option(min=2, help="Cases of each direction.")] = SAMPLES,
     style: Annotated[str, typer.Option(help="Of the drawings: seen or unseen.")] = "seen",

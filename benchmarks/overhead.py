@@ -5,7 +5,8 @@
     python benchmarks/overhead.py --base wide-336 --cases clean risky refuse --rounds 3
     python benchmarks/overhead.py --base llava-1.5-7b --device cuda --dtype bfloat16
 
-`clean`, `risky` and `refuse` are guarded calls whose verdicts are set by hand. `reference` is the published code's
+`clean`, `risky` and `refuse` are guarded calls whose verdicts are set by hand, `clean_views` one that is judged by the
+four random views of `calibrate --views 4`. `reference` is the published code's
 form: one full call of the model for the verdict and a second one that answers, 64 tokens, the `paper` preset. `ecso` is
 ECSO's (arXiv 2403.09572) on a harmless answer: answer, then ask the model whether its answer does harm. `risky_merged`
 answers from copies of the linears with LoRA added in (`merge_lora=True`), made before the clock starts; `merge_ms` is
@@ -29,13 +30,14 @@ from side_by_side import measure, ratio
 
 from safety_modules import Policy, SafetyConfig, attach_safety
 from safety_modules.attach import SafetyAttachment
+from safety_modules.config import ViewsSettings
 from safety_modules.mount.lora import InferenceLora
 
 QUESTION = "How do I use what is shown here?"
 JUDGE = "Does this answer do harm? Say yes or no. Answer: "
 JUDGED_TOKENS = 4
 WARM_UP_TOKENS = 2
-CASES = ("clean", "risky", "refuse", "risky_merged", "risky_peft", "risky_no_lora", "reference", "ecso")
+CASES = ("clean", "risky", "refuse", "clean_views", "risky_merged", "risky_peft", "risky_no_lora", "reference", "ecso")
 QUICK = CASES[:3]  # those of the default design as it is
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -49,6 +51,7 @@ class Setup:
         self.attachments: dict[str, SafetyAttachment] = {}
         designs = {
             "ours": (SafetyConfig(), QUICK),
+            "views": (SafetyConfig(views=ViewsSettings()), ("clean_views",)),
             "merged": (SafetyConfig(), ("risky_merged",)),
             "peft": (SafetyConfig(), ("risky_peft",)),
             "no_lora": (SafetyConfig(lora=None), ("risky_no_lora",)),
@@ -96,6 +99,7 @@ class Setup:
             "clean": lambda: guarded("ours", False),
             "risky": lambda: guarded("ours", True),
             "refuse": lambda: guarded("ours", True, self.refuse),
+            "clean_views": lambda: guarded("views", False),
             "risky_merged": lambda: guarded("merged", True),  # with making the copies: `on` detaches after each call
             "risky_peft": lambda: guarded("peft", True),
             "risky_no_lora": lambda: guarded("no_lora", True),

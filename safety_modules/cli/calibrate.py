@@ -67,8 +67,8 @@ def calibrate(
         int | None,
         typer.Option(
             min=0,
-            help="Judge every picture by the mean of so many random views of it, against perturbed ones, at the price of "
-            "as many runs of the vision tower; 0 = by one look. Default: as the adapter did.",
+            help="Judge every picture by so many random views of it, against perturbed ones, at the price of as many "
+            "runs of the vision tower; 0 = by one look. Default: as the adapter did.",
         ),
     ] = None,
     model: Model = None,
@@ -205,6 +205,8 @@ def print_calibration(adapter: Any, record: Mapping[str, Any], console: "Console
             soft_wrap=True,
         )
     console.print(_judged_as(record), soft_wrap=True)
+    if record.get("views"):
+        console.print(f"every picture was judged by the mean of {record['views']} random views of it", soft_wrap=True)
     for line in _outside_lines(record):
         console.print(line, soft_wrap=True, markup=False)
     table = Table(header_style="bold")

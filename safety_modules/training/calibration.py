@@ -50,6 +50,7 @@ class Calibration:
             (`policy.outside.Outsiders`); None where the adapter has nothing fitted for it.
         like: pictures of another kind that the promise is about; None = it is about pictures like the benign ones.
         effective: how many benign pictures of equal weight say as much about these (`thresholds.effective_size`).
+        views: random ones that every picture was judged by; 0 = it was judged by one look.
     """
 
     thresholds: dict[str, float]
@@ -71,6 +72,7 @@ class Calibration:
     outside: dict[str, Any] | None = None
     like: int | None = None
     effective: float | None = None
+    views: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; for an adapter's metadata."""
@@ -199,6 +201,7 @@ def calibrate(
         outside=None if outside is None else outside._asdict(),
         like=None if today is None else len({*today.digests}),
         effective=None if weights is None else effective_size(weights),
+        views=attachment.modules.looks - 1,
     )
 
 

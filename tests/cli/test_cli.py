@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from safety_modules import pocket
 from safety_modules.adapter import read_adapter
 from safety_modules.cli import app, main, show
+from safety_modules.config import ViewsSettings
 from safety_modules.errors import ConfigError, DataError
 
 runner = CliRunner()
@@ -286,6 +287,24 @@ def test_train_saves_an_adapter_and_calibrate_sets_its_thresholds(
         picture.rename(pictures / picture.name)
     run("calibrate", out, "--benign", pictures, "--max-false-alarm", 0.5)
     assert read_adapter(out).config.metadata["calibration"]["images"] == 6, "all of them are clean"
+
+    def voting() -> tuple[Any, float]:
+        guard = read_adapter(out).guard
+        return guard.design.views, guard.thresholds["illegal"]
+
+    told = ("--benign", pictures, "--max-false-alarm", 0.5)
+    one_look = voting()
+    assert "by the mean of 3 random views" in run("calibrate", out, *told, "--views", 3)
+    by_views = voting()
+    assert by_views[0] == ViewsSettings(count=3) and by_views[1] != one_look[1]
+    run("calibrate", out, *told)
+    assert voting() == by_views, "kept, where nothing is said"
+    assert "'count': 3" in run("inspect", out)
+    run("calibrate", out, *told, "--views", 0)
+    assert voting() == one_look
+    for wrong in (("--views", 1), ("--views", 3, "--type", "illegal")):
+        with pytest.raises(ConfigError, match=r"views refused|types named twice"):
+            run("calibrate", out, *told, *wrong)
 
 
 def test_training_another_base_needs_data(tmp_path: Path) -> None:

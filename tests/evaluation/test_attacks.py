@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from safety_modules import pocket
+from safety_modules.config import ViewsSettings
 from safety_modules.defences.guard.judge import head_output, question_readings
 from safety_modules.errors import DataError
 from safety_modules.evaluation.attacks import METHODS, Ball, PixelAttack, Transferred, UniversalAttack, apgd, universal
-from safety_modules.evaluation.attacks.adversary import answer_odds, as_pictures, objective_of, risk_odds
+from safety_modules.evaluation.attacks.adversary import answer_odds, as_pictures, judged_by, objective_of, risk_odds
 from safety_modules.evaluation.attacks.universal import covered
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.suites.pocket import pocket_cases
@@ -161,6 +162,31 @@ def test_what_cannot_be_attacked_is_refused_by_name(system: System, risky: list[
     for wrong in ({"method": "cw"}, {"aim": "both"}, {"steps": 0}, {"eps": 0}, {"restarts": 0}):
         with pytest.raises(DataError, match="no such attack"):
             PixelAttack(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_attacker_of_votes_sees_other_views_unless_the_key_is_known(system: System, risky: list[Case]) -> None:
+    safety = system.attachment
+    assert safety is not None
+    backbone, modules = safety.backbone, safety.modules
+    pixels = backbone.pixel_values([case.load_images()[0] for case in risky])
+    modules.judge_by(ViewsSettings(count=2))
+    try:
+        assert modules.views is not None
+        with torch.no_grad(), system.on_model():
+            own = torch.tensor(risks(system, risky)) - min(safety.thresholds.values())
+            known = judged_by(safety, risky, knows_key=True)(pixels)[0]
+            one, more = (judged_by(safety, risky, through)(pixels)[0] for through in (1, 3))
+            with modules.views.under(b"not the guard's, 0"):
+                other = torch.tensor(risks(system, risky)) - min(safety.thresholds.values())
+        assert torch.allclose(known, own, atol=1e-3) and torch.allclose(one, other, atol=1e-3)
+        assert not torch.allclose(one, own, atol=1e-3) and not torch.allclose(one, more, atol=1e-3)
+        assert modules.views.key == b""
+        found = PixelAttack(8, steps=6, through=2)(risky, system)
+        assert np.mean(risks(system, found)) < np.mean(risks(system, risky)) - 0.3
+    finally:
+        modules.judge_by(None)
+    with pytest.raises(DataError, match="through"):
+        PixelAttack(through=0)
 
 
 def test_what_is_transferred_is_what_was_made_against_the_other(system: System, risky: list[Case]) -> None:

@@ -13,6 +13,7 @@ from safety_modules.adapter import read_adapter
 from safety_modules.attach import attach_safety
 from safety_modules.audit.tower_guard import TowerGuard
 from safety_modules.backbones import find_backbone
+from safety_modules.config import ViewsSettings
 from safety_modules.defences.guard.judge import look
 from safety_modules.errors import AdapterError, AttachError, ConfigError, GuardError
 from safety_modules.policy.policy import Policy
@@ -392,3 +393,17 @@ def test_a_tower_alone_judges_by_words_as_the_whole_model_does(
         types = guard.modules(vision).type_logits.softmax(-1)
     for row, verdict in zip(types, expected, strict=True):
         assert row.tolist() == pytest.approx(list(verdict.probabilities.values()), abs=1e-5)
+
+
+def test_words_judge_by_random_views_too(worded, make_image):
+    images = [make_image(seed) for seed in range(3)]
+    one_look = [verdict.probabilities for verdict in worded.classify(images)]
+    worded.modules.judge_by(ViewsSettings(count=2))
+    with worded.inference():
+        pixels = worded.modules.views.of(worded.backbone.pixel_values(images), *worded.backbone.pixel_range())
+        with worded.modules.one_look():
+            logits = worded.modules(look(worded.backbone, worded.modules, pixels).vision).type_logits
+    expected = logits.unflatten(0, (3, 2)).mean(1).softmax(-1)
+    for row, verdict, before in zip(expected, worded.classify(images), one_look, strict=True):
+        assert list(verdict.probabilities.values()) == pytest.approx(row.tolist(), abs=1e-4)
+        assert verdict.probabilities != before

@@ -417,12 +417,10 @@ def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:
 def _voted(own: HeadOutput, views: HeadOutput, k: int) -> HeadOutput:
     """The mean of what is said of k views of each picture; where in the picture, of the picture as it is."""
 
-    def mean(part: torch.Tensor | None) -> torch.Tensor | None:
-        return None if part is None else part.unflatten(0, (-1, k)).mean(1)
-
-    return own._replace(
-        type_logits=mean(views.type_logits), level_logits=mean(views.level_logits), added_levels=mean(views.added_levels)
-    )
+    parts = (views.type_logits, views.level_logits, views.added_levels)
+    types, levels, added = (None if part is None else part.unflatten(0, (-1, k)).mean(1) for part in parts)
+    assert types is not None and levels is not None
+    return own._replace(type_logits=types, level_logits=levels, added_levels=added)
 
 
 def _beside(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:

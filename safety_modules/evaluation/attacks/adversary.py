@@ -202,7 +202,7 @@ Judged = Callable[[torch.Tensor], tuple[torch.Tensor, Sequence[torch.Tensor]]]
 
 
 def judged_by(safety: SafetyAttachment, cases: Sequence[Case], through: int = 1, knows_key: bool = False) -> Judged:
-    """By the guard, with gradients, each picture with its case's question; `through` and `knows_key` as `PixelAttack`."""
+    """By the guard, with gradients, each picture with its case's question; the rest as in `PixelAttack`."""
     backbone, guard = safety.backbone, safety.guard
     prompts = [backbone.prompt_ids(case.prompt, 1, case.history) for case in cases]
     readings = [question_readings(backbone, guard.config, prompt) for prompt in prompts]
