@@ -147,7 +147,7 @@ class ViewsSettings(BaseModel):
         count: views of each picture (k).
         turn: degrees, to either side.
         scale: share of the picture's size that it is larger or smaller.
-        shift: how far it is moved across and down, of half its size.
+        shift: how far it is moved across and down, of its size.
         light: of the range of a pixel, how much brighter or darker.
         noise: standard deviation, of that range.
     """
@@ -157,7 +157,7 @@ class ViewsSettings(BaseModel):
     count: int = Field(default=4, ge=2, le=64)
     turn: float = Field(default=12, ge=0, le=180)
     scale: float = Field(default=0.12, ge=0, le=0.5)
-    shift: float = Field(default=0.08, ge=0, le=0.5)
+    shift: float = Field(default=0.04, ge=0, le=0.5)
     light: float = Field(default=0.15, ge=0, le=0.5)
     noise: float = Field(default=0.04, ge=0, le=0.5)
 

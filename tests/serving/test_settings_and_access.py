@@ -1,6 +1,7 @@
 """Limits, keys, and what a caller may ask for."""
 
 import hashlib
+import pickle
 
 import pytest
 
@@ -9,10 +10,15 @@ pytest.importorskip("fastapi", reason="needs the extra serve")
 from pydantic import ValidationError
 from serving_cases import guarded
 
+from safety_modules import pocket
+from safety_modules.attach import attach_safety
+from safety_modules.config import ViewsSettings
+from safety_modules.defences.guard.views import KEY
 from safety_modules.errors import ConfigError
 from safety_modules.serving.access import Access, Caller, Choices, only_reported
 from safety_modules.serving.errors import RequestRefused
 from safety_modules.serving.schemas import SafetyAsked
+from safety_modules.serving.served import Served
 from safety_modules.serving.settings import PREFIX, ServeSettings
 
 NOBODY, ALL = Caller("web", frozenset()), Caller("ops", frozenset({"off", "report", "looser"}))
@@ -128,3 +134,18 @@ def test_a_reported_policy_changes_no_answer_and_fires_as_before():
     assert {rule.action for rule in reported.rules.values()} == {"log", "allow"}
     taxonomy = guarded().config.taxonomy
     assert reported.limits(taxonomy, {}) == policy.limits(taxonomy, {})
+
+
+def test_random_views_are_drawn_with_a_secret_that_all_replicas_share_or_the_operators(tmp_path, monkeypatch):
+    safety = attach_safety(*pocket.load(), adapter=pocket.adapter_dir())
+    safety.modules.judge_by(ViewsSettings(count=2))
+    folder = str(safety.save_pretrained(tmp_path / "voting"))
+
+    def key(served):
+        return served.load().modules.views.key
+
+    monkeypatch.delenv(KEY, raising=False)
+    first, other = (Served.read(ServeSettings(), adapter=folder) for _ in range(2))
+    assert len(key(first)) >= 16 and key(first) == key(pickle.loads(pickle.dumps(first))) != key(other)
+    monkeypatch.setenv(KEY, "the operator's")
+    assert key(Served.read(ServeSettings(), adapter=folder)) == b"the operator's"

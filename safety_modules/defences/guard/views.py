@@ -62,14 +62,16 @@ class Views:
         pixels, low = pixels.float(), low.to(pixels.device).float().view(-1, 1, 1)
         extent = high.to(pixels.device).float().view(-1, 1, 1) - low
         k, shape = settings.count, (settings.count, channels, height, width)
-        draws = [self._drawn(one) for one in ((pixels.detach() - low) / extent * 255).round().to(torch.uint8).cpu()]
+        bits = ((pixels.detach() - low) / extent * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+        draws = [self._drawn(one) for one in bits]
         evenly = torch.cat([torch.rand(k, 5, generator=draw) for draw in draws]).to(pixels) * 2 - 1  # (N k, 5)
         noise = torch.cat([torch.randn(shape, generator=draw) for draw in draws]).to(pixels)
         turn, scale, across, down, light = evenly.unbind(1)
         turn, scale = math.radians(settings.turn) * turn, 1 + settings.scale * scale
+        across, down = 2 * settings.shift * across, 2 * settings.shift * down  # the picture goes from -1 to 1
         rows = (
-            torch.stack([turn.cos() * scale, -turn.sin() * scale, settings.shift * across], 1),
-            torch.stack([turn.sin() * scale, turn.cos() * scale, settings.shift * down], 1),
+            torch.stack([turn.cos() * scale, -turn.sin() * scale, across], 1),
+            torch.stack([turn.sin() * scale, turn.cos() * scale, down], 1),
         )
         grid = functional.affine_grid(torch.stack(rows, 1), [count * k, *shape[1:]], align_corners=False)
         several = pixels.repeat_interleave(k, 0)

@@ -59,7 +59,7 @@ def test_views_are_near_the_picture_and_differ(views):
 
 
 @pytest.mark.parametrize(
-    ("limits", "most"), [({"light": 0.2}, 0.2), ({"noise": 0.1}, 0.6), ({"shift": 0.25}, 1), ({"turn": 45}, 1)]
+    ("limits", "most"), [({"light": 0.2}, 0.2), ({"noise": 0.1}, 0.6), ({"shift": 0.125}, 1), ({"turn": 45}, 1)]
 )
 def test_each_limit_is_kept_in_units_of_the_picture(safety, limits, most):
     views = Views(ViewsSettings(count=16, **{**STILL, **limits}), safety.backbone.sizes)
@@ -70,7 +70,7 @@ def test_each_limit_is_kept_in_units_of_the_picture(safety, limits, most):
         assert torch.allclose(change.amax((1, 2, 3)), change.amin((1, 2, 3)), atol=1e-5)  # all of it alike
     if "noise" in limits:
         assert change.std().item() == pytest.approx(0.1, rel=0.05)
-    if "shift" in limits:  # of half the size: 6 of 48 pixels
+    if "shift" in limits:  # 6 of 48 pixels
         moved = (change.abs() > 0.5).any(0).any(0).nonzero()
         assert moved.min() >= 16 - 6 - 1 and moved.max() <= 31 + 6 + 1
 
