@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from script import command_line, keep, print_shares, run
 
-from safety_modules.cli.options import Adapter, Json, Overwrite, adapter_for, load_base, new_file
+from safety_modules.cli.options import Adapter, Json, Overwrite, load_base, new_file
 from safety_modules.evaluation.attacks import PixelAttack, UniversalAttack, universal
 from safety_modules.evaluation.attacks.universal import Shape
 from safety_modules.evaluation.cases import Case, Reply
@@ -27,6 +27,7 @@ from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.suites.pocket import pocket_cases
 from safety_modules.evaluation.systems import System, make_system
 from safety_modules.metrics import rate
+from safety_modules.paths import adapter_for
 
 SAMPLES, SEED, STEPS = 100, 0, 100
 PARTS = ("attack", "typographic")

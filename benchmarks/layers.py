@@ -18,12 +18,13 @@ from script import command_line, keep, run
 from shift import measure
 
 from safety_modules.backbones import Backbone, find_backbone
-from safety_modules.cli.options import Adapter, Json, Overwrite, adapter_for, load_base, new_file
+from safety_modules.cli.options import Adapter, Json, Overwrite, load_base, new_file
 from safety_modules.defences.base import Defence
 from safety_modules.defences.call import Call
 from safety_modules.evaluation.outcomes import BASE
 from safety_modules.evaluation.systems import System, make_system
 from safety_modules.evaluation.terminal import terminal_table
+from safety_modules.paths import adapter_for
 from safety_modules.pocket import splits
 from safety_modules.records.record import Record
 

@@ -21,13 +21,14 @@ from script import command_line, keep, run
 from safety_modules.adapter.folder import read_adapter
 from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.attachment import SafetyAttachment
-from safety_modules.cli.options import Adapter, Json, Overwrite, adapter_for, attach, new_file
+from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
 from safety_modules.defences.guard.modules import pool
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.results import settings
 from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.io.progress import track
 from safety_modules.metrics import Estimate, rate
+from safety_modules.paths import adapter_for
 from safety_modules.pictures import open_picture
 from safety_modules.pocket import mix, splits
 from safety_modules.pocket.transforms import TRANSFORMS

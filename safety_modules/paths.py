@@ -32,6 +32,17 @@ def adapter_dir(name: str = "llava-pocket-safe") -> Path:
     return _find(f"adapters/{name}", "adapter_config.json")
 
 
+def adapter_for(model: str | Path | None, adapter: str | Path | None) -> str | Path:
+    """The adapter that is named, or the shipped one for pocket, which stands for a model that is not named.
+
+    Raises:
+        ConfigError: another base, and no adapter.
+    """
+    if adapter is None and model is not None:
+        raise ConfigError("no adapter: expected one with a base of your own, got none. Name its folder or hub id.")
+    return adapter or adapter_dir()
+
+
 def recipe_dir(name: str = "llava-pocket") -> Path:
     """Return the folder with the training recipes for a base model: `stage1.yaml` and `stage2.yaml`.
 

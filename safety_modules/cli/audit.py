@@ -6,10 +6,10 @@ from typing import Annotated, NamedTuple
 import typer
 
 from safety_modules.cli.interruption import goes_on
-from safety_modules.cli.options import Adapter, Model, adapter_for, grouped
+from safety_modules.cli.options import Adapter, Model, grouped
 from safety_modules.cli.reading import ImageKey
 from safety_modules.errors import ConfigError
-from safety_modules.paths import checkpoint_dir
+from safety_modules.paths import adapter_for, checkpoint_dir
 
 
 class Scan(NamedTuple):

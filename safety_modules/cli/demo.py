@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, adapter_for, grouped, load_base
+from safety_modules.cli.options import Adapter, Dtype, Model, Quantize, grouped, load_base
 from safety_modules.errors import ConfigError
 
 NEEDED = ("gradio", "fastapi", "uvicorn", "prometheus_client", "pydantic_settings")
@@ -74,7 +74,7 @@ def serve_page(page: Web) -> None:
     from safety_modules.attach.attach import attach_safety
     from safety_modules.backbones.bases import find_base
     from safety_modules.defences.registry import KINDS
-    from safety_modules.paths import checkpoint_dir
+    from safety_modules.paths import adapter_for, checkpoint_dir
     from safety_modules.policy.policy import Policy
     from safety_modules.web.audits import Audits
     from safety_modules.web.page import Page

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safety_modules.errors import ConfigError
 from safety_modules.io.places import check_file, check_writable
-from safety_modules.paths import adapter_dir
+from safety_modules.paths import adapter_for
 
 if TYPE_CHECKING:
     from safety_modules.attach.attach import SafetyAttachment
@@ -81,13 +80,6 @@ def load_base(model: str | Path | None, quantize: str | None = None, dtype: str 
 
         return world.load()
     return load_here(model, quantize, dtype)
-
-
-def adapter_for(model: str | Path | None, adapter: str | Path | None) -> str | Path:
-    """The adapter that is named, or the shipped one for pocket. Raises ConfigError where another base has none."""
-    if adapter is None and model is not None:
-        raise ConfigError("no adapter: expected --adapter with --model, got none. Name its folder or hub id.")
-    return adapter or adapter_dir()
 
 
 def attach(

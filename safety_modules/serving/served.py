@@ -12,9 +12,8 @@ from safety_modules.attach.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones.bases import check_wish, load_here, load_whole
 from safety_modules.defences.guard import views
-from safety_modules.errors import ConfigError
 from safety_modules.io.files import sha256_of
-from safety_modules.paths import adapter_dir, checkpoint_dir
+from safety_modules.paths import adapter_for, checkpoint_dir
 from safety_modules.policy.policy import Policy
 from safety_modules.serving.access import Access
 from safety_modules.serving.service import Service
@@ -68,10 +67,8 @@ class Served:
         access = Access() if settings.access is None else Access.from_yaml(settings.access)
         settings.check_reachable(bool(access.keys))
         rules = None if policy is None else Policy.from_yaml(policy)
-        if adapter is None and model is not None:
-            raise ConfigError("no adapter: expected one with a base of your own, got none. Name its folder or hub id.")
+        chosen = str(adapter_for(model, adapter))
         check_wish(model, quantize, dtype)
-        chosen = str(adapter or adapter_dir())
         found = read_adapter(find_adapter(chosen))
         about = {"name": adapter or Path(chosen).name, "sha256": sha256_of(found.path / CONFIG_FILE)}
         called = name or ("llava-pocket" if model is None else Path(model).name)

@@ -209,7 +209,7 @@ def test_an_unreadable_picture_costs_itself_and_the_exit_code(adapter: Path, pic
 
 
 def test_another_base_needs_its_own_adapter(picture: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected --adapter with --model"):
+    with pytest.raises(ConfigError, match="expected one with a base of your own"):
         run("classify", picture, "--model", tmp_path)
 
 
