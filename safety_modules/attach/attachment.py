@@ -318,11 +318,15 @@ class SafetyAttachment:
                 "Pass what the processor gave; everything else belongs into your own loop."
             )
         with self.inference():
-            switches = self._switches(safety)
-            choices = {"policy": self._chosen(policy), "batch_mode": "merged"}
-            call = Call.read(self.backbone, inputs, switches, choices)
-            call = prepared_by(call, [one for one in self.defences if one.kind in switches])
-            return Prepared(call.encoded(), self._alone)
+            return self.planned(inputs, safety, policy)
+
+    def planned(self, inputs: dict[str, Any], safety: Switches = True, policy: Policy | None = None) -> Prepared:
+        """As `prepare`, alone on the model already, and with gradients where they are on (attacks)."""
+        switches = self._switches(safety)
+        choices = {"policy": self._chosen(policy), "batch_mode": "merged"}
+        call = Call.read(self.backbone, inputs, switches, choices)
+        call = prepared_by(call, [one for one in self.defences if one.kind in switches])
+        return Prepared(call.encoded(), self._alone)
 
     def _switches(self, safety: Switches) -> dict[str, bool | list[bool]]:
         """By name the defences that are on for any row of a call; what would go unguarded is refused."""

@@ -5,6 +5,7 @@ out of its sequences, these helpers keep the meaning: lengths are counted from t
 criteria, processors, allowed tokens and streamers see that prompt, each through a view.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -192,6 +193,11 @@ def until_stop(tokenizer: Any, ids: list[int], stop_strings: str | Sequence[str]
             if any(stop in text for stop in stops):
                 return ids[:end]
     return ids
+
+
+def cache_argument(model: Any) -> str:
+    """What the model's forward takes the states of earlier tokens as; renamed in transformers 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import typer
 
 from safety_modules.cli.interruption import goes_on
 from safety_modules.cli.options import Adapter, Dtype, Json, Model, Overwrite, Quantize, attach, load_base, new_file
-from safety_modules.errors import ConfigError
+from safety_modules.errors import ConfigError, DataError
 
 DEFAULT_JUDGE = "string:start"
 
@@ -72,6 +72,7 @@ def evaluate(
     from safety_modules.backbones.bases import find_base, local_config
     from safety_modules.defences.registry import GUARD_MODES
     from safety_modules.evaluation.attacks import PixelAttack, Transferred, attack_named
+    from safety_modules.evaluation.attacks.adversary import attackable
     from safety_modules.evaluation.harness import run as harness
     from safety_modules.evaluation.harness.identity import identify
     from safety_modules.evaluation.harness.sample import draw
@@ -98,10 +99,11 @@ def evaluate(
         raise ConfigError("nothing to transfer: expected --attack METHOD-EPS-AIM with --surrogate, got none. Name one.")
     for single in [] if surrogate is None else parts_of(surrogate):
         check_spec(single, adapter)
-    if knowing and not judging and surrogate is None:
+    readable = any(isinstance(one, PixelAttack) and one.aim == "readable" for one in attacks)
+    if knowing and not judging and surrogate is None and not (readable and {*specs} - {BASE}):
         raise ConfigError(
-            f"nothing to attack: expected one of {', '.join(GUARD_MODES)} among the systems, got "
-            f"{', '.join(specs) or 'none'}. Add --defence gated."
+            f"nothing to attack: expected one of {', '.join(GUARD_MODES)} among the systems, or any defence and the "
+            f"aim readable, got {', '.join(specs) or 'none'}. Add --defence gated."
         )
     folder = None if model is None else find_base(model)
     if folder is not None:
@@ -122,6 +124,18 @@ def evaluate(
     if surrogate is not None:
         known = make_system(surrogate, base, processor, adapter)
         asked = [Transferred(one, known) if isinstance(one, PixelAttack) else one for one in attacks]
+
+    def meets(one: Any, spec: str) -> bool:
+        """Whether a system is asked under an attack; why a defence is not is said."""
+        if spec == BASE or spec in judging or not isinstance(one, PixelAttack):
+            return spec in judging or not isinstance(one, PixelAttack)
+        try:
+            attackable(one.name, make_system(spec, base, processor, adapter), one.aim)
+        except DataError as error:
+            typer.echo(f"{spec} is not attacked: {error}")
+            return False
+        return True
+
     report = harness.evaluate(
         sample,
         [
@@ -129,7 +143,8 @@ def evaluate(
             *(
                 partial(make_system, spec, base, processor, adapter, one)
                 for one in asked
-                for spec in (judging if isinstance(one, PixelAttack) else specs)
+                for spec in specs
+                if meets(one, spec)
             ),
         ],
         judges,

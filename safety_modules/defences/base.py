@@ -117,6 +117,11 @@ class Defence(ABC):
             return VISION, LANGUAGE_MODEL
         return (VISION,) if cls.needs_training else ()
 
+    @property
+    def one_pass(self) -> bool:
+        """Whether it answers in one pass of the base, so that calls can be `prepared`."""
+        return type(self).prepared is not Defence.prepared
+
     def prepared(self, call: Call) -> Call:
         """The call as the base is to run it: other prompts or features, something mounted meanwhile.
 

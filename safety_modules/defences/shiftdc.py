@@ -67,15 +67,19 @@ class ShiftDc(ShiftDefence):
         return direction(self.read(anchors.unsafe), self.read(anchors.safe))
 
     def around(self, call: Call, answer: Answering) -> Answer:
-        if self.settings.form == "lite":
+        if self.one_pass:
             return answer(self.prepared(call))
         call = call.encoded()
         asked = [call.question(row, self.settings.caption) for row in range(len(call))]
         captions = answer(call.aside(self.settings.caption_tokens).asked(asked))
         return answer(self._calibrated(call, [self._text(ids) for ids in captions.new_ids.tolist()]))
 
+    @property
+    def one_pass(self) -> bool:
+        return bool(self.settings.form == "lite")
+
     def prepared(self, call: Call) -> Call:
-        if self.settings.form == "caption":
+        if not self.one_pass:
             return super().prepared(call)
         return self._calibrated(call, [""] * len(call))
 

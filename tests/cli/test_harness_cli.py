@@ -80,6 +80,10 @@ def test_an_attack_stands_as_a_system_of_its_own_beside_the_one_it_attacks(tmp_p
     run(*command[:-1], tmp_path / "transferred", *shown)
     transferred = json.loads((tmp_path / "transferred" / "report.json").read_text())["systems"]
     assert [*transferred][2:] == ["none, apgd-8-clean from gated", "adashield-s, apgd-8-clean from gated"]
+    others = ("--defence", "adashield-s", "--defence", "ecso", "--attack", "apgd-8-readable")
+    assert "ecso is not attacked" in run(*command[:-1], tmp_path / "others", *others)
+    attacked = json.loads((tmp_path / "others" / "report.json").read_text())["systems"]
+    assert [*attacked] == ["none", "adashield-s", "ecso", "adashield-s, apgd-8-readable"]
     told = systems["gated, apgd-8-clean"]
     assert told["describe"]["attack"]["steps"] == 100 and told["source"] == systems["gated"]["source"] == "this package"
 

@@ -8,11 +8,23 @@ import torch
 from PIL import Image
 
 from safety_modules import pocket
+from safety_modules.backbones import find_backbone
 from safety_modules.config import ViewsSettings
+from safety_modules.defences.cmrm import CmrmSettings
 from safety_modules.defences.guard.judge import head_output, question_readings
+from safety_modules.defences.registry import make
+from safety_modules.defences.shiftdc import ShiftDcSettings
 from safety_modules.errors import DataError
 from safety_modules.evaluation.attacks import METHODS, Ball, PixelAttack, Transferred, UniversalAttack, apgd, universal
-from safety_modules.evaluation.attacks.adversary import answer_odds, as_pictures, judged_by, objective_of, risk_odds
+from safety_modules.evaluation.attacks.adversary import (
+    _own_answers,
+    answer_odds,
+    as_pictures,
+    as_the_base,
+    judged_by,
+    objective_of,
+    risk_odds,
+)
 from safety_modules.evaluation.attacks.universal import covered
 from safety_modules.evaluation.cases import Case
 from safety_modules.evaluation.suites.pocket import pocket_cases
@@ -147,8 +159,9 @@ def test_the_log_probability_of_an_answer_is_the_mean_over_its_tokens(system: Sy
 def test_what_cannot_be_attacked_is_refused_by_name(system: System, risky: list[Case]) -> None:
     base = System("none", system.model, system.processor)
     for given in (None, base):
-        with pytest.raises(DataError, match=r"expected a system with a guard"):
-            PixelAttack()(risky, given)
+        for aim, missing in (("clean", "guard"), ("readable", "defence")):
+            with pytest.raises(DataError, match=f"expected a system with a {missing}"):
+                PixelAttack(aim=aim)(risky, given)  # type: ignore[arg-type]
     assert system.attachment is not None
     thresholds, system.attachment.guard.thresholds = system.attachment.guard.thresholds, {}
     try:
@@ -187,6 +200,56 @@ def test_the_attacker_of_votes_sees_other_views_unless_the_key_is_known(system: 
         modules.judge_by(None)
     with pytest.raises(DataError, match="through"):
         PixelAttack(through=0)
+
+
+def with_defence(system: System, settings: Any) -> System:
+    return System(
+        "other", system.model, system.processor, [make(find_backbone(system.model, system.processor), settings)]
+    )
+
+
+def test_of_a_defence_that_does_nothing_the_answer_is_as_probable_as_the_bases(
+    system: System, risky: list[Case]
+) -> None:
+    safety = with_defence(system, CmrmSettings(alpha=0)).attachment
+    assert safety is not None
+    backbone = safety.backbone
+    pixels = backbone.pixel_values([case.load_images()[0] for case in risky]).float()
+    prompts = [backbone.prompt_ids(case.prompt, 1) for case in risky]
+    safety.install()
+    try:
+        with torch.no_grad(), safety.base_frozen():
+            answers = _own_answers(backbone, prompts, pixels)
+            found = as_the_base(safety, risky, pixels)(pixels)
+            with safety.disabled():
+                expected = answer_odds(backbone, prompts, backbone.encode_images(pixels).projected, answers)
+    finally:
+        safety.detach()
+    assert len({*map(len, answers)}) > 1 and found.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("settings", [CmrmSettings(), ShiftDcSettings(form="lite")])
+def test_without_a_guard_an_attack_makes_the_bases_answer_more_probable(
+    system: System, risky: list[Case], settings: Any
+) -> None:
+    attacked = with_defence(system, settings)
+    safety = attacked.attachment
+    assert safety is not None
+    found = PixelAttack(8, "readable", steps=6)(risky, attacked)
+    before, after = (
+        safety.backbone.pixel_values([case.load_images()[0] for case in cases]).float() for cases in (risky, found)
+    )
+    with attacked.on_model(), safety.base_frozen():
+        worth = as_the_base(safety, risky, before)
+        assert worth(after).mean() > 0.7 * worth(before).mean()  # both below 0, which is certainty
+
+
+def test_what_no_gradient_goes_through_is_refused_by_name(system: System, risky: list[Case]) -> None:
+    for settings, kind in ((ShiftDcSettings(), "shiftdc"), ("ecso", "ecso")):
+        with pytest.raises(DataError, match=f"answer in one pass, which gradients go through, got {kind}"):
+            PixelAttack(8, "readable")(risky, with_defence(system, settings))
+    with pytest.raises(DataError, match="expected a system with a guard, got other"):
+        PixelAttack(8, "clean")(risky, with_defence(system, CmrmSettings()))
 
 
 def test_what_is_transferred_is_what_was_made_against_the_other(system: System, risky: list[Case]) -> None:

@@ -14,9 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from transformers import DynamicCache
 
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones import Backbone
+from safety_modules.backbones.generation import cache_argument
 from safety_modules.defences.guard import IGNORED
 from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.guard.judge import head_output, look, question_readings, rows_of
@@ -46,7 +48,8 @@ class PixelAttack:
     Attributes:
         eps: of 255, the largest change of a pixel.
         aim: `clean`: the guard no longer flags; `readable`: nor does it, and the language model still gives its own
-            answer to the unchanged picture; `flagged`: a clean picture is flagged.
+            answer to the unchanged picture; `flagged`: a clean picture is flagged. Without a guard there is only
+            `readable`: under all defences the model gives the answer that the base alone gives.
         method: `apgd` or `pgd` by gradients, `square` by scores alone.
         steps: gradients, or queries.
         restarts: searches from other starts; the best counts.
@@ -105,9 +108,11 @@ class PixelAttack:
         """The cases, in order, those that it attacks with perturbed pictures.
 
         Raises:
-            DataError: no system with a guard, a base that cuts pictures into tiles, or a case with several pictures.
+            DataError: no defence, or one that no gradient goes through; without a guard, another aim than `readable`; a
+                base that cuts pictures into tiles, or a case with several pictures.
         """
-        safety, shown, found = attackable(self.name, system), targets(self.name, cases, self.aim), [*cases]
+        safety = attackable(self.name, system, self.aim)
+        shown, found = targets(self.name, cases, self.aim), [*cases]
         assert system is not None
         with system.on_model(), safety.base_frozen():
             for start in range(0, len(shown), self.batch_size):
@@ -133,6 +138,8 @@ class PixelAttack:
         return as_pictures(best, low, high)
 
     def _objective(self, safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor) -> Objective:
+        if not has_guard(safety):
+            return as_the_base(safety, cases, pixels)
         return objective_of(safety, cases, pixels, self.aim, judged_by(safety, cases, self.through, self.knows_key))
 
     def _generator(self, cases: Sequence[Case], restart: int) -> torch.Generator:
@@ -141,15 +148,30 @@ class PixelAttack:
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]))
 
 
-def attackable(name: str, system: System | None) -> SafetyAttachment:
-    """The handle of a system with a guard. Raises DataError: it cannot be attacked by gradients."""
+def has_guard(safety: SafetyAttachment) -> bool:
+    """Whether something judges pictures, so that there is a verdict to attack."""
+    return any(isinstance(defence, Guard) for defence in safety.defences)
+
+
+def attackable(name: str, system: System | None, aim: Aim) -> SafetyAttachment:
+    """The handle of a system with a guard, or, with the aim readable, with any defence that answers in one pass.
+
+    Raises:
+        DataError: there is no such thing to attack.
+    """
     safety = None if system is None else system.attachment
-    if safety is None or not any(isinstance(defence, Guard) for defence in safety.defences):
+    guarded = safety is not None and has_guard(safety)
+    if safety is None or not (guarded or aim == "readable"):
         raise DataError(
-            f"{name} attacks nothing: expected a system with a guard, got {'none' if system is None else system.name}. "
-            "Evaluate it with gated, always or external."
+            f"{name} attacks nothing: expected a system with a {'defence' if aim == 'readable' else 'guard'}, got "
+            f"{'none' if system is None else system.name}. Evaluate it with gated, always or external."
         )
-    if not safety.guard.thresholds:
+    if several := [] if guarded else [one.kind for one in safety.defences if not one.one_pass]:
+        raise DataError(
+            f"{name} not tried: expected defences that answer in one pass, which gradients go through, got "
+            f"{', '.join(several)}. Show it what was made against another system (--surrogate)."
+        )
+    if guarded and not safety.guard.thresholds:
         raise DataError(
             f"{name} attacks nothing: expected a guard with thresholds, got one that was never calibrated. Calibrate "
             "it (safety-modules calibrate)."
@@ -284,28 +306,76 @@ def answer_odds(
     kept = max(map(len, answers)) + 1
     logits = lm_forward(backbone, inputs._replace(labels=None), logits_to_keep=kept, use_cache=False).logits
     labels = inputs.labels[:, 1 - kept :]
-    chances = logits[:, -kept:-1].float().log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    told = labels != IGNORED
+    return mean_odds(logits[:, -kept:-1], labels, labels != IGNORED)
+
+
+def as_the_base(safety: SafetyAttachment, cases: Sequence[Case], pixels: torch.Tensor) -> Objective:
+    """How probable, under all that is attached, the base's own answer to each unchanged picture is.
+
+    Does not cover: what a defence reads from the picture without gradients (ShiftDC's shift) is taken as it is.
+
+    Returns:
+        From pixels to log-probabilities, the mean over the answer's tokens (N,).
+    """
+    backbone = safety.backbone
+    prompts = [backbone.prompt_ids(case.prompt, 1, case.history) for case in cases]
+    answers = _own_answers(backbone, prompts, pixels)
+    asked = _padded(backbone, prompts, left=True)
+    told = _padded(backbone, answers, left=False)
+    labels, counted = told["input_ids"], told["attention_mask"]
+
+    def worth(pixels: torch.Tensor) -> torch.Tensor:
+        inputs = {**asked, **backbone.images_taken(pixels.to(backbone.model.dtype))}
+        with safety.inference(), torch.enable_grad():
+            prepared = safety.planned(inputs)
+            with prepared.running(), torch.enable_grad():  # as in generate: the prompt, and then the answer behind it
+                cache = {cache_argument(backbone.model): DynamicCache()}
+                first: Any = backbone.model(**prepared.inputs, **cache, use_cache=True)
+                rest: Any = backbone.model(
+                    input_ids=labels[:, :-1],
+                    attention_mask=torch.cat([prepared.attention_mask, counted[:, :-1]], 1),
+                    position_ids=prepared.position_ids[:, -1:] + counted[:, :-1].cumsum(1),
+                    **cache,
+                    use_cache=True,
+                )
+        logits = torch.cat([first.logits[:, -1:], rest.logits], 1)  # (N, answer, V)
+        return mean_odds(logits, labels, counted)
+
+    return worth
+
+
+def mean_odds(logits: torch.Tensor, labels: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Mean log-probability (B,) of labels (B, T) by logits (B, T, V), over the places that are told (B, T)."""
+    chances = logits.float().log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     return (chances * told).sum(1) / told.sum(1).clamp(min=1)
+
+
+def _padded(backbone: Backbone, rows: Sequence[Sequence[int]], left: bool) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` of rows of any length."""
+    width = max(map(len, rows))
+    place = torch.arange(width)
+    pads = [[backbone.pad_token_id] * (width - len(row)) for row in rows]
+    ids = [[*pad, *row] if left else [*row, *pad] for pad, row in zip(pads, rows, strict=True)]
+    mask = [place >= width - len(row) if left else place < len(row) for row in rows]
+    return {
+        "input_ids": torch.tensor(ids, device=backbone.device),
+        "attention_mask": torch.stack(mask).long().to(backbone.device),
+    }
 
 
 @torch.no_grad()
 def _own_answers(backbone: Backbone, prompts: Sequence[Sequence[int]], pixels: torch.Tensor) -> list[list[int]]:
     """What the base itself says to the unchanged pictures, greedily."""
-    width = max(map(len, prompts))
-    ids = torch.tensor([[backbone.pad_token_id] * (width - len(prompt)) + [*prompt] for prompt in prompts])
-    mask = torch.stack([torch.arange(width) >= width - len(prompt) for prompt in prompts]).long()
-    given = backbone.images_taken(pixels.to(backbone.model.dtype))
+    asked = _padded(backbone, prompts, left=True)
     said = backbone.base_generate(
-        input_ids=ids.to(backbone.device),
-        attention_mask=mask.to(backbone.device),
+        **asked,
         do_sample=False,
         max_new_tokens=ANSWER_TOKENS,
         pad_token_id=backbone.pad_token_id,
-        **given,
+        **backbone.images_taken(pixels.to(backbone.model.dtype)),
     )
-    sequences = getattr(said, "sequences", said)
-    return [[i for i in row if i != backbone.pad_token_id] for row in sequences[:, width:].tolist()]
+    sequences = getattr(said, "sequences", said)[:, asked["input_ids"].shape[1] :]
+    return [[i for i in row if i != backbone.pad_token_id] for row in sequences.tolist()]
 
 
 def as_pictures(pixels: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> list[Image.Image]:

@@ -99,7 +99,7 @@ def universal(
         DataError: as `PixelAttack`, no case for this aim, or a shape that leaves nothing of the picture.
     """
     name = f"{shape}-{width}-{aim}"
-    safety, shown = attackable(name, system), targets(name, cases, aim)
+    safety, shown = attackable(name, system, aim), targets(name, cases, aim)
     backbone, (low, high) = safety.backbone, safety.backbone.pixel_range()
     if aim == "readable" or not shown:
         raise DataError(f"{name} not found: expected clean or flagged, and cases to find it on, got others. Name some.")
