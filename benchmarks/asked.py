@@ -15,8 +15,8 @@ import typer
 from rich.console import Console
 from script import command_line, keep, run
 
-from safety_modules import attach_safety, metrics, pocket
-from safety_modules.cli.options import Json, Overwrite, new_file
+from safety_modules import metrics
+from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
 from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.matchers import reaction
 from safety_modules.evaluation.pocket_report import cell, estimate_at, table_title
@@ -69,6 +69,7 @@ def print_asked(results: Mapping[str, Any], console: Console | None = None) -> N
 
 
 def measure(
+    adapter: Adapter = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
     samples: Annotated[int, typer.Option(min=1, help="Records of each form.")] = SAMPLES,
@@ -76,7 +77,7 @@ def measure(
 ) -> None:
     """Verdicts and answers by the form of a question."""
     new_file(json_file, overwrite)
-    results = evaluate_asked(attach_safety(*pocket.load(), adapter=pocket.adapter_dir()), samples=samples, seed=seed)
+    results = evaluate_asked(attach(None, adapter), samples=samples, seed=seed)
     print_asked(results)
     keep(results, json_file)
 

@@ -3,12 +3,14 @@
     python benchmarks/attacks.py --samples 100 --json attacks.json
     python benchmarks/attacks.py --adapter MY --eps 4 --restarts 5
     python benchmarks/attacks.py --same 300              # the same border or patch for all pictures
-    python benchmarks/attacks.py --adapter VOTING --through 4    # a guard that judges by random views: a longer look
+    python benchmarks/attacks.py --views 4               # the same guard, judging by random views, and what they cost
+    python benchmarks/attacks.py --views 4 --through 4   # a longer look of the attacker's at these
 
 `readable`: risky pictures that the guard is to pass and the language model still to answer as before; `flagged`: benign
 pictures that are to be flagged. Beside them stand noise of the same size, and what would show that gradients are masked
 rather than useless: fewer steps that do better, or an attack without gradients that beats the one with them. Against a
-guard that judges by random views, `any of 5` counts what gets through under one of five keys: who may ask again.
+guard that judges by random views, `any of 5` counts what gets through under one of five keys: who may ask again. One
+look and views are calibrated on the same benign pictures, more than the adapter itself was.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ from rich.console import Console
 from script import command_line, keep, print_shares, run
 
 from safety_modules.cli.options import Adapter, Json, Overwrite, load_base, new_file
+from safety_modules.config import ViewsSettings
 from safety_modules.evaluation.attacks import PixelAttack, UniversalAttack, universal
 from safety_modules.evaluation.attacks.universal import Shape
 from safety_modules.evaluation.cases import Case, Reply
@@ -28,11 +31,15 @@ from safety_modules.evaluation.suites.pocket import pocket_cases
 from safety_modules.evaluation.systems import System, make_system
 from safety_modules.metrics import rate
 from safety_modules.paths import adapter_for
+from safety_modules.pocket import mix
+from safety_modules.training import calibrate
 
 SAMPLES, SEED, STEPS = 100, 0, 100
 PARTS = ("attack", "typographic")
 NEW_TOKENS, BATCH = 48, 50
 TRIES = 5
+CALIBRATED, ALLOWED = 6000, 0.01
+KINDS = (*PARTS, "benign", "vqa")
 COLUMNS = ("content", ANY := f"any of {TRIES}", "own answer", "passed", "benign flagged")
 
 
@@ -85,6 +92,28 @@ def answered(system: System, cases: Sequence[Case]) -> list[Reply]:
     return [reply for batch in batches for reply in system.answer(batch, NEW_TOKENS)]
 
 
+def judged_by_views(system: System, views: int, samples: int = 500) -> list[dict[str, Any]]:
+    """Have a guard judge by so many random views. What one look flags and what they do, both calibrated alike.
+
+    Of the test split, seen and unseen style together.
+    """
+    safety = system.attachment
+    assert safety is not None
+    types, benign, labelled = safety.config.taxonomy.types, mix.calibration_records(CALIBRATED), mix.labelled_records()
+    parts = {kind: [f"{kind}/{style}" for style in ("seen", "unseen")] for kind in KINDS}
+    shown = {kind: pocket_cases(names, samples=samples, split="test", seed=SEED) for kind, names in parts.items()}
+    rows = []
+    for count in (0, views):
+        safety.modules.judge_by(ViewsSettings(count=count) if count else None)
+        calibrate(safety, benign, ALLOWED, types=types, labelled=labelled, progress=False)
+        row: dict[str, Any] = {"judged by": f"{count} views" if count else "one look"}
+        for kind, cases in shown.items():
+            verdicts = safety.classify([case.load_images()[0] for case in cases], [case.prompt for case in cases])
+            row[kind] = rate([bool(verdict.flagged) for verdict in verdicts])._asdict()
+        rows.append(row)
+    return rows
+
+
 def tried_again(system: System, cases: Sequence[Case]) -> list[list[Reply]]:
     """The replies; and of a guard that judges by random views those under other keys."""
     voting = None if system.attachment is None else system.attachment.modules.voting
@@ -134,6 +163,9 @@ def attacks(
     eps: Annotated[list[int] | None, typer.Option(help="Of 255; repeat; default: 2, 4 and 8.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Gradients of an attack.")] = STEPS,
     restarts: Annotated[int, typer.Option(min=1, help="Searches from other starts.")] = 1,
+    views: Annotated[
+        int, typer.Option(min=0, help="Judge by so many random views, at thresholds set anew, and say what they cost.")
+    ] = 0,
     through: Annotated[
         int, typer.Option(min=1, help="Looks that a gradient is the mean over, where the guard judges by views.")
     ] = 1,
@@ -154,6 +186,9 @@ def attacks(
     new_file(json_file, overwrite)
     base = load_base(model)
     system = make_system("gated", *base, adapter_for(model, adapter))
+    costs = judged_by_views(system, views) if views else []
+    if costs:
+        print_shares("flagged, %", costs, {"judged by": "judged by"}, {kind: kind for kind in KINDS})
     risky, benign = cases_of(split, style, samples)
     chosen: Sequence[PixelAttack | UniversalAttack] = tried(
         eps or (2, 4, 8), steps, checks, restarts=restarts, through=through, knows_key=knows_key
@@ -162,7 +197,7 @@ def attacks(
         chosen = for_all(system, *cases_of({"test": "validation"}.get(split, "test"), style, 4 * samples), same)
     rows = run_attacks(system, System("none", *base), risky, benign, chosen, typer.echo)
     print_attacks(rows)
-    keep({"split": split, "style": style, "samples": samples, "rows": rows}, json_file)
+    keep({"split": split, "style": style, "samples": samples, "costs": costs, "rows": rows}, json_file)
 
 
 app = command_line(attacks)

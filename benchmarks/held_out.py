@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from script import command_line, keep, run
 
-from safety_modules import attach_safety, metrics, pocket
-from safety_modules.cli.options import Json, Overwrite, new_file
+from safety_modules import metrics
+from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
 from safety_modules.evaluation.asking import Answers, ask_records
 from safety_modules.evaluation.pocket_report import cell, estimate_at, table_title
 from safety_modules.evaluation.pocket_suite import attacks_measured, measured
@@ -116,6 +116,7 @@ def print_held_out(results: Mapping[str, Any], console: Console | None = None) -
 
 
 def held_out(
+    adapter: Adapter = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
     samples: Annotated[int, typer.Option(min=1, help="Records a cell.")] = SAMPLES,
@@ -123,10 +124,7 @@ def held_out(
 ) -> None:
     """Attacks, over-refusal and visual QA on held-out drawings and fonts."""
     new_file(json_file, overwrite)
-    model, processor = pocket.load()
-    results = evaluate_held_out(
-        attach_safety(model, processor, adapter=pocket.adapter_dir()), samples=samples, seed=seed
-    )
+    results = evaluate_held_out(attach(None, adapter), samples=samples, seed=seed)
     print_held_out(results)
     keep(results, json_file)
 

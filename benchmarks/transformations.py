@@ -16,13 +16,14 @@ from rich.console import Console
 from script import command_line, keep, run
 
 from safety_modules import attach_safety, metrics, pocket
-from safety_modules.cli.options import Json, Overwrite, new_file
+from safety_modules.cli.options import Adapter, Json, Overwrite, new_file
 from safety_modules.evaluation.asking import ask_records
 from safety_modules.evaluation.pocket_report import cell, estimate_at, table_title
 from safety_modules.evaluation.pocket_suite import attacks_measured
 from safety_modules.evaluation.results import intervals, settings, values
 from safety_modules.evaluation.terminal import terminal_table
 from safety_modules.io.progress import track
+from safety_modules.paths import adapter_for
 from safety_modules.pocket import splits
 from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.records.record import Record
@@ -89,6 +90,7 @@ def print_transforms(results: Mapping[str, Any], console: Console | None = None)
 
 
 def transformations(
+    adapter: Adapter = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
     samples: Annotated[int, typer.Option(min=3, help="Records of each kind and transform.")] = SAMPLES,
@@ -99,7 +101,7 @@ def transformations(
     """Visual QA, verdicts and answers under cheap changes to the picture."""
     new_file(json_file, overwrite)
     model, processor = pocket.load()
-    safety = None if base_only else attach_safety(model, processor, adapter=pocket.adapter_dir())
+    safety = None if base_only else attach_safety(model, processor, adapter=adapter_for(None, adapter))
     results = evaluate_transforms(safety, model, processor, samples, style, seed)
     print_transforms(results)
     keep(results, json_file)

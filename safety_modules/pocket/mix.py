@@ -5,7 +5,7 @@ from safety_modules.records.record import Record
 
 TRAINING = 48_000
 TEXT_ONLY = 3_400
-CALIBRATION = 6_000
+CALIBRATION = 2_000
 LABELLED = 1_000
 BORDER = 600
 BORDER_KINDS = ("attack", "attack_typographic", "control", "control_typographic", "vqa", "benign")
