@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from safety_modules.adapter.parameters import count_parameters
+from safety_modules.defences.guard.guard import Guard
 from safety_modules.defences.guard.steer import Sample, Steer, build_inputs, lm_forward
 from safety_modules.doctor.check import REPORT, Failed, NotApplicable
 from safety_modules.doctor.subject import QUESTIONS, Subject, flagging, same_bits
@@ -42,24 +43,28 @@ def base_answers(subject: Subject) -> str:
 
 
 def tower_runs_once(subject: Subject) -> str:
-    """The vision tower runs once a call, of the base and of the guard."""
-    found = {}
+    """The vision tower sees each picture once a call, of the base and of the guard; and once each of its views."""
+    found, looks = {}, 1
     with _tower_runs(subject) as runs:
         subject.generate(subject.row(0))
         found["base"] = runs.copy()
         runs.clear()
         with subject.guarded() as attachment:
+            looks = max([one.modules.looks for one in attachment.defences if isinstance(one, Guard)], default=1)
             for action in (None, "hint"):
                 subject.generate(subject.row(0), policy=flagging(attachment, action))
                 found[action or "clean"] = runs.copy()
                 runs.clear()
-    wrong = {name: len(seen) for name, seen in found.items() if len(seen) != 1 or seen != found["base"]}
-    if wrong:
-        told = ", ".join(f"{count} in {name} calls" for name, count in wrong.items())
+    once = found["base"]
+    views = [(looks - 1) * sum(once)] if looks > 1 else []
+    if len(once) != 1 or any(seen != once + views for name, seen in found.items() if name != "base"):
+        told = ", ".join(f"{len(seen)} in {name} calls" for name, seen in found.items())
         raise Failed(
-            "1 run a call", told, "Take off what wraps the vision tower (a profiler, a patch); else report it."
+            f"{1 + len(views)} run{'s' if views else ''} a call",
+            told,
+            "Take off what wraps the vision tower (a profiler, a patch); else report it.",
         )
-    return "1 a call"
+    return f"1 a call, and {looks - 1} views" if views else "1 a call"
 
 
 def seam(subject: Subject) -> str:

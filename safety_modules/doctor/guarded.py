@@ -55,12 +55,13 @@ def risky(subject: Subject) -> str:
     """Judged risky, a row is steered: flagged, in one pass of the language model, the caller's prompt given back."""
     with subject.with_guard() as attachment:
         answer = subject.generate(subject.row(0), policy=flagging(attachment, "hint"))
+        looks = attachment.modules.looks
     verdict, usage = answer.verdicts[0], answer.usage[0]
     prompt = subject.row(0)["input_ids"]
     if verdict is None or not verdict.flagged:
         raise Failed("a flagged verdict", str(verdict), REPORT)
-    if (usage.lm_passes, usage.tower_runs) != (1, 1):
-        raise Failed("1 pass and 1 run of the tower", f"{usage.lm_passes} and {usage.tower_runs}", REPORT)
+    if (usage.lm_passes, usage.tower_runs) != (1, looks):
+        raise Failed(f"1 pass and {looks} of the tower", f"{usage.lm_passes} and {usage.tower_runs}", REPORT)
     if answer.sequences[:, : prompt.shape[1]].tolist() != prompt.tolist():
         raise Failed("the caller's prompt in the sequences", "another one", REPORT)
     base = subject.base_answer(0)

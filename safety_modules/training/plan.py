@@ -164,6 +164,7 @@ def step_cost(
     sizes, language_model = base.read_sizes(), base.language_model
     with torch.device("meta"):
         modules = SafetyModules(design, sizes).train()
+        modules.judge_by(None)  # training looks once
         known = [*model.parameters(), *model.buffers(), *modules.parameters()]
         if recipe.stage == 2 and design.lora is not None:
             LoraModel(language_model, lora_config(design.lora), ADAPTER)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from safety_modules.attach import SafetyAttachment, attach_safety, detach_safety
 from safety_modules.backbones.base import is_guarded
 from safety_modules.cli import app
-from safety_modules.config import LoraSettings, SafetyConfig
+from safety_modules.config import LoraSettings, SafetyConfig, ViewsSettings
 from safety_modules.defences.lora_tuning import LoraTuningSettings
 from safety_modules.defences.registry import KINDS
 from safety_modules.doctor import examine as examination
@@ -144,6 +144,17 @@ def test_a_tower_that_is_run_twice_is_named(quick, base, processor):
     (found,) = failures(examine(Subject(base, processor))).values()
     assert found["name"] == "tower_runs_once" and found["expected"] == "1 run a call"
     assert "2 in base calls" in found["got"] and "Take off" in found["next_step"]
+
+
+def test_an_adapter_that_judges_by_views_is_examined_as_one(base, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(guarded, "KINDS", {})
+    safety = attach_as_trained(base, processor, config=SafetyConfig(views=ViewsSettings(count=2)))
+    adapter = safety.save_pretrained(tmp_path / "voting")
+    safety.detach()
+    record = examine(Subject(base, processor, adapter=adapter))
+    assert not failures(record)
+    seen = {one["name"]: one["seen"] for one in record["checks"]}
+    assert seen["tower_runs_once"] == "1 a call, and 2 views"
 
 
 def test_weights_that_are_no_numbers_are_named_and_nothing_else_is_blamed(quick, base, processor):
