@@ -41,10 +41,12 @@ def with_views(
     """Features (N, P, Dv), and before them those of k views (N, (k + 1) P, Dv), where these modules judge by views."""
     if modules.voting is None:
         return vision
-    views, count = modules.voting.of(pixel_values, *backbone.pixel_range()).to(pixel_values.dtype), len(vision)
-    encode = _encode(backbone, modules)
-    seen = torch.cat([encode(part).vision for part in views.split(max(count, modules.looks - 1))])  # (N k, P, Dv)
-    return torch.cat([seen.unflatten(0, (count, -1)).flatten(1, 2), vision], 1)
+    voting, limits, encode = modules.voting, backbone.pixel_range(), _encode(backbone, modules)
+    seen, at_once = [], max(1, len(vision) // voting.settings.count)  # no more views at a time than pictures
+    for some in pixel_values.split(at_once):
+        views = encode(voting.of(some, *limits).to(some.dtype)).vision  # (n k, P, Dv)
+        seen.append(views.unflatten(0, (len(some), -1)).flatten(1, 2))
+    return torch.cat([torch.cat(seen), vision], 1)
 
 
 def _encode(backbone: Backbone, modules: SafetyModules) -> Callable[[torch.Tensor], ImageFeatures]:
