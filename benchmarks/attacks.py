@@ -92,14 +92,18 @@ def answered(system: System, cases: Sequence[Case]) -> list[Reply]:
     return [reply for batch in batches for reply in system.answer(batch, NEW_TOKENS)]
 
 
-def judged_by_views(system: System, views: int, samples: int = 500) -> list[dict[str, Any]]:
+def judged_by_views(system: System, views: int, calibrated: int, samples: int) -> list[dict[str, Any]]:
     """Have a guard judge by so many random views. What one look flags and what they do, both calibrated alike.
 
-    Of the test split, seen and unseen style together.
+    Args:
+        system: with the guard.
+        views: of each picture.
+        calibrated: benign pictures that thresholds are set on.
+        samples: of the test split, of each kind and style; both styles are counted together.
     """
     safety = system.attachment
     assert safety is not None
-    types, benign, labelled = safety.config.taxonomy.types, mix.calibration_records(CALIBRATED), mix.labelled_records()
+    types, benign, labelled = safety.config.taxonomy.types, mix.calibration_records(calibrated), mix.labelled_records()
     parts = {kind: [f"{kind}/{style}" for style in ("seen", "unseen")] for kind in KINDS}
     shown = {kind: pocket_cases(names, samples=samples, split="test", seed=SEED) for kind, names in parts.items()}
     rows = []
@@ -164,8 +168,12 @@ def attacks(
     steps: Annotated[int, typer.Option(min=1, help="Gradients of an attack.")] = STEPS,
     restarts: Annotated[int, typer.Option(min=1, help="Searches from other starts.")] = 1,
     views: Annotated[
-        int, typer.Option(min=0, help="Judge by so many random views, at thresholds set anew, and say what they cost.")
-    ] = 0,
+        int | None,
+        typer.Option(min=2, help="Judge by so many random views, at thresholds set anew, and say what they cost."),
+    ] = None,
+    calibrated: Annotated[
+        int, typer.Option(min=1, help="Benign pictures that these thresholds are set on.")
+    ] = CALIBRATED,
     through: Annotated[
         int, typer.Option(min=1, help="Looks that a gradient is the mean over, where the guard judges by views.")
     ] = 1,
@@ -186,7 +194,7 @@ def attacks(
     new_file(json_file, overwrite)
     base = load_base(model)
     system = make_system("gated", *base, adapter_for(model, adapter))
-    costs = judged_by_views(system, views) if views else []
+    costs = judged_by_views(system, views, calibrated, 5 * samples) if views else []
     if costs:
         print_shares("flagged, %", costs, {"judged by": "judged by"}, {kind: kind for kind in KINDS})
     risky, benign = cases_of(split, style, samples)
