@@ -301,10 +301,7 @@ class SafetyModules(ModuleSet):
         """
         views, own = self.seen(vision_features)
         output = self._together(own, question, question_mask)
-        if views is not None:
-            k = self.looks - 1
-            several = [None if part is None else part.repeat_interleave(k, 0) for part in (question, question_mask)]
-            output = _voted(output, self._together(views.flatten(0, 1), *several), k)
+        output = output if views is None else self._voted(output, views, question, question_mask)
         return output if self.outside is None else output._replace(outside=self.outside(self.patches(vision_features)))
 
     def _together(self, vision: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None) -> HeadOutput:
@@ -316,19 +313,29 @@ class SafetyModules(ModuleSet):
         return _beside(output, added) if added else output
 
     def seen(self, vision_features: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """Of what the head sees, the views (B, k, P, Dv), where it judges by some, and the picture as it is (B, P, Dv).
+        """Of what the head sees, the views, where it judges by some, and the picture as it is (B, P, Dv)."""
+        return (None, vision_features) if self.voting is None else self._apart(vision_features)
 
-        Raises:
-            ConfigError: there are views to be judged by, and not so many were seen.
-        """
-        if self.voting is None:
-            return None, vision_features
+    def _apart(self, vision_features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views (B, k, P, Dv) and the picture. Raises ConfigError where not so many were seen."""
         each, looks = self.sizes.num_patches + (self.config.words is not None), self.looks
         if vision_features.ndim != 3 or vision_features.shape[1] != looks * each:
             expected = f"(B, {looks * each}, {self.sizes.vision_width}), of {looks - 1} views and the picture as it is"
             raise _misfit("vision features", expected, vision_features)
         several = vision_features.unflatten(1, (looks, each))
         return several[:, :-1], several[:, -1]
+
+    def _voted(
+        self, own: HeadOutput, views: torch.Tensor, question: torch.Tensor | None, mask: torch.Tensor | None
+    ) -> HeadOutput:
+        """The mean of what is said of the views (B, k, P, Dv); where in the picture, of the picture as it is."""
+        k = views.shape[1]
+        repeated = [None if part is None else part.repeat_interleave(k, 0) for part in (question, mask)]
+        said = self._together(views.flatten(0, 1), *repeated)
+        parts = (said.type_logits, said.level_logits, said.added_levels)
+        types, levels, added = (None if part is None else part.unflatten(0, (-1, k)).mean(1) for part in parts)
+        assert types is not None and levels is not None
+        return own._replace(type_logits=types, level_logits=levels, added_levels=added)
 
     @contextmanager
     def one_look(self) -> Iterator[None]:
@@ -341,8 +348,7 @@ class SafetyModules(ModuleSet):
 
     def patches(self, vision_features: torch.Tensor) -> torch.Tensor:
         """Of what the head sees, the patches of the picture as it is (B, P, Dv)."""
-        own = self.seen(vision_features)[1]
-        return own[:, 1:] if self.config.words else own
+        return self.seen(vision_features)[1][:, int(self.config.words is not None) :]
 
     def know(self, outside: Outside | None) -> None:
         """Take this in the place of `outside`, and note it in the design."""
@@ -412,15 +418,6 @@ def _misfit(what: str, expected: str, got: torch.Tensor) -> ConfigError:
     return ConfigError(
         f"{what} of another shape: expected {expected}, got {tuple(got.shape)}. Use the base the modules were made for."
     )
-
-
-def _voted(own: HeadOutput, views: HeadOutput, k: int) -> HeadOutput:
-    """The mean of what is said of k views of each picture; where in the picture, of the picture as it is."""
-
-    parts = (views.type_logits, views.level_logits, views.added_levels)
-    types, levels, added = (None if part is None else part.unflatten(0, (-1, k)).mean(1) for part in parts)
-    assert types is not None and levels is not None
-    return own._replace(type_logits=types, level_logits=levels, added_levels=added)
 
 
 def _beside(own: HeadOutput, others: list[HeadOutput]) -> HeadOutput:
