@@ -28,7 +28,13 @@ OWN = re.compile(r"(accelerate|safety-modules)\b")
 OURS = [(name, command) for name, text in PAGES.items() for command in commands(text)]
 ABSENT = re.compile(r"llava-1\.5-(7|13)b-hf|llava-hf/|hf://|owner/name")
 """A model or data set that is not on this disk."""
-MISSING = re.compile(r"no base model: expected a folder with config\.json|hf download|Couldn't reach .* on the Hub")
+MISSING = re.compile(
+    r"no base model: expected a folder with config\.json|hf download|Couldn't reach .* on the Hub|"
+    r"not an adapter: expected a folder, got nothing there"
+)
+"""It, or the adapter that an earlier command would have made for it."""
+SERVES = re.compile(r"safety-modules (serve|demo --web)\b")
+"""Runs until it is stopped."""
 FROM_A_CLONE = re.compile(r"=S/seed")
 """Weights that a script of a clone makes (`comparison.py train --out S`): see tests/benchmarks/test_scripts.py."""
 DRIVER = Path(__file__).with_name("wheel_driver.py")
@@ -43,7 +49,7 @@ LIMITS: dict[str, dict[str, str | None]] = {
 
 def limited(words: list[str]) -> list[str]:
     """The words with the limits of their command, in place of the same options."""
-    if "--remove-type" in words or "--merge" in words:
+    if {"--remove-type", "--merge", "--words"} & {*words}:
         return words
     name = words[0] if words[1].startswith("-") or words[0] != "evaluate" else " ".join(words[:2])
     limits = LIMITS.get(name, {})
@@ -118,7 +124,7 @@ def test_the_commands_of_a_page_run_from_an_installed_wheel(
             tasks += [{"python": body}] if page in WALKS else []
         elif re.match(r"(cat|cp)\b", body):
             tasks.append({"shell": body})
-        elif OWN.match(body) and not FROM_A_CLONE.search(body):
+        elif OWN.match(body) and not FROM_A_CLONE.search(body) and not SERVES.match(body):
             tasks.append({"words": limited(words_of(body)), "command": body})
     files = re.findall(r"^`([\w.]+)`:\n\n```\w*\n(.*?)```", PAGES[page], re.DOTALL | re.MULTILINE)
     if files:
