@@ -47,6 +47,10 @@ LIMITS: dict[str, dict[str, str | None]] = {
 """Options that make a command of a page small; they stand for what the page says of the same option."""
 
 
+def _walked(command: str) -> bool:
+    return bool(OWN.match(command)) and not (FROM_A_CLONE.search(command) or SERVES.match(command))
+
+
 def limited(words: list[str]) -> list[str]:
     """The words with the limits of their command, in place of the same options."""
     if {"--remove-type", "--merge", "--words"} & {*words}:
@@ -112,9 +116,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", dict.fromkeys(name for name, command in OURS if OWN.match(command) and not FROM_A_CLONE.search(command))
-)
+@pytest.mark.parametrize("page", dict.fromkeys(name for name, command in OURS if _walked(command)))
 def test_the_commands_of_a_page_run_from_an_installed_wheel(
     page: str, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +126,7 @@ def test_the_commands_of_a_page_run_from_an_installed_wheel(
             tasks += [{"python": body}] if page in WALKS else []
         elif re.match(r"(cat|cp)\b", body):
             tasks.append({"shell": body})
-        elif OWN.match(body) and not FROM_A_CLONE.search(body) and not SERVES.match(body):
+        elif _walked(body):
             tasks.append({"words": limited(words_of(body)), "command": body})
     files = re.findall(r"^`([\w.]+)`:\n\n```\w*\n(.*?)```", PAGES[page], re.DOTALL | re.MULTILINE)
     if files:

@@ -40,8 +40,9 @@ def lay_out(wanted: str) -> None:
         if name in wanted:
             records = splits.make("attack", count, split="train", seed=seed)
             _save(name, [*records, *splits.make("benign", count, split="train", seed=seed)])
-    if "BENIGN" in wanted:
-        _save("BENIGN", splits.make("benign", 330, split="train", seed=50))
+    for name in ("BENIGN", "FILE"):
+        if f"--benign {name}" in wanted:
+            _save(name, splits.make("benign", 330, split="train", seed=50))
     if "NAME" in wanted:
         _rename("DIR", "name")
     if "gentle.yaml" in wanted:
@@ -59,9 +60,8 @@ def lay_out(wanted: str) -> None:
     for place in ("BASE", "bases/llava"):
         if place in wanted:
             shutil.copytree(paths.checkpoint_dir(), place)
-    made = [words for words in wanted.split("\n") if "--out ADAPTER" in words]
-    for place in ("ADAPTER", "adapters/mine"):
-        if place in wanted and not made:
+    for place in ("ADAPTER", "adapters/mine", "my-adapter", "my-pocket-adapter"):
+        if place in wanted and f"--out {place}" not in wanted:
             shutil.copytree(paths.adapter_dir(), place)
 
 
