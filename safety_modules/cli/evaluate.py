@@ -127,8 +127,10 @@ def evaluate(
 
     def meets(one: Any, spec: str) -> bool:
         """Whether a system is asked under an attack; why a defence is not is said."""
-        if spec == BASE or spec in judging or not isinstance(one, PixelAttack):
-            return spec in judging or not isinstance(one, PixelAttack)
+        if not isinstance(one, PixelAttack) or spec in judging:
+            return True
+        if spec == BASE:
+            return False
         try:
             attackable(one.name, make_system(spec, base, processor, adapter), one.aim)
         except DataError as error:

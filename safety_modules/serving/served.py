@@ -1,6 +1,5 @@
 """What one server serves, as plain data: read and checked where it is started, loaded where it answers."""
 
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.attach import attach_safety
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.backbones.bases import check_wish, load_here, load_whole
-from safety_modules.defences.guard import views
+from safety_modules.defences.guard.views import given_key
 from safety_modules.io.files import sha256_of
 from safety_modules.paths import adapter_for, checkpoint_dir
 from safety_modules.policy.policy import Policy
@@ -46,7 +45,7 @@ class Served:
     name: str
     quantize: str | None = None
     dtype: str | None = None
-    views_key: bytes = field(default_factory=lambda: os.environ.get(views.KEY, "").encode() or secrets.token_bytes())
+    views_key: bytes = field(default_factory=lambda: given_key() or secrets.token_bytes())
 
     @classmethod
     def read(

@@ -119,7 +119,8 @@ def cache_features(
         store.add_folder(folder, wanted.keys())
 
     sizes = backbone.sizes
-    rows = max(1, min(SHARD_ROWS, SHARD_BYTES // (2 * sizes.num_patches * sizes.vision_width)))
+    looks = 1 if modules is None else modules.looks
+    rows = max(1, min(SHARD_ROWS, SHARD_BYTES // (2 * looks * sizes.num_patches * sizes.vision_width)))
 
     def build(part: slice) -> None:
         """This part of the missing shards. An interrupted build goes on with the very batches it had left."""

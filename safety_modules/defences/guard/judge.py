@@ -204,7 +204,7 @@ def judge(
     if len(vision) == 0:
         return []
     readings = [question_readings(guard.backbone, guard.config, prompt) for prompt in prompts or [None] * len(vision)]
-    output = head_output(guard, partial(rows_of, vision), readings, max(1, MAX_READINGS // guard.modules.looks))
+    output = head_output(guard, partial(rows_of, vision), readings, MAX_READINGS)
     decisions, chosen = decide(guard, output, policy, [*map(len, readings)])
     decisions.check()
     maps = torch.from_numpy(decisions.found.attention).unflatten(-1, guard.backbone.sizes.grid)
@@ -237,15 +237,15 @@ def head_output(
         judging: whose modules.
         vision: features (n, P, Dv) of these of the images, which come once for each of their readings.
         readings: of each image's question; an empty one is none. See `question_readings`.
-        at_once: readings in one run of the head, or fewer if they are long (`MAX_TOKENS`); None = all.
+        at_once: readings in one run of the head, fewer if they are long (`MAX_TOKENS`) or for views; None = all.
         alone: entered for each run.
         attention: False = none is kept, which would fill memory.
     """
     images = [image for image, texts in enumerate(readings) for _ in texts]
     texts = [reading.ids for one in readings for reading in one]
-    found = []
-    few = len(texts) <= (at_once or len(texts)) and len(texts) * max(map(len, texts)) <= MAX_TOKENS
-    for here in [slice(None)] if few or at_once is None else _portions([*map(len, texts)], at_once):
+    found, looks = [], judging.modules.looks
+    few = len(texts) * looks <= (at_once or 0) and len(texts) * max(map(len, texts)) * looks <= MAX_TOKENS
+    for here in [slice(None)] if few or at_once is None else _portions([*map(len, texts)], at_once, looks):
         with alone():
             asked = embed_questions(judging.backbone, texts[here]) if any(map(len, texts[here])) else (None, None)
             output = judging.modules(vision(images[here]), *asked)
@@ -255,12 +255,13 @@ def head_output(
     return HeadOutput._make(None if part[0] is None else torch.cat(part) for part in zip(*found, strict=True))
 
 
-def _portions(lengths: Sequence[int], at_once: int) -> Iterator[slice]:
-    """Texts of these lengths, in order, in batches."""
+def _portions(lengths: Sequence[int], at_once: int, looks: int) -> Iterator[slice]:
+    """Texts of these lengths, in order, in batches; each is judged beside so many looks at its picture."""
+    at_once, tokens = max(1, at_once // looks), MAX_TOKENS // looks
     start = width = 0
     for end, length in enumerate(lengths):
         wider = max(width, length)
-        if end > start and (end - start == at_once or wider * (end + 1 - start) > MAX_TOKENS):
+        if end > start and (end - start == at_once or wider * (end + 1 - start) > tokens):
             yield slice(start, end)
             start, wider = end, length
         width = wider

@@ -23,6 +23,14 @@ KEY = "SAFETY_MODULES_VIEWS_KEY"
 MOST_KEY_BYTES = 64
 
 
+def given_key() -> bytes:
+    """The environment's; empty without one. Raises ConfigError: it is too long."""
+    key = os.environ.get(KEY, "").encode()
+    if len(key) > MOST_KEY_BYTES:
+        raise ConfigError(f"{KEY}: expected at most {MOST_KEY_BYTES} bytes, got {len(key)}. Shorten it.")
+    return key
+
+
 class Views:
     """Random views of pictures.
 
@@ -44,9 +52,7 @@ class Views:
                 "views out."
             )
         self.settings = settings
-        self.key = os.environ.get(KEY, "").encode()
-        if len(self.key) > MOST_KEY_BYTES:
-            raise ConfigError(f"{KEY}: expected at most {MOST_KEY_BYTES} bytes, got {len(self.key)}. Shorten it.")
+        self.key = given_key()
 
     def of(self, pixels: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         """The k views of each picture, in order; with gradients.

@@ -1,5 +1,6 @@
 """Votes of random views: the same picture, the same verdict; the mean counts; off is as if there were none."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -215,3 +216,13 @@ def test_a_copy_with_other_branches_keeps_them_as_they_are(voting):
     voting.modules.views.key, voting.modules.votes = b"secret", False
     other = voting.modules.with_branches({})
     assert other.views is voting.modules.views and not other.votes
+
+
+def test_as_many_looks_go_through_the_head_at_once_as_without_views(voting, images, monkeypatch):
+    """Four looks a picture: of 8 looks at once two pictures, and what is said stays the same."""
+    expected, seen = scores(voting.classify(images)), []
+    monkeypatch.setattr(sys.modules["safety_modules.defences.guard.judge"], "MAX_READINGS", 8)
+    voting.modules.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    for found, one in zip(scores(voting.classify(images)), expected, strict=True):
+        assert found == pytest.approx(one, abs=1e-4)
+    assert seen == [2, 2, 1]
