@@ -1,10 +1,12 @@
 """Does the head know what it was not trained on? Pictures marked `outside`, and promises called void, on pocket.
 
-python benchmarks/outside.py --real photos --real screens --real pages   # folders of pictures from elsewhere
-python benchmarks/outside.py --compare 8000                              # other distances, fitted to so many pictures
+python benchmarks/outside.py --real photographs --real plans     # folders of pictures from elsewhere
+python benchmarks/outside.py --packages X                        # or of those named below
+python benchmarks/outside.py --compare 8000                      # other distances, fitted to so many pictures
 
-Pictures from elsewhere, as docs/outside.md counts them, are in Debian packages: photographs in mate-backgrounds and
-python3-skimage, windows in gimp-help-en and gnome-user-docs, pages in the PDF files of gnuplot-doc and maint-guide.
+X is where these Debian packages were unpacked (`apt-get download P`, `dpkg-deb -x P*.deb X`): mate-backgrounds,
+python3-skimage, python3-sklearn, opencv-doc, gimp-help-en, gnuplot-doc, maint-guide; and the pages of the last two were
+drawn (`pdftoppm -r 50 -l 100 -png X/usr/share/doc/.../ONE.pdf X/pages-ONE`).
 """
 
 import tempfile
@@ -33,6 +35,7 @@ from safety_modules.pictures import open_picture
 from safety_modules.pocket import mix, splits
 from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.policy.outside import outsiders
+from safety_modules.policy.scores import log_ratio
 from safety_modules.records.record import Record
 from safety_modules.training import calibrate
 from safety_modules.training.corpus import Corpus
@@ -40,6 +43,26 @@ from safety_modules.training.outside import fit_outside, fitted
 from safety_modules.training.strangers import strangers
 
 SAMPLES, SEED, REAL = 300, 0, 300
+SKIMAGE = "astronaut brick camera chelsea coffee coins grass gravel moon motorcycle_left rocket"
+OPENCV = (
+    "aero1 aloeL apple baboon basketball1 board box_in_scene building butterfly chicky_512 ela_original fruits graf1 "
+    "home left left0[1-5] leuvenA licenseplate_motion messi5 orange rubberwhale1 squirrel_cls stuff"
+)
+GIMP = "dialogs/*-dialog* dialogs/*-menu* menus/[!t]* preferences/prefs-* using/*-dialog using/*-window*"
+PACKAGES = {
+    "photographs": (
+        "usr/share/backgrounds/mate/nature/*.jpg",
+        *(f"usr/lib/python3/dist-packages/skimage/data/{name}.*" for name in SKIMAGE.split()),
+        "usr/lib/python3/dist-packages/sklearn/datasets/images/*.jpg",
+        *(f"usr/share/doc/opencv-doc/examples/data/{name}.*" for name in OPENCV.split()),
+        "usr/share/doc/opencv-doc/examples/text/scenetext0*.jpg",
+    ),
+    "windows": tuple(f"usr/share/gimp/2.0/help/en/images/{name}.png" for name in GIMP.split()),
+    "pages": ("pages-*.png",),
+}
+"""Pictures of packages that are what their kind is called: no drawings among photographs, no icons among windows."""
+LEAST = 48
+"""Pixels of the shorter side, below which a picture is an icon."""
 STYLES = (*splits.STYLES, "held_out")
 NEIGHBOURS, NEIGHBOUR = 700, 3
 """Of kNN: as many pictures as fit into 0.3 MB on pocket, and which of the nearest counts."""
@@ -48,26 +71,31 @@ NEIGHBOURS, NEIGHBOUR = 700, 3
 class Sets:
     """Pictures with what the guard says of them: of pocket's test split by style and transform, and of folders."""
 
-    def __init__(self, safety: SafetyAttachment, real: Sequence[Path], samples: int, seed: int) -> None:
+    def __init__(
+        self, safety: SafetyAttachment, real: Sequence[Path], samples: int, seed: int, packages: Path | None = None
+    ) -> None:
         self.safety, self.samples, self.seed = safety, samples, seed
         self.own = {style: self.drawn(style) for style in STYLES}
         self.real = {folder.name: pictures_in(folder, seed) for folder in real}
+        for kind, patterns in PACKAGES.items() if packages else ():
+            self.real[kind] = pictures_in(packages, seed, patterns)
 
     def drawn(self, style: str, transform: str | None = None, times: int = 1) -> list[Record]:
         """Benign records of the test split."""
         made = {"split": "test", "style": style, "seed": self.seed, "transform": transform}
         return splits.make("benign", times * self.samples, **made)
 
-    def verdicts(self, records: Sequence[Record]) -> tuple[np.ndarray, list[bool]]:
-        """p-values of the pictures, and whether they are flagged with the records' questions."""
+    def verdicts(self, records: Sequence[Record]) -> tuple[np.ndarray, list[bool], np.ndarray]:
+        """p-values of the pictures; whether they are flagged with the records' questions; and their risks, log-odds."""
         pictures = [record.load_image() for record in records]
         found = self.safety.classify(pictures, [record.question or None for record in records])
-        return np.array([one.outside for one in found]), [one.flagged for one in found]
+        risks = log_ratio(np.array([one.risk for one in found]))
+        return np.array([one.outside for one in found]), [one.flagged for one in found], risks
 
 
-def pictures_in(folder: Path, seed: int) -> list[Record]:
+def pictures_in(folder: Path, seed: int, patterns: Sequence[str] = ("**/*",)) -> list[Record]:
     """At most `REAL` of the pictures in a folder, in any folder below it, drawn at random; asked nothing."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     found: list[Record] = []
     for place in np.random.default_rng(seed).permutation(len(files)):
         if len(found) == REAL:
@@ -75,6 +103,8 @@ def pictures_in(folder: Path, seed: int) -> list[Record]:
         try:
             picture = open_picture(files[place])
         except DataError:  # something else that lies there
+            continue
+        if min(picture.size) < LEAST:
             continue
         found.append(Record(image=picture, question="", answer=None, type="clean", level="safe"))
     if not found:
@@ -93,7 +123,7 @@ def marked(sets: Sets, significance: float) -> dict[str, Any]:
             "at_edge": rate((p_values <= edge).tolist())._asdict(),
             "flagged": rate(flagged)._asdict(),
         }
-        for name, (p_values, flagged) in judged.items()
+        for name, (p_values, flagged, _) in judged.items()
     }
     return {"edge": edge, "sets": shares}
 
@@ -102,12 +132,13 @@ def promises(sets: Sets, significance: float, promised: float, progress: bool = 
     """Of benign sets of every style and transform: whether the promise is kept, and whether it is called void."""
     known = sets.safety.modules.outside
     assert known is not None
+    before = known.calibration(sets.safety.thresholds)
     rows: list[dict[str, Any]] = []
     names = [(style, name) for style in STYLES for name in (None, *TRANSFORMS)]
     with track("promises", len(names), progress, things="sets") as advance:
         for style, name in names:
-            p_values, flagged = sets.verdicts(sets.drawn(style, name))
-            said = outsiders(p_values, significance, known.calibrated.tolist())
+            p_values, flagged, risks = sets.verdicts(sets.drawn(style, name))
+            said = outsiders(p_values, significance, risks, before)
             assert said is not None
             alarms = rate(flagged)
             broken = alarms.low > promised  # not by chance
@@ -245,6 +276,7 @@ def outside(
     samples: Annotated[int, typer.Option(min=20, help="Pictures of each of pocket's sets.")] = SAMPLES,
     fit: Annotated[int, typer.Option(min=0, help="Fit what is outside to so many training pictures first.")] = 0,
     compare: Annotated[int, typer.Option(min=0, help="Compare distances, fitted to so many training pictures.")] = 0,
+    packages: Annotated[Path | None, typer.Option(help="Where the packages were unpacked.")] = None,
     weigh: Annotated[int, typer.Option(min=0, help="Weighted promises for one set of so many; 0 = none.")] = 0,
     seed: Annotated[int, typer.Option(min=0)] = SEED,
 ) -> None:
@@ -258,7 +290,7 @@ def outside(
         calibrate(safety, mix.calibration_records(), max_false_alarm=promised)
     if safety.modules.outside is None or not len(safety.modules.outside.calibrated):
         raise ConfigError("nothing to measure: expected an adapter that says what is outside, got one without. --fit.")
-    sets, significance = Sets(safety, real or [], samples, seed), safety.policy.outside_significance
+    sets, significance = Sets(safety, real or [], samples, seed, packages), safety.policy.outside_significance
     results = {
         "suite": "outside",
         "settings": settings(samples, seed),

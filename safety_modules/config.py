@@ -132,12 +132,18 @@ class OutsideSettings(BaseModel):
     Args:
         trained: pictures of the training whose distances are kept (n): the least p-value is 1 / (n + 1).
         calibrated: pictures of the calibration whose p-values are kept, to be compared with those of today; 0 = none.
+        scored: those whose risks are kept too; None = none, and the key is left out (adapters from before).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trained: int = Field(gt=0, le=100_000)
     calibrated: int = Field(default=0, ge=0, le=100_000)
+    scored: Annotated[int, Field(gt=0, le=100_000)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in written(self).items() if value is not None}
 
 
 class ViewsSettings(BaseModel):

@@ -127,7 +127,7 @@ class PartRecord(BaseModel):
             raise ValueError("expected an object of settings without their kind")
         # From the text, strictly: "8" is not 8, and a list is a tuple only where JSON has no tuples.
         settings = KINDS[info.data["kind"]].settings_type.model_validate_json(json.dumps(value), strict=True)
-        known = (("kind",), *(("design", name) for name in OPTIONAL))
+        known = (("kind",), ("design", "outside", "scored"), *(("design", name) for name in OPTIONAL))
         if missing := [name for name in _left_out(settings) if name not in known]:
             raise ValidationError.from_exception_data(
                 "settings", [{"type": "missing", "loc": name, "input": None} for name in missing]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from safety_modules.audit.loop import TEXT_ONLY
-from safety_modules.policy.outside import outsiders
+from safety_modules.policy.outside import Calibrated, outsiders
 from safety_modules.policy.scores import log_ratio
 from safety_modules.taxonomy import Taxonomy
 
@@ -18,11 +18,11 @@ BINS, SPAN = 50, 10.0
 """Of the histogram of scores: from -SPAN to SPAN, with all beyond in the outermost."""
 SURE = 0.5
 SAMPLED = 20_000
-"""Most p-values that are held at a time."""
+"""Most p-values, and risks, that are held at a time."""
 
 
 def summarise(
-    tables: Iterable[Any], taxonomy: Taxonomy, significance: float = 0.01, calibrated: np.ndarray | None = None
+    tables: Iterable[Any], taxonomy: Taxonomy, significance: float = 0.01, calibrated: Calibrated | None = None
 ) -> dict[str, Any]:
     """Counts and lists.
 
@@ -33,7 +33,7 @@ def summarise(
         tables: of verdicts, in order.
         taxonomy: names and order of the classes.
         significance: the p-value up to which a picture is outside of what was trained.
-        calibrated: p-values of the calibration's pictures.
+        calibrated: what is known of the calibration's pictures.
     """
     moving = Counter(rows=0, frames=0, judged=0)
     counts = Counter(rows=0, scored=0, duplicates=0, unreadable=0, text_only=0, flagged=0)
@@ -41,12 +41,12 @@ def summarise(
     histogram = np.zeros(BINS, dtype=int)
     errors: list[dict[str, Any]] = []
     doubted, listed = 0, list[tuple[float, int, dict[str, Any]]]()
-    strange, some, share, rng = Counter(known=0, outside=0), np.zeros(0), 1.0, np.random.default_rng(0)
+    strange, some, share, rng = Counter(known=0, outside=0), np.zeros((0, 2)), 1.0, np.random.default_rng(0)
     for table in tables:
-        p_values = table["outside"].to_numpy()
-        p_values = p_values[~np.isnan(p_values)]
-        strange.update(known=len(p_values), outside=int((p_values <= significance).sum()))
-        some = np.concatenate([some, p_values[rng.random(len(p_values)) < share]])
+        both = np.stack([table["outside"].to_numpy(), log_ratio(table["risk"].to_numpy())], 1)
+        both = both[~np.isnan(both[:, 0])]
+        strange.update(known=len(both), outside=int((both[:, 0] <= significance).sum()))
+        some = np.concatenate([some, both[rng.random(len(both)) < share]])
         while len(some) > SAMPLED:  # an even sample of all so far
             some, share = some[rng.random(len(some)) < 0.5], share / 2
         error, copy = table["error"].to_pylist(), table["duplicate_of"].is_valid().to_numpy()
@@ -69,7 +69,7 @@ def summarise(
         frames, looked = (table[name].to_numpy()[scored] for name in ("frames", "frames_judged"))
         several = frames > 1
         moving.update(rows=int(several.sum()), frames=int(frames[several].sum()), judged=int(looked[several].sum()))
-    known = outsiders(some, significance, () if calibrated is None else calibrated)
+    known = outsiders(some[:, 0], significance, some[:, 1], calibrated)
     if known is not None:
         known = known._replace(pictures=strange["known"], share=strange["outside"] / strange["known"])
     return {

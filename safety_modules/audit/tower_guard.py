@@ -17,6 +17,7 @@ from safety_modules.config import SafetyConfig
 from safety_modules.defences.guard.guard import Guard, check_tower
 from safety_modules.defences.guard.judge import decide, head_output, look, rows_of
 from safety_modules.defences.guard.modules import SafetyModules, head_class
+from safety_modules.policy.outside import Calibrated
 from safety_modules.policy.policy import Policy
 from safety_modules.policy.scores import HeadOutput
 from safety_modules.training.corpus import QuestionEmbeddings
@@ -133,9 +134,9 @@ class TowerGuard:
         )
 
     @property
-    def calibrated(self) -> np.ndarray:
-        """p-values of the calibration's pictures; empty where none are known."""
-        return np.zeros(0) if self.modules.outside is None else self.modules.outside.calibrated.cpu().numpy()
+    def calibrated(self) -> Calibrated | None:
+        """What is known of the calibration's pictures."""
+        return None if self.modules.outside is None else self.modules.outside.calibration(self.thresholds)
 
 
 def verdict_columns(

@@ -248,8 +248,8 @@ def _outside_lines(record: Mapping[str, Any]) -> list[str]:
     lines = found._replace(void=None).lines()
     if found.void:
         lines.append(
-            f"these pictures differ from those of the calibration before (D = {found.difference:.2f}, p = "
-            f"{found.p:.2g}): what it promised is not about them; what is promised now is about no others"
+            f"these pictures {found.differs('the calibration before')}: what it promised is not about them; what is "
+            "promised now is about no others"
         )
     return lines
 

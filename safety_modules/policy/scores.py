@@ -58,6 +58,11 @@ class Judgements(NamedTuple):
         """Of each type (N, types): see `rule_scores`."""
         return rule_scores(self.types, self.added_levels.shape[1])
 
+    @property
+    def risks(self) -> np.ndarray:
+        """Of any risk of the first training's types (N,), as log-odds."""
+        return log_ratio(1 - self.types[:, -1])
+
 
 def judgements(output: HeadOutput, temperature: float = 1.0) -> Judgements:
     """A head's output as probabilities; the one way from logits to what policies and calibration see.

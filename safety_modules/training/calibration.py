@@ -178,9 +178,9 @@ def calibrate(
     asked = [record.question for record in corpus.records if record.question.strip()]
     whose = corpus if today is None else today
     shown, of = (output, owners) if today is None else corpus_output(attachment, today)
-    outside = None if shown.outside is None else _outsiders(attachment, shown.outside, whose, of)
-    attachment.temperature = temperature
-    attachment.thresholds = dict(zip(taxonomy.types, limits.tolist(), strict=True))
+    thresholds = dict(zip(taxonomy.types, limits.tolist(), strict=True))
+    outside = None if shown.outside is None else _outsiders(attachment, shown, temperature, whose, of)
+    attachment.temperature, attachment.thresholds = temperature, thresholds
     return Calibration(
         thresholds=attachment.thresholds,
         types=chosen,
@@ -217,15 +217,18 @@ def _weights(attachment: SafetyAttachment, corpus: Corpus, today: Corpus) -> np.
 
 
 def _outsiders(
-    attachment: SafetyAttachment, p_values: torch.Tensor, corpus: Corpus, owners: np.ndarray
+    attachment: SafetyAttachment, output: HeadOutput, temperature: float, corpus: Corpus, owners: np.ndarray
 ) -> Outsiders | None:
-    """What is known of the calibration's pictures; their p-values are kept, for those of later days."""
+    """What is known of the calibration's pictures; p-values and risks are kept, to compare those of later days."""
     known, digests = attachment.modules.outside, [corpus.digests[owner] for owner in owners]
-    assert known is not None
-    found = by_picture(p_values.numpy()[:, None], digests)[:, 0]
+    found, as_before = judgements(output, temperature), judgements(output, attachment.temperature)
+    assert known is not None and found.outside is not None
+    p_values, risks, old = by_picture(np.stack([found.outside, found.risks, as_before.risks], 1), digests).T
+    kept = known.with_calibration(*(torch.from_numpy(some(part)) for part in (p_values, risks)))
     with attachment.backbone.lock:
-        attachment.modules.know(outside=known.with_calibration(torch.from_numpy(some(found))))
-    return outsiders(found, attachment.policy.outside_significance, known.calibrated.tolist())
+        attachment.modules.know(outside=kept)
+    before = known.calibration(attachment.thresholds)
+    return outsiders(p_values, attachment.policy.outside_significance, old, before)
 
 
 def _chosen(attachment: SafetyAttachment, types: Sequence[str] | None) -> list[str]:

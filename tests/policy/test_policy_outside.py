@@ -6,7 +6,7 @@ import pytest
 from safety_modules.errors import PolicyError
 from safety_modules.policy import Policy
 from safety_modules.policy.looser import looser
-from safety_modules.policy.outside import LARGE, MOST, outsiders
+from safety_modules.policy.outside import LARGE, MOST, Calibrated, outsiders
 from safety_modules.policy.scores import Judgements
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
@@ -95,20 +95,55 @@ def test_what_does_less_about_it_is_looser(before, change, found):
     assert old.changed(change).digest != old.digest
 
 
+LIMIT = 2.5
+"""The lowest threshold, in units of the benign risks' spread below: few of them lie above it."""
+
+
+def calibrated(rng: np.random.Generator, count: int = 500, risks: bool = True) -> Calibrated:
+    return Calibrated(rng.random(count), rng.normal(size=count if risks else 0), LIMIT)
+
+
 def test_sets_of_the_same_kind_are_called_void_as_seldom_as_promised():
     rng = np.random.default_rng(0)
-    found = [outsiders(rng.random(300), EDGE, rng.random(500)) for _ in range(300)]
-    assert all(one is not None and one.calibrated == 500 for one in found)
-    assert sum(bool(one.void) for one in found) <= 10  # 3 are expected
+    for with_risks in (False, True):
+        found = [
+            outsiders(rng.random(300), EDGE, rng.normal(size=300), calibrated(rng, risks=with_risks))
+            for _ in range(300)
+        ]
+        assert all(one is not None and one.calibrated == 500 for one in found)
+        assert all((one.risk_p is not None) is with_risks for one in found if one is not None)
+        assert sum(bool(one.void) for one in found if one is not None) <= 10  # 3 are expected
 
 
 def test_another_set_is_called_void_and_says_what_that_means():
     rng = np.random.default_rng(0)
-    found = outsiders(rng.random(200) ** 3, EDGE, rng.random(500))
+    found = outsiders(rng.random(200) ** 3, EDGE, rng.normal(size=200), calibrated(rng))
     assert found is not None and found.void and found.large
     first, second = found.lines()
     assert first.startswith(f"{found.share:.1%} of these pictures are unlike anything") and "not to be trusted" in first
-    assert second.startswith("Promise void: these 200 pictures differ")
+    assert second.startswith("Promise void: these 200 pictures differ from those of the calibration (")
+    assert "than those of the old one" in found._replace(p=1.0, risk_difference=0.5, risk_p=0.0).differs("the old one")
+
+
+def test_a_set_that_looks_alike_but_is_judged_riskier_is_called_void_too():
+    rng = np.random.default_rng(0)
+    found = outsiders(rng.random(300), EDGE, rng.normal(size=300) * 0.7 + 0.5, calibrated(rng))
+    assert found is not None and found.void and found.p > 0.01 >= found.risk_p
+    assert "300 pictures are, below every threshold, judged otherwise than those" in found.lines()[1]
+    assert f"D = {found.risk_difference:.2f}" in found.lines()[1]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_risky_pictures_among_them_void_no_promise_about_the_benign_ones(share):
+    rng = np.random.default_rng(0)
+    risky = round(300 * share)
+    void = 0
+    for _ in range(100):
+        risks = np.concatenate([rng.normal(size=300 - risky), rng.normal(size=risky) * 2 + 6])  # 4 % of these below
+        found = outsiders(rng.random(300), EDGE, risks, calibrated(rng))
+        assert found is not None and (found.risk_p is None) is (share > 0.1)
+        void += bool(found.void)
+    assert void <= 4  # 1 is expected
 
 
 def test_without_p_values_nothing_is_known_and_without_a_calibration_nothing_is_compared():
@@ -121,5 +156,13 @@ def test_without_p_values_nothing_is_known_and_without_a_calibration_nothing_is_
 def test_many_pictures_do_not_make_differences_count_that_change_nothing():
     rng = np.random.default_rng(0)
     many = rng.random(400_000)
-    found = outsiders(np.where(many < 0.005, many + 0.5, many), EDGE, rng.random(MOST))
+    found = outsiders(np.where(many < 0.005, many + 0.5, many), EDGE, (), calibrated(rng, MOST))
     assert found is not None and not found.void
+
+
+def test_risks_are_compared_as_an_adapter_of_16_bit_keeps_them():
+    rng = np.random.default_rng(0)
+    risks = rng.normal(size=1500) * 1e-4 - 8  # 16 bit tell three values apart here
+    kept = Calibrated(rng.random(1500), risks.astype(np.float16).astype(np.float64), LIMIT)
+    found = outsiders(rng.random(1500), EDGE, risks, kept)
+    assert found is not None and found.risk_difference == 0 and not found.void

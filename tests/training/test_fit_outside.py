@@ -77,6 +77,7 @@ def test_calibration_keeps_its_p_values_and_compares_the_next_ones_with_them(
     first = calibrate(safety, records, 0.2, progress=False)
     assert first.outside is not None and first.outside["void"] is None and first.outside["pictures"] == COUNT
     assert safety.config.outside is not None and safety.config.outside.calibrated == COUNT
+    assert safety.config.outside.scored == COUNT
     same = calibrate(safety, records, 0.2, progress=False)
     assert same.outside is not None and same.outside["void"] is False and same.outside["p"] == 1
     others = [record.model_copy(update={"image": one}) for record, one in zip(records, strangers(15), strict=True)]

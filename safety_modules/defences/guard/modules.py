@@ -3,6 +3,7 @@
 The projector maps (B, P, Dv) to (B, P, D_s): patches keep their place, so attention over h_s is a map of the picture.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,6 +18,7 @@ from safety_modules.defences.guard.tiled import put_back
 from safety_modules.defences.guard.views import Views
 from safety_modules.defences.guard.words import WordsHead
 from safety_modules.errors import ConfigError
+from safety_modules.policy.outside import Calibrated
 from safety_modules.policy.scores import HeadOutput
 
 Reads = Literal["turns", "parts", "first token", "nothing"]
@@ -187,6 +189,7 @@ class Outside(nn.Module):
     direction: torch.Tensor
     trained: torch.Tensor
     calibrated: torch.Tensor
+    risks: torch.Tensor
 
     def __init__(self, settings: OutsideSettings, width: int) -> None:
         super().__init__()
@@ -196,13 +199,21 @@ class Outside(nn.Module):
         self.register_buffer("direction", torch.zeros(width))  # to the made-up ones, in whitened features
         self.register_buffer("trained", torch.zeros(settings.trained))  # distances, rising
         self.register_buffer("calibrated", torch.zeros(settings.calibrated))  # p-values, rising
+        risks = torch.zeros(settings.scored or 0)  # of the same pictures, log-odds, rising
+        self.register_buffer("risks", risks, persistent=bool(len(risks)))
 
-    def with_calibration(self, p_values: torch.Tensor) -> "Outside":
-        """The same, with these p-values of calibration pictures (m,) in the place of its own."""
-        settings = self.settings.model_copy(update={"calibrated": len(p_values)})
+    def with_calibration(self, p_values: torch.Tensor, risks: torch.Tensor) -> "Outside":
+        """The same, with these p-values and risks (log-odds) of calibration pictures, (m,), in the place of its own."""
+        settings = self.settings.model_copy(update={"calibrated": len(p_values), "scored": len(risks) or None})
         other = Outside(settings, len(self.mean)).to(self.mean.device, self.mean.dtype)
-        other.load_state_dict({**self.state_dict(), "calibrated": p_values.sort().values})
+        kept = {**self.state_dict(), "calibrated": p_values.sort().values, "risks": risks.sort().values}
+        other.load_state_dict({name: kept[name] for name in other.state_dict()})
         return other
+
+    def calibration(self, thresholds: Mapping[str, float]) -> Calibrated:
+        """What is kept of the calibration that set these thresholds."""
+        p_values, risks = (tensor.double().cpu().numpy() for tensor in (self.calibrated, self.risks))
+        return Calibrated(p_values, risks, min(thresholds.values(), default=math.inf))
 
     def distance(self, pooled: torch.Tensor) -> torch.Tensor:
         """Of pooled features (B, Dv): (B,)."""
@@ -361,6 +372,8 @@ class SafetyModules(ModuleSet):
         Raises:
             ConfigError: the base cuts pictures into tiles.
         """
+        if self.outside is not None and views != self.config.views:  # risks of another way to judge
+            self.know(self.outside.with_calibration(self.outside.calibrated, self.outside.risks[:0]))
         self.views = None if views is None else Views(views, self.sizes)
         self.config = self.config.model_copy(update={"views": views})
 

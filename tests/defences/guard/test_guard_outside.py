@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from safety_modules.config import BaseSizes, OutsideSettings, SafetyConfig
+from safety_modules.config import BaseSizes, OutsideSettings, SafetyConfig, ViewsSettings
 from safety_modules.defences.guard.modules import Outside, SafetyModules, pool
 from safety_modules.training.outside import fitted
 
@@ -51,12 +51,27 @@ def test_in_the_precision_of_adapters_it_says_the_same(outside: Outside) -> None
 
 
 def test_a_calibration_is_kept_beside_and_changes_no_p_value(outside: Outside) -> None:
-    p_values = outside(pictures(300, 7))
-    kept = outside.with_calibration(p_values)
-    assert kept.settings == OutsideSettings(trained=999, calibrated=300)
-    assert torch.equal(kept.calibrated, p_values.sort().values) and torch.equal(
-        kept(pictures(9, 8)), outside(pictures(9, 8))
-    )
+    p_values, risks = outside(pictures(300, 7)), torch.linspace(3, -9, 300)
+    kept = outside.with_calibration(p_values, risks)
+    assert kept.settings == OutsideSettings(trained=999, calibrated=300, scored=300)
+    assert torch.equal(kept.calibrated, p_values.sort().values) and torch.equal(kept.risks, risks.flip(0))
+    assert torch.equal(kept(pictures(9, 8)), outside(pictures(9, 8)))
+    assert kept.calibration({"illegal": 2.5, "privacy": 2.0}).limit == 2.0
+
+
+def test_without_risks_it_is_as_adapters_from_before_have_it(outside: Outside) -> None:
+    kept = outside.with_calibration(outside(pictures(300, 7)), torch.zeros(0))
+    assert "scored" not in kept.settings.model_dump() and "risks" not in kept.state_dict()
+    assert not len(kept.calibration({}).risks)
+
+
+def test_risks_of_another_way_to_judge_are_forgotten(outside: Outside) -> None:
+    modules = SafetyModules(SafetyConfig(width=16), SIZES)
+    modules.know(outside.with_calibration(outside(pictures(300, 7)), torch.zeros(300)))
+    modules.judge_by(None)
+    assert modules.config.outside is not None and modules.config.outside.scored == 300  # as it judged before
+    modules.judge_by(ViewsSettings(count=2))
+    assert modules.config.outside.scored is None and modules.config.outside.calibrated == 300
 
 
 def test_the_head_says_the_same_with_and_without_it(outside: Outside) -> None:
@@ -77,7 +92,7 @@ def test_it_is_small_enough_for_its_place_in_an_adapter() -> None:
     """From shapes alone, in 16 bit: 0.3 MB on pocket, 3 MB on LLaVA-1.5's tower."""
     for width, most in ((192, 0.3), (1024, 3.0)):
         with torch.device("meta"):
-            found = Outside(OutsideSettings(trained=2000, calibrated=2000), width)
+            found = Outside(OutsideSettings(trained=2000, calibrated=2000, scored=2000), width)
         assert sum(tensor.numel() for tensor in found.state_dict().values()) * 2 / 1e6 <= most
 
 
