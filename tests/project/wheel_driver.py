@@ -28,8 +28,10 @@ from safety_modules.errors import SafetyModulesError
 from safety_modules.pocket import splits
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
-SETS = {"DATA": 24, "HELD_OUT": 24, "LABELLED": 60, "DIR": 24, "FOLDER": 12, "pictures": 8}
+SETS = {"DATA": 24, "HELD_OUT": 24, "LABELLED": 60, "DIR": 24, "FOLDER": 12, "pictures": 8, "unlabelled": 12}
 """Labelled pictures, in folders by type and level."""
+SETS["todays_pictures"] = 60  # twice as many
+WORDS = "extends: true\ntypes:\n  privacy:\n    high: [a photo of a key]\nharmless: [a photo of a desk]\n"
 VALUES = {"NAME": "name", "$FROM": "000000", "$TO": "000001", "$I": "00", "/shared/": "shared/"}
 """What a reader would put for a word of a page."""
 
@@ -51,11 +53,14 @@ def lay_out(wanted: str) -> None:
     if shards:
         _shards(Path("shards"), int(shards[1]) + 1, len(shards[1]))
         shutil.copytree("shards", "s3-mount/shards")
-    for name in ("train.jsonl", "test.csv", "benign.jsonl"):
+    if "types.yaml" in wanted:
+        Path("types.yaml").write_text(WORDS)
+    for name in ("train.jsonl", "test.csv", "labelled.csv", "benign.jsonl", "benign.csv"):
         if name in wanted:
-            count = 330 if name.startswith("benign") else 6
-            risky = splits.make("attack", 40, split="train", seed=9) if "audit train.jsonl" in wanted else []
-            risky = risky if name == "train.jsonl" else []
+            benign = 1000 if "--like" in wanted else 330
+            count = benign if name.startswith("benign") else 420 if f"--known {name}" in wanted else 6
+            labelled = name == "labelled.csv" or (name == "train.jsonl" and f"audit {name}" in wanted)
+            risky = splits.make("attack", 40, split="train", seed=9) if labelled else []
             _table(Path(name), [*splits.make("benign", count, split="train", seed=len(name)), *risky])
     for place in ("BASE", "bases/llava"):
         if place in wanted:
@@ -92,8 +97,11 @@ def _table(path: Path, records: Any) -> None:
         item = {"image": f"{pictures}/{number}.png", "safe_type": type, "safe_level": level}
         lines.append({**item, "conversations": turns})
     if path.suffix == ".csv":
-        rows = [f"{line['image']},{records[n].question},clean,safe" for n, line in enumerate(lines)]
-        path.write_text("\n".join(["image,question,type,level", *rows]) + "\n", encoding="utf-8")
+        rows = [
+            f'{line["image"]},"{one.question}",{one.type},{one.level},'
+            for line, one in zip(lines, records, strict=True)
+        ]
+        path.write_text("\n".join(["image,question,type,level,answer", *rows]) + "\n", encoding="utf-8")
     else:
         path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
