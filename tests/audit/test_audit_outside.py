@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from audit_samples import verdict, write_audit
 
 from safety_modules.audit.report import write_report
 from safety_modules.audit.review_audit import read_audit
-from safety_modules.policy.outside import Outsiders
+from safety_modules.audit.summary import summarise
+from safety_modules.policy.outside import Calibrated, Outsiders
+from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
 pytest.importorskip("pyarrow")
 MANY = Outsiders(100, 0.5, 0.01, 300, 0.6, 1e-9, True)
@@ -36,3 +39,19 @@ def test_where_nothing_is_wrong_it_is_one_number_among_the_others(tmp_path: Path
     page = page_of(tmp_path / "few", MANY._replace(share=0.01, void=False))
     assert WARNING not in page and "Promise void" not in page and "unlike the training" in page
     assert "unlike the training" not in page_of(tmp_path / "unknown", None)  # of adapters that do not know
+
+
+@pytest.mark.parametrize(("riskier", "void"), [(0.0, False), (1.0, True)])
+def test_pictures_that_look_alike_but_are_judged_riskier_void_the_promise(riskier: float, void: bool) -> None:
+    import pyarrow as pa
+
+    rng = np.random.default_rng(0)
+    odds, p_values = rng.normal(-6, 1, 400) + riskier, rng.random(400)
+    nothing = {"duplicate_of": None, "error": None, "frames": 1, "frames_judged": 1}
+    rows = [
+        verdict(row, "d.jsonl", risk=1 / (1 + np.exp(-at)), outside=p, **nothing)
+        for row, (at, p) in enumerate(zip(odds, p_values, strict=True))
+    ]
+    known = Calibrated(rng.random(500), rng.normal(-6, 1, 500), 3.0)
+    found = summarise([pa.Table.from_pylist(rows)], DEFAULT_TAXONOMY, calibrated=known)["outside"]
+    assert found["void"] is void and found["p"] > 0.01 and (found["risk_p"] <= 0.005) is void
