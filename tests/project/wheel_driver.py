@@ -66,7 +66,7 @@ def lay_out(wanted: str) -> None:
         if place in wanted:
             shutil.copytree(paths.checkpoint_dir(), place)
     for place in ("ADAPTER", "adapters/mine", "my-adapter", "my-pocket-adapter"):
-        if place in wanted and f"--out {place}" not in wanted:
+        if place in wanted and not re.search(rf"--out {place}(?!\S)", wanted):
             shutil.copytree(paths.adapter_dir(), place)
 
 
@@ -134,7 +134,10 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     words = [VALUES.get(word, word) for word in task["words"]]
     for name, value in VALUES.items():
         words = [word.replace(name, value) if name[0] in "$/" else word for word in words]
-    before(words)
+    try:
+        before(words)
+    except SafetyModulesError as error:
+        return {"ok": False, "error": str(error)}
     done = CliRunner().invoke(app, words)
     error = done.output
     if done.exception is not None and not isinstance(done.exception, SystemExit):

@@ -372,9 +372,9 @@ class SafetyModules(ModuleSet):
         Raises:
             ConfigError: the base cuts pictures into tiles.
         """
+        self.views = None if views is None else Views(views, self.sizes)
         if self.outside is not None and views != self.config.views:  # risks of another way to judge
             self.know(self.outside.with_calibration(self.outside.calibrated, self.outside.risks[:0]))
-        self.views = None if views is None else Views(views, self.sizes)
         self.config = self.config.model_copy(update={"views": views})
 
     def each(
