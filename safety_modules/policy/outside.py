@@ -18,8 +18,9 @@ VOID = 0.01
 FEW = 0.05
 """Share of pictures above the lowest threshold up to which risks are compared: among more, too many risky ones lie
 below it to tell these from benign ones of another kind."""
-MOST = 2000
-"""Pictures of either side that are compared: among more, differences would be found that change nothing."""
+MOST = 1250
+"""Pictures of either side that are compared, and kept of a calibration: among more, differences would be found that
+change nothing, and an adapter would grow."""
 
 
 class Calibrated(NamedTuple):
