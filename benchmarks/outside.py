@@ -24,7 +24,7 @@ from safety_modules.adapter.folder import read_adapter
 from safety_modules.adapter.hub import find_adapter
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.cli.options import Adapter, Json, Overwrite, attach, new_file
-from safety_modules.defences.guard.modules import pool
+from safety_modules.defences.guard.outside import pool
 from safety_modules.errors import ConfigError, DataError
 from safety_modules.evaluation.results import settings
 from safety_modules.evaluation.terminal import terminal_table
@@ -35,7 +35,6 @@ from safety_modules.pictures import open_picture
 from safety_modules.pocket import mix, splits
 from safety_modules.pocket.transforms import TRANSFORMS
 from safety_modules.policy.outside import outsiders
-from safety_modules.policy.scores import log_ratio
 from safety_modules.records.record import Record
 from safety_modules.training import calibrate
 from safety_modules.training.corpus import Corpus
@@ -86,11 +85,11 @@ class Sets:
         return splits.make("benign", times * self.samples, **made)
 
     def verdicts(self, records: Sequence[Record]) -> tuple[np.ndarray, list[bool], np.ndarray]:
-        """p-values of the pictures; whether they are flagged with the records' questions; and their risks, log-odds."""
+        """p-values of the pictures; whether they are flagged with the records' questions; and their risks."""
         pictures = [record.load_image() for record in records]
         found = self.safety.classify(pictures, [record.question or None for record in records])
-        risks = log_ratio(np.array([one.risk for one in found]))
-        return np.array([one.outside for one in found]), [one.flagged for one in found], risks
+        p_values, risks = (np.array(part) for part in zip(*((one.outside, one.risk) for one in found), strict=True))
+        return p_values, [one.flagged for one in found], risks
 
 
 def pictures_in(folder: Path, seed: int, patterns: Sequence[str] = ("**/*",)) -> list[Record]:

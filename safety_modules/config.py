@@ -1,6 +1,6 @@
 """What a set of safety modules looks like (SafetyConfig) and what it must fit (BaseSizes)."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.dataclasses import dataclass
@@ -126,8 +126,26 @@ class WordsSettings(BaseModel):
         return self
 
 
-class OutsideSettings(BaseModel):
-    """How much is kept of the pictures that tell which others are unlike them (`guard.modules.Outside`).
+class Sparse(BaseModel):
+    """A model of which some keys are not written where they are None, so that what is without them reads as before.
+
+    Attributes:
+        optional: these keys.
+    """
+
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = written(self)
+        for name in self.optional:
+            if getattr(self, name) is None:
+                found.pop(name, None)
+        return found
+
+
+class OutsideSettings(Sparse):
+    """How much is kept of the pictures that tell which others are unlike them (`guard.outside.Outside`).
 
     Args:
         trained: pictures of the training whose distances are kept (n): the least p-value is 1 / (n + 1).
@@ -136,14 +154,11 @@ class OutsideSettings(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    optional: ClassVar[tuple[str, ...]] = ("scored",)
 
     trained: int = Field(gt=0, le=100_000)
     calibrated: int = Field(default=0, ge=0, le=100_000)
     scored: Annotated[int, Field(gt=0, le=100_000)] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in written(self).items() if value is not None}
 
 
 class ViewsSettings(BaseModel):
@@ -183,11 +198,7 @@ else:
     HeadName = Literal[tuple(HEADS)]
 
 
-OPTIONAL = ("words", "outside", "views")
-"""Keys of a design that are left out, also on disk, where there is no such thing."""
-
-
-class SafetyConfig(BaseModel):
+class SafetyConfig(Sparse):
     """Design of a set of safety modules. Unknown keys are errors; sizes come from the base, not from here.
 
     Args:
@@ -218,6 +229,7 @@ class SafetyConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    optional: ClassVar[tuple[str, ...]] = ("words", "outside", "views")
 
     taxonomy: Taxonomy = DEFAULT_TAXONOMY
     projector: Literal["mlp", "c_abstractor"] = "mlp"
@@ -233,14 +245,6 @@ class SafetyConfig(BaseModel):
     words: WordsSettings | None = None
     outside: OutsideSettings | None = None
     views: ViewsSettings | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_there(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = written(self)
-        for name in OPTIONAL:
-            if getattr(self, name) is None:
-                found.pop(name, None)
-        return found
 
     @model_validator(mode="after")
     def _words_fit(self) -> "SafetyConfig":

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from safety_modules.backbones.bases import LORA_PREFIX, PROJECTOR_LINEARS, PROJECTOR_PREFIX, lora_targets
-from safety_modules.config import OPTIONAL, BaseSizes, LoraSettings
+from safety_modules.config import BaseSizes, LoraSettings, Sparse
 from safety_modules.defences.base import Defence, Settings, check_order
 from safety_modules.defences.guard.guard import GuardSettings
 from safety_modules.defences.registry import KINDS
@@ -127,8 +127,7 @@ class PartRecord(BaseModel):
             raise ValueError("expected an object of settings without their kind")
         # From the text, strictly: "8" is not 8, and a list is a tuple only where JSON has no tuples.
         settings = KINDS[info.data["kind"]].settings_type.model_validate_json(json.dumps(value), strict=True)
-        known = (("kind",), ("design", "outside", "scored"), *(("design", name) for name in OPTIONAL))
-        if missing := [name for name in _left_out(settings) if name not in known]:
+        if missing := [name for name in _left_out(settings) if name != ("kind",)]:
             raise ValidationError.from_exception_data(
                 "settings", [{"type": "missing", "loc": name, "input": None} for name in missing]
             )
@@ -143,11 +142,13 @@ class PartRecord(BaseModel):
 
 
 def _left_out(model: BaseModel) -> Iterator[tuple[str, ...]]:
-    """Keys of a model, and of models in it, that have their default."""
+    """Keys of a model, and of models in it, that have their default and may not be missing."""
+    optional = model.optional if isinstance(model, Sparse) else ()
     for name in type(model).model_fields:
         value = getattr(model, name)
         if name not in model.model_fields_set:
-            yield (name,)
+            if name not in optional:
+                yield (name,)
         elif isinstance(value, BaseModel):
             yield from ((name, *inner) for inner in _left_out(value))
 

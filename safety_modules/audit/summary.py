@@ -43,7 +43,7 @@ def summarise(
     doubted, listed = 0, list[tuple[float, int, dict[str, Any]]]()
     strange, some, share, rng = Counter(known=0, outside=0), np.zeros((0, 2)), 1.0, np.random.default_rng(0)
     for table in tables:
-        both = np.stack([table["outside"].to_numpy(), log_ratio(table["risk"].to_numpy())], 1)
+        both = np.stack([table["outside"].to_numpy(), table["risk"].to_numpy()], 1)
         both = both[~np.isnan(both[:, 0])]
         strange.update(known=len(both), outside=int((both[:, 0] <= significance).sum()))
         some = np.concatenate([some, both[rng.random(len(both)) < share]])

@@ -20,7 +20,6 @@ from safety_modules.io.progress import track
 from safety_modules.metrics import Estimate
 from safety_modules.pocket import splits
 from safety_modules.policy.outside import outsiders
-from safety_modules.policy.scores import log_ratio
 from safety_modules.policy.verdict import Verdict
 from safety_modules.records.record import Record
 from safety_modules.taxonomy import CLEAN
@@ -108,7 +107,7 @@ def evaluate_pocket(
         if (known := attachment.modules.outside) is not None:
             said = [one for of in guarded.values() for part in of.values() for one in part.verdicts if one is not None]
             p_values = [np.nan if one.outside is None else one.outside for one in said]
-            before, risks = known.calibration(attachment.thresholds), log_ratio(np.array([one.risk for one in said]))
+            before, risks = known.calibration(attachment.thresholds), [one.risk for one in said]
             found = outsiders(p_values, attachment.policy.outside_significance, risks, before)
             result["outside"] = None if found is None else found._asdict()
         result["thresholds"] = dict(attachment.thresholds)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import ks_2samp
 
+from safety_modules.policy.scores import log_ratio
+
 LARGE = 0.05
 """Share of pictures from outside above which nothing said about the others comes before it."""
 VOID = 0.01
@@ -107,7 +109,7 @@ def outsiders(
     Args:
         p_values: of different pictures (N,); NaN where there is none.
         significance: the p-value up to which a picture is outside.
-        risks: their log-odds (N,), of `Verdict.risk`; none = not compared.
+        risks: `Verdict.risk` of the same (N,); none = not compared.
         calibrated: the pictures of the calibration; None = nothing is compared.
     """
     known = np.asarray(p_values, np.float64)
@@ -117,7 +119,7 @@ def outsiders(
     share = float((known <= significance).mean())
     if calibrated is None or not len(calibrated.p_values):
         return Outsiders(len(known), share, significance, 0)
-    found = [_differ(calibrated.p_values, known), _below(calibrated, np.asarray(risks, np.float64))]
+    found = [_differ(calibrated.p_values, known), _below(calibrated, log_ratio(np.asarray(risks, np.float64)))]
     made = [one for one in found if one is not None]
     void = any(p <= VOID / len(made) for _, p in made)  # Bonferroni
     (difference, p), (risk_difference, risk_p) = (one or (None, None) for one in found)

@@ -60,8 +60,8 @@ class Judgements(NamedTuple):
 
     @property
     def risks(self) -> np.ndarray:
-        """Of any risk of the first training's types (N,), as log-odds."""
-        return log_ratio(1 - self.types[:, -1])
+        """Probability of any risk of the first training's types (N,)."""
+        return 1 - self.types[:, -1]
 
 
 def judgements(output: HeadOutput, temperature: float = 1.0) -> Judgements:

@@ -14,7 +14,7 @@ from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.errors import DataError
 from safety_modules.metrics import Estimate, rate
 from safety_modules.policy.outside import Outsiders, outsiders, some
-from safety_modules.policy.scores import HeadOutput, judgements
+from safety_modules.policy.scores import HeadOutput, judgements, log_ratio
 from safety_modules.records.record import GoodRecords, Record, good_records
 from safety_modules.taxonomy import Taxonomy
 from safety_modules.training.corpus import Corpus
@@ -224,7 +224,7 @@ def _outsiders(
     found, as_before = judgements(output, temperature), judgements(output, attachment.temperature)
     assert known is not None and found.outside is not None
     p_values, risks, old = by_picture(np.stack([found.outside, found.risks, as_before.risks], 1), digests).T
-    kept = known.with_calibration(*(torch.from_numpy(some(part)) for part in (p_values, risks)))
+    kept = known.with_calibration(*(torch.from_numpy(some(part)) for part in (p_values, log_ratio(risks))))
     with attachment.backbone.lock:
         attachment.modules.know(outside=kept)
     before = known.calibration(attachment.thresholds)

@@ -7,7 +7,7 @@ import torch
 from safety_modules.attach.attachment import SafetyAttachment
 from safety_modules.config import OutsideSettings
 from safety_modules.defences.guard.judge import look
-from safety_modules.defences.guard.modules import Outside, pool
+from safety_modules.defences.guard.outside import Outside, pool
 from safety_modules.training.corpus import Corpus
 from safety_modules.training.strangers import strangers
 

@@ -103,11 +103,15 @@ def calibrated(rng: np.random.Generator, count: int = 500, risks: bool = True) -
     return Calibrated(rng.random(count), rng.normal(size=count if risks else 0), LIMIT)
 
 
+def chances(odds: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-odds))
+
+
 def test_sets_of_the_same_kind_are_called_void_as_seldom_as_promised():
     rng = np.random.default_rng(0)
     for with_risks in (False, True):
         found = [
-            outsiders(rng.random(300), EDGE, rng.normal(size=300), calibrated(rng, risks=with_risks))
+            outsiders(rng.random(300), EDGE, chances(rng.normal(size=300)), calibrated(rng, risks=with_risks))
             for _ in range(300)
         ]
         assert all(one is not None and one.calibrated == 500 for one in found)
@@ -117,7 +121,7 @@ def test_sets_of_the_same_kind_are_called_void_as_seldom_as_promised():
 
 def test_another_set_is_called_void_and_says_what_that_means():
     rng = np.random.default_rng(0)
-    found = outsiders(rng.random(200) ** 3, EDGE, rng.normal(size=200), calibrated(rng))
+    found = outsiders(rng.random(200) ** 3, EDGE, chances(rng.normal(size=200)), calibrated(rng))
     assert found is not None and found.void and found.large
     first, second = found.lines()
     assert first.startswith(f"{found.share:.1%} of these pictures are unlike anything") and "not to be trusted" in first
@@ -127,7 +131,7 @@ def test_another_set_is_called_void_and_says_what_that_means():
 
 def test_a_set_that_looks_alike_but_is_judged_riskier_is_called_void_too():
     rng = np.random.default_rng(0)
-    found = outsiders(rng.random(300), EDGE, rng.normal(size=300) * 0.7 + 0.5, calibrated(rng))
+    found = outsiders(rng.random(300), EDGE, chances(rng.normal(size=300) * 0.7 + 0.5), calibrated(rng))
     assert found is not None and found.void and found.p > 0.01 >= found.risk_p
     assert "300 pictures are, below every threshold, judged otherwise than those" in found.lines()[1]
     assert f"D = {found.risk_difference:.2f}" in found.lines()[1]
@@ -140,7 +144,7 @@ def test_risky_pictures_among_them_void_no_promise_about_the_benign_ones(share):
     void = 0
     for _ in range(100):
         risks = np.concatenate([rng.normal(size=300 - risky), rng.normal(size=risky) * 2 + 6])  # 4 % of these below
-        found = outsiders(rng.random(300), EDGE, risks, calibrated(rng))
+        found = outsiders(rng.random(300), EDGE, chances(risks), calibrated(rng))
         assert found is not None and (found.risk_p is None) is (share > 0.1)
         void += bool(found.void)
     assert void <= 4  # 1 is expected
@@ -164,5 +168,5 @@ def test_risks_are_compared_as_an_adapter_of_16_bit_keeps_them():
     rng = np.random.default_rng(0)
     risks = rng.normal(size=1500) * 1e-4 - 8  # 16 bit tell three values apart here
     kept = Calibrated(rng.random(1500), risks.astype(np.float16).astype(np.float64), LIMIT)
-    found = outsiders(rng.random(1500), EDGE, risks, kept)
+    found = outsiders(rng.random(1500), EDGE, chances(risks), kept)
     assert found is not None and found.risk_difference == 0 and not found.void

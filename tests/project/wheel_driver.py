@@ -28,9 +28,9 @@ from safety_modules.errors import SafetyModulesError
 from safety_modules.pocket import splits
 from safety_modules.taxonomy import DEFAULT_TAXONOMY
 
-SETS = {"DATA": 24, "HELD_OUT": 24, "LABELLED": 60, "DIR": 24, "FOLDER": 12, "pictures": 8, "unlabelled": 12}
-"""Labelled pictures, in folders by type and level."""
-SETS["todays_pictures"] = 60  # twice as many
+SETS = {"DATA": 24, "HELD_OUT": 24, "LABELLED": 60, "DIR": 24, "FOLDER": 12, "pictures": 8}
+SETS |= {"unlabelled": 12, "todays_pictures": 60}
+"""Risky pictures, and as many clean ones, in folders by type and level."""
 WORDS = "extends: true\ntypes:\n  privacy:\n    high: [a photo of a key]\nharmless: [a photo of a desk]\n"
 VALUES = {"NAME": "name", "$FROM": "000000", "$TO": "000001", "$I": "00", "/shared/": "shared/"}
 """What a reader would put for a word of a page."""

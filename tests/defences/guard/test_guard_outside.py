@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from safety_modules.config import BaseSizes, OutsideSettings, SafetyConfig, ViewsSettings
-from safety_modules.defences.guard.modules import Outside, SafetyModules, pool
+from safety_modules.defences.guard.modules import SafetyModules
+from safety_modules.defences.guard.outside import Outside, pool
 from safety_modules.training.outside import fitted
 
 WIDTH, PATCHES = 16, 4
